@@ -1,0 +1,94 @@
+//! The words for what happens to one delivery. Each is the same in the database, in a metric's label and in the code.
+
+use std::time::{Duration, SystemTime};
+use std::net::IpAddr;
+use uuid::Uuid;
+
+/// Which delivery: one event, one subscription, and how many times a person has asked for it again (0: never).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeliveryKey {
+    /// The event, as partners see it in `webhook-id`.
+    pub event_id: Uuid,
+    /// The subscription that it goes to.
+    pub subscription_id: i32,
+    /// 0 for the delivery that the event itself caused, 1 and up for replays.
+    pub replay: i16,
+}
+
+/// What one attempt met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// A complete response head with a 2xx status.
+    Accepted,
+    /// A complete response head with any other status.
+    Rejected,
+    /// The deadline passed before a response head was complete.
+    TimedOut,
+    /// No response: the name did not resolve, the connection or the TLS handshake failed, the peer hung up or spoke no HTTP.
+    Unreachable,
+    /// Not sent: the address, the URL or the size is one we refuse.
+    Blocked,
+    /// A worker died, or lost its lease, between claiming and recording; whether the request was sent is not known.
+    Abandoned,
+}
+
+impl Outcome {
+    /// The word for it in the database and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Rejected => "rejected",
+            Self::TimedOut => "timed_out",
+            Self::Unreachable => "unreachable",
+            Self::Blocked => "blocked",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// What happens to the delivery after an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Delivered; nothing more is owed.
+    Done,
+    /// Another attempt is owed, at this time.
+    Retry(SystemTime),
+    /// The last attempt of the retry policy failed.
+    Exhausted,
+    /// Refused for good.
+    Rejected,
+}
+
+/// How long each phase of a request took; `None` where it did not happen (a pooled connection has no DNS, connect and TLS).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases {
+    /// Name resolution.
+    pub dns: Option<Duration>,
+    /// The TCP handshake.
+    pub connect: Option<Duration>,
+    /// The TLS handshake.
+    pub tls: Option<Duration>,
+    /// From the first byte sent to the complete response head.
+    pub first_byte: Option<Duration>,
+    /// From the response head to the end of what we read of the body.
+    pub body: Option<Duration>,
+}
+
+/// All that is known of one request once it is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// What it met.
+    pub outcome: Outcome,
+    /// The HTTP status, where a response head arrived.
+    pub http_status: Option<u16>,
+    /// Why it is not `accepted`, in one line, bounded, without secrets or payload.
+    pub error: Option<String>,
+    /// The start of the response body: bounded, control characters escaped, no NUL.
+    pub snippet: Option<String>,
+    /// The address that was connected to, or refused.
+    pub remote: Option<IpAddr>,
+    /// From the start of name resolution (or of sending, on a pooled connection) to the end.
+    pub duration: Duration,
+    /// Its parts.
+    pub phases: Phases,
+}
