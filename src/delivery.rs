@@ -1,7 +1,8 @@
 //! The words for what happens to one delivery. Each is the same in the database, in a metric's label and in the code.
 
-use std::time::{Duration, SystemTime};
 use std::net::IpAddr;
+use std::time::Duration;
+
 use uuid::Uuid;
 
 /// Which delivery: one event, one subscription, and how many times a person has asked for it again (0: never).
@@ -51,12 +52,24 @@ impl Outcome {
 pub enum Verdict {
     /// Delivered; nothing more is owed.
     Done,
-    /// Another attempt is owed, at this time.
-    Retry(SystemTime),
+    /// Another attempt is owed, this long from now.
+    Retry(Duration),
     /// The last attempt of the retry policy failed.
     Exhausted,
     /// Refused for good.
     Rejected,
+}
+
+impl Verdict {
+    /// The word for it in the database and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Retry(_) => "retry",
+            Self::Exhausted => "exhausted",
+            Self::Rejected => "rejected",
+        }
+    }
 }
 
 /// How long each phase of a request took; `None` where it did not happen (a pooled connection has no DNS, connect and TLS).

@@ -1,0 +1,11 @@
+-- Locks lanes that have something due, longest waiting first, for claim_waiting.sql in the same transaction.
+--
+-- Two statements on purpose: claim_waiting.sql raises a lane's wake_at, and may do so only under a snapshot taken after the
+-- lock, or it would not see a row that was added while it waited.
+-- Called by: worker. Relies on: lane_by_wake_at.
+--
+-- $1 how many lanes at most   $2 subscriptions that have no room here
+select subscription_id from posthaste.lane
+where wake_at <= now() and wake_at < 'infinity' and subscription_id <> all ($2::integer[])
+order by wake_at limit $1::bigint
+for update skip locked

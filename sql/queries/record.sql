@@ -1,0 +1,72 @@
+-- Records finished attempts: history in, and what is owed out of the queue or due again, in one statement.
+--
+-- The lease is the fence: an attempt whose lease somebody else took over is recorded as `late` and changes nothing.
+-- Called by: worker, for a batch at a time. Returns the place in the batch (from 1) of each late one.
+-- Relies on: queue_pkey; the planner settings of our sessions. Safe to repeat only if the first try did not commit.
+--
+-- $1 to $22: arrays of equal length, one element per attempt; see store::record. Ages are seconds before now, retries seconds
+-- after it: every time that is written comes from the database's clock.
+-- $23: true where an earlier try of this batch may have committed: what is recorded already is left out.
+with result as materialized (
+    select r.* from unnest(
+        $1::uuid[], $2::integer[], $3::smallint[], $4::smallint[], $5::integer[], $6::integer[], $7::integer[],
+        $8::float8[], $9::float8[], $10::integer[], $11::integer[], $12::integer[], $13::integer[], $14::integer[], $15::integer[],
+        $16::text[], $17::text[], $18::smallint[], $19::text[], $20::text[], $21::text[], $22::text[]
+    ) with ordinality as r (
+        event_id, subscription_id, replay, number, holder, worker_id, revision,
+        age, retry_in, duration_us, dns_us, connect_us, tls_us, first_byte_us, body_us,
+        outcome, verdict, http_status, remote_address, signed_with, error, response,
+        place)
+    where case when $23::boolean then not exists (
+        select from posthaste.attempt a
+        where a.event_id = r.event_id and a.subscription_id = r.subscription_id and a.replay = r.replay
+          and a.number = r.number and a.worker_id = r.worker_id and a.outcome::text = r.outcome)
+      else true end
+), found as materialized (
+    -- `limit 1` makes this a look-up by key for each result, whatever the planner believes about the queue's size.
+    select r.place, r.holder, r.number, r.verdict, now() + make_interval(secs => r.retry_in) as next_attempt_at,
+           r.subscription_id, q.address
+    from result r
+    cross join lateral (
+        select ctid as address from posthaste.queue
+        where event_id = r.event_id and subscription_id = r.subscription_id and replay = r.replay
+        limit 1
+    ) q
+), finished as (
+    -- The fence stands here, where a row that changed since we looked is checked again.
+    delete from posthaste.queue q using found f
+    where q.ctid = f.address and q.lease_holder = f.holder and q.attempts = f.number - 1 and f.verdict <> 'retry'
+    returning f.place
+), rescheduled as (
+    update posthaste.queue q
+    set lease_holder = null, lease_ends_at = null, attempts = f.number, due_at = f.next_attempt_at
+    from found f
+    where q.ctid = f.address and q.lease_holder = f.holder and q.attempts = f.number - 1 and f.verdict = 'retry'
+    returning f.place, f.subscription_id, f.next_attempt_at
+), held as materialized (
+    select place from finished union all select place from rescheduled
+), lowest as materialized (
+    select subscription_id, min(next_attempt_at) as due_at from rescheduled group by subscription_id
+), locked as materialized (
+    -- In one order everywhere, so that two workers never wait for each other.
+    select l.subscription_id, w.due_at
+    from lowest w join posthaste.lane l using (subscription_id)
+    order by l.subscription_id for update of l
+), woken as (
+    update posthaste.lane l set wake_at = least(l.wake_at, locked.due_at)
+    from locked where l.subscription_id = locked.subscription_id
+), recorded as (
+    insert into posthaste.attempt (
+        event_id, subscription_id, replay, number, worker_id, subscription_revision,
+        started_at, duration_us, dns_us, connect_us, tls_us, first_byte_us, body_us,
+        outcome, verdict, next_attempt_at,
+        http_status, remote_address, signed_with, error, response)
+    select r.event_id, r.subscription_id, r.replay, r.number, r.worker_id, r.revision,
+           now() - make_interval(secs => r.age), r.duration_us, r.dns_us, r.connect_us, r.tls_us, r.first_byte_us, r.body_us,
+           r.outcome::posthaste.outcome,
+           (case when h.place is null then 'late' else r.verdict end)::posthaste.verdict,
+           case when h.place is not null then now() + make_interval(secs => r.retry_in) end,
+           r.http_status, r.remote_address::inet, r.signed_with::smallint[], r.error, r.response
+    from result r left join held h using (place)
+)
+select r.place from result r left join held h using (place) where h.place is null
