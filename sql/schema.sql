@@ -12,6 +12,14 @@
 create schema posthaste;
 comment on schema posthaste is 'Transactional outbox and webhook deliveries. Insert into outbox; read delivery and attempt.';
 
+create table posthaste.migration (
+    version    integer     primary key,
+    name       text        not null,
+    checksum   text        not null,
+    applied_at timestamptz not null default now()
+);
+comment on table posthaste.migration is 'Which migrations made this schema, and the SHA-256 of each one''s text.';
+
 -- ---------------------------------------------------------------------------------------------------------------------------
 -- Helpers that tables rely on
 -- ---------------------------------------------------------------------------------------------------------------------------
@@ -34,6 +42,11 @@ create function posthaste.first_event_id(at timestamptz) returns uuid
 return (lpad(to_hex(floor(extract(epoch from at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
 comment on function posthaste.first_event_id(timestamptz) is
     'The smallest event id of that millisecond. Bounds a search by time: event_id >= posthaste.first_event_id(now() - interval ''1 hour'').';
+
+create function posthaste.event_time(event_id uuid) returns timestamptz
+    language sql immutable parallel safe
+return to_timestamp(('x' || left(translate(event_id::text, '-', ''), 12))::bit(48)::bigint / 1000.0);
+comment on function posthaste.event_time(uuid) is 'When an event id was made, to the millisecond: when the event was inserted.';
 
 create function posthaste.refuse(what text, given text, allowed text) returns boolean
     language plpgsql immutable parallel safe

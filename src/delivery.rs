@@ -1,7 +1,7 @@
 //! The words for what happens to one delivery. Each is the same in the database, in a metric's label and in the code.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use uuid::Uuid;
 
@@ -104,4 +104,54 @@ pub struct Report {
     pub duration: Duration,
     /// Its parts.
     pub phases: Phases,
+}
+
+/// The right to make one attempt, until it ends. `(key, number)` is its identity; `holder` must still
+/// be the holder in the database when the attempt is recorded, or the attempt changes nothing.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// Of which delivery.
+    pub key: DeliveryKey,
+    /// The attempt that it allows, from 1.
+    pub number: i16,
+    /// The worker that holds it.
+    pub holder: i32,
+    /// The revision of the subscription that stood when it was claimed.
+    pub revision: i32,
+    /// The event's type.
+    pub event_type: String,
+    /// When the event happened.
+    pub occurred_at: SystemTime,
+    /// The event's data as inserted; `None` where it is longer than this worker sends.
+    pub payload: Option<String>,
+    /// How long the data is, in bytes.
+    pub bytes: usize,
+    /// When the lease ends by our clock, counted from before it was asked for: never later than by
+    /// the database's.
+    pub ends: Instant,
+}
+
+/// One attempt that is over and wants to be recorded.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// Of which delivery.
+    pub key: DeliveryKey,
+    /// Which attempt of it, from 1.
+    pub number: i16,
+    /// Who must hold the lease for this to count.
+    pub holder: i32,
+    /// Who made the request.
+    pub worker_id: i32,
+    /// The revision of the subscription that it was made under.
+    pub revision: i32,
+    /// When it began, by our clock.
+    pub began: Instant,
+    /// What came of it.
+    pub report: Report,
+    /// What that means.
+    pub verdict: Verdict,
+    /// The numbers of the secrets that signed it; empty where nothing was signed.
+    pub signed_with: Vec<i16>,
+    /// How much of the worker's room its lease took, in bytes.
+    pub bytes: usize,
 }

@@ -3,10 +3,15 @@
 /// What every fallible function of this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why something could not be done. A delivery that fails is not an error: it is an attempt with an [`Outcome`](crate::delivery::Outcome).
+/// Why something could not be done. A delivery that fails is not an error: it is an attempt with an
+/// [`Outcome`](crate::delivery::Outcome).
+///
+/// No text holds a secret or a payload. What Postgres puts into an error's DETAIL can hold a whole
+/// row, so it is left out.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A setting is missing, malformed or out of bounds. The text names it, its value (never a secret's) and what is allowed.
+    /// A setting is missing, malformed or out of bounds. The text names it, its value (never a
+    /// secret's) and what is allowed.
     #[error("configuration: {0}")]
     Config(String),
     /// A key or a signing secret is missing, malformed, or does not open what it should.
@@ -14,7 +19,10 @@ pub enum Error {
     Keys(String),
     /// Postgres refused a statement or could not be reached.
     #[error("database: {0}")]
-    Database(String, #[source] Option<tokio_postgres::Error>),
+    Database(String),
+    /// Postgres refused the data of a statement: it would be refused again.
+    #[error("database: {0}")]
+    Data(String),
     /// The database holds no schema of ours, an older one, or a newer one.
     #[error("schema: {0}")]
     Schema(String),

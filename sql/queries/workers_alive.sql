@@ -1,0 +1,3 @@
+-- The workers alive this moment. Called by: the `status` command.
+select worker_id, name, version, extract(epoch from now() - started_at)::float8 as up_for
+from posthaste.worker_alive order by worker_id

@@ -1,0 +1,125 @@
+//! One attempt, from the lease to what is to be recorded. No transaction is open meanwhile.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio_util::sync::CancellationToken;
+
+use crate::delivery::{Attempt, Lease, Outcome, Phases, Report, Verdict};
+use crate::directory::Terms;
+use crate::sender::Endpoint;
+use crate::{envelope, signature};
+
+/// What an attempt takes from the world outside: the clock, chance, and how much patience is left.
+#[derive(Clone, Debug)]
+pub struct Circumstances {
+    /// Unix seconds, for `webhook-timestamp`.
+    pub timestamp: i64,
+    /// A random number in 0..1, for jitter.
+    pub chance: f64,
+    /// From name resolution to the last byte.
+    pub timeout: Duration,
+    /// Cancelled when the worker can wait no longer.
+    pub cut: CancellationToken,
+}
+
+/// Makes the attempt that `lease` allows.
+pub async fn make(lease: Lease, terms: &Terms, circumstances: Circumstances) -> Attempt {
+    let began = Instant::now();
+    let Circumstances { timestamp, chance, timeout, cut } = circumstances;
+    let (report, verdict, signed_with) = match prepare(&lease, terms, timestamp, began) {
+        Err(Refusal::ForGood(why)) => (blocked(why), Verdict::Rejected, Vec::new()),
+        Err(Refusal::ForNow(why)) => {
+            let report = blocked(why);
+            let verdict = terms.retry.verdict(report.outcome, None, lease.number, chance);
+            (report, verdict, Vec::new())
+        }
+        Ok(Request { endpoint, headers, body, signed_with }) => {
+            let report = tokio::select! {
+                report = endpoint.post(headers, body, timeout) => report,
+                () = cut.cancelled() => abandoned("the worker stopped before the answer came"),
+            };
+            let verdict = terms.retry.verdict(report.outcome, report.http_status, lease.number, chance);
+            (report, verdict, signed_with)
+        }
+    };
+    Attempt {
+        key: lease.key,
+        number: lease.number,
+        holder: lease.holder,
+        worker_id: lease.holder,
+        revision: terms.revision,
+        began,
+        report,
+        verdict,
+        signed_with,
+        bytes: lease.bytes,
+    }
+}
+
+/// The report of an attempt whose result nobody will ever know.
+pub fn abandoned(why: &str) -> Report {
+    Report { error: Some(why.to_owned()), ..nothing(Outcome::Abandoned) }
+}
+
+struct Request<'t> {
+    endpoint: &'t Endpoint,
+    headers: HeaderMap,
+    body: Bytes,
+    signed_with: Vec<i16>,
+}
+
+/// Why nothing was sent.
+enum Refusal {
+    /// Another attempt may fare better.
+    ForNow(String),
+    /// It never will.
+    ForGood(String),
+}
+
+/// Renders the body, signs it, and names the headers.
+fn prepare<'t>(
+    lease: &Lease,
+    terms: &'t Terms,
+    timestamp: i64,
+    now: Instant,
+) -> Result<Request<'t>, Refusal> {
+    let payload = lease.payload.as_deref().ok_or_else(|| {
+        Refusal::ForGood(format!("the payload of {} bytes is over max_body", lease.bytes))
+    })?;
+    let endpoint = terms.endpoint.as_ref().map_err(|why| Refusal::ForNow(why.clone()))?;
+    let (signed_with, secrets) = terms.live_secrets(now).map_err(Refusal::ForNow)?;
+    let body = envelope::standard(&lease.event_type, lease.occurred_at, payload);
+    let id = lease.key.event_id.to_string();
+    let signature = signature::sign(&secrets, &id, timestamp, &body);
+    let headers = headers(&id, timestamp, &signature)
+        .map_err(|error| Refusal::ForGood(format!("a header cannot be sent: {error}")))?;
+    Ok(Request { endpoint, headers, body, signed_with })
+}
+
+fn headers(id: &str, timestamp: i64, signature: &str) -> Result<HeaderMap, http::Error> {
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(HeaderName::from_static(signature::WEBHOOK_ID), HeaderValue::from_str(id)?);
+    headers.insert(HeaderName::from_static(signature::WEBHOOK_TIMESTAMP), HeaderValue::from(timestamp));
+    headers.insert(HeaderName::from_static(signature::WEBHOOK_SIGNATURE), HeaderValue::from_str(signature)?);
+    Ok(headers)
+}
+
+fn blocked(why: String) -> Report {
+    Report { error: Some(why), ..nothing(Outcome::Blocked) }
+}
+
+fn nothing(outcome: Outcome) -> Report {
+    Report {
+        outcome,
+        http_status: None,
+        error: None,
+        snippet: None,
+        remote: None,
+        duration: Duration::ZERO,
+        phases: Phases::default(),
+    }
+}

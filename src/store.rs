@@ -1,0 +1,542 @@
+//! The only part that speaks SQL. Every statement lies in a file of its own under `sql/queries`.
+
+mod connect;
+mod migrate;
+mod people;
+mod presence;
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant, SystemTime};
+
+use deadpool_postgres::{Object, Pool};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+pub use self::connect::{Listener, connect_once, listen};
+pub use self::migrate::{Applied, SchemaState, migrate, schema_state};
+pub use self::people::{COUNT_LIMIT, Overview, WorkerAlive};
+pub use self::presence::Presence;
+use crate::config::Config;
+use crate::delivery::{Attempt, DeliveryKey, Lease, Outcome, Verdict};
+use crate::secret::Sealed;
+use crate::{Error, Result};
+
+/// The database as the worker sees it: a pool of sessions with the planner settings that the hot
+/// statements rely on.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: Pool,
+}
+
+/// How much a worker can take on right now.
+#[derive(Clone, Debug)]
+pub struct Room {
+    /// The worker that asks.
+    pub worker_id: i32,
+    /// How long the leases are to last.
+    pub lease: Duration,
+    /// Deliveries it can lease.
+    pub deliveries: usize,
+    /// Bytes of payload it can hold.
+    pub bytes: usize,
+    /// The longest payload that it sends, in bytes.
+    pub max_body: usize,
+    /// Subscriptions that have other room than `slots_of_others`, and how much.
+    pub slots: Vec<(i32, usize)>,
+    /// How many deliveries of any other subscription it can lease.
+    pub slots_of_others: usize,
+}
+
+/// What [`Store::take`] brought.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Deliveries that are ours to attempt now.
+    pub leases: Vec<Lease>,
+    /// Events fanned out.
+    pub events: u64,
+    /// Deliveries made of them, leased or waiting.
+    pub deliveries: u64,
+    /// Events that no subscription matched.
+    pub unrouted: u64,
+    /// Where the next scan may start, if this one found less than it asked for.
+    pub watermark: String,
+}
+
+/// A lease taken over from a worker that is gone, or that let it end.
+#[derive(Clone, Debug)]
+pub struct Adopted {
+    /// Of which delivery.
+    pub key: DeliveryKey,
+    /// The attempt that it was for.
+    pub number: i16,
+    /// Who held it.
+    pub worker_id: i32,
+    /// The subscription's revision today.
+    pub revision: i32,
+    /// When it began, by our clock.
+    pub began: Instant,
+}
+
+/// One subscription's terms as they are stored.
+#[derive(Debug)]
+pub struct StoredTerms {
+    /// Which subscription.
+    pub subscription_id: i32,
+    /// Counts up with every change.
+    pub revision: i32,
+    /// Its name.
+    pub name: String,
+    /// Where its deliveries go.
+    pub url: String,
+    /// The waits between attempts.
+    pub retry_intervals: Vec<Duration>,
+    /// By what fraction they vary.
+    pub retry_jitter: f64,
+    /// Its live secrets, oldest first.
+    pub secrets: Vec<StoredSecret>,
+}
+
+/// A signing secret as it is stored.
+#[derive(Debug)]
+pub struct StoredSecret {
+    /// Its place among the subscription's secrets, from 1.
+    pub number: i16,
+    /// Its id, to which the ciphertext is bound.
+    pub secret_id: Uuid,
+    /// The key that it is encrypted under, and the ciphertext.
+    pub sealed: Sealed,
+    /// How long it goes on to sign; `None` without end.
+    pub ends_in: Option<Duration>,
+}
+
+impl Store {
+    /// Opens the pool. Connects lazily: a database that is down shows at the first statement.
+    pub fn open(config: &Config) -> Result<Self> {
+        Ok(Self { pool: connect::pool(config)? })
+    }
+
+    /// Fans out new events and leases their deliveries as far as there is room; at most `batch`
+    /// events of transactions not below `watermark`.
+    pub async fn take(&self, room: &Room, batch: usize, watermark: &str) -> Result<Taken> {
+        let asked = Instant::now();
+        let (ids, slots) = room.slot_arrays();
+        let rows = self
+            .query(
+                TAKE,
+                &[
+                    &watermark,
+                    &long(batch),
+                    &room.worker_id,
+                    &room.lease.as_secs_f64(),
+                    &int(room.deliveries),
+                    &long(room.bytes),
+                    &int(room.max_body),
+                    &ids,
+                    &slots,
+                    &int(room.slots_of_others),
+                ],
+            )
+            .await?;
+        let mut taken = Taken { leases: Vec::with_capacity(rows.len()), ..Taken::default() };
+        for row in &rows {
+            if row.try_get::<_, Option<Uuid>>("event_id")?.is_none() {
+                taken.events = count(row, "events_taken")?;
+                taken.deliveries = count(row, "deliveries_made")?;
+                taken.unrouted = count(row, "unrouted")?;
+                taken.watermark = row.try_get("next_watermark")?;
+            } else {
+                taken.leases.push(lease(row, room, asked, 0, 0)?);
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Leases waiting deliveries that are due, from at most `lanes` subscriptions, leaving out those
+    /// that have no room here. The flag tells whether any lane had something due.
+    pub async fn claim_waiting(&self, room: &Room, lanes: usize) -> Result<(bool, Vec<Lease>)> {
+        let asked = Instant::now();
+        let full: Vec<i32> = room.slots.iter().filter(|(_, n)| *n == 0).map(|(id, _)| *id).collect();
+        let mut session = self.session().await?;
+        let [lock, claim] =
+            [session.prepare_cached(LOCK_LANES.1).await?, session.prepare_cached(CLAIM_WAITING.1).await?];
+        let transaction = session.transaction().await.map_err(failed("begin"))?;
+        let locked = transaction.query(&lock, &[&long(lanes), &full]).await.map_err(failed(LOCK_LANES.0))?;
+        if locked.is_empty() {
+            transaction.rollback().await.map_err(failed("rollback"))?;
+            return Ok((false, Vec::new()));
+        }
+        let ids = locked.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i32>, _>>()?;
+        let slots: Vec<i32> = ids.iter().map(|id| int(room.slots_of(*id))).collect();
+        let parameters: &[&(dyn ToSql + Sync)] = &[
+            &ids,
+            &slots,
+            &room.worker_id,
+            &room.lease.as_secs_f64(),
+            &int(room.deliveries),
+            &long(room.bytes),
+            &int(room.max_body),
+        ];
+        let rows = transaction.query(&claim, parameters).await.map_err(failed(CLAIM_WAITING.0))?;
+        transaction.commit().await.map_err(failed("commit"))?;
+        let leases = rows
+            .iter()
+            .map(|row| lease(row, room, asked, row.try_get("replay")?, row.try_get("attempts")?))
+            .collect::<Result<_>>()?;
+        Ok((true, leases))
+    }
+
+    /// Records attempts: history in, queue rows out or due again, in one statement. `again` says that
+    /// an earlier try of the same batch may have committed. Returns which of them were late.
+    pub async fn record(&self, attempts: &[Attempt], again: bool) -> Result<Vec<usize>> {
+        let now = Instant::now();
+        let columns = Columns::of(attempts, now);
+        let rows = self.query(RECORD, &columns.parameters(&again)).await?;
+        let place = |row: &Row| row.try_get::<_, i64>(0).map(|place| usize::try_from(place - 1).unwrap_or(0));
+        Ok(rows.iter().map(place).collect::<Result<_, _>>()?)
+    }
+
+    /// Gives up leases whose attempts were never begun.
+    pub async fn give_back(&self, worker_id: i32, leases: &[(DeliveryKey, i16)]) -> Result<()> {
+        let events: Vec<Uuid> = leases.iter().map(|(key, _)| key.event_id).collect();
+        let subscriptions: Vec<i32> = leases.iter().map(|(key, _)| key.subscription_id).collect();
+        let replays: Vec<i16> = leases.iter().map(|(key, _)| key.replay).collect();
+        let numbers: Vec<i16> = leases.iter().map(|(_, number)| *number).collect();
+        self.query(GIVE_BACK, &[&events, &subscriptions, &replays, &numbers, &worker_id]).await?;
+        Ok(())
+    }
+
+    /// Workers whose session lock is gone and who did not say goodbye.
+    pub async fn gone_workers(&self, worker_id: i32) -> Result<Vec<i32>> {
+        let rows = self.query(GONE_WORKERS, &[&worker_id]).await?;
+        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+    }
+
+    /// Takes over leases of workers that are `gone`, and leases that have ended; at most `limit`.
+    /// Looks at leases that ended up to `look_back` ago, or at all.
+    pub async fn adopt(
+        &self,
+        worker_id: i32,
+        lease: Duration,
+        gone: &[i32],
+        look_back: Option<Duration>,
+        limit: usize,
+    ) -> Result<Vec<Adopted>> {
+        let now = Instant::now();
+        let look_back = look_back.map(|look_back| look_back.as_secs_f64());
+        let rows = self
+            .query(ADOPT, &[&worker_id, &lease.as_secs_f64(), &gone, &look_back, &long(limit)])
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let age = Duration::try_from_secs_f64(row.try_get("age")?).unwrap_or_default();
+                Ok(Adopted {
+                    key: DeliveryKey {
+                        event_id: row.try_get("event_id")?,
+                        subscription_id: row.try_get("subscription_id")?,
+                        replay: row.try_get("replay")?,
+                    },
+                    number: row.try_get::<_, i16>("attempts")? + 1,
+                    worker_id: row.try_get("worker_id")?,
+                    revision: row.try_get("revision")?,
+                    began: now.checked_sub(age).unwrap_or(now),
+                })
+            })
+            .collect()
+    }
+
+    /// Notes that these workers have ended.
+    pub async fn end_workers(&self, worker_ids: &[i32]) -> Result<()> {
+        self.query(END_WORKERS, &[&worker_ids]).await.map(drop)
+    }
+
+    /// Makes the partitions of the coming days and returns how many were missing.
+    pub async fn create_partitions(&self, days_ahead: usize) -> Result<i32> {
+        let rows = self.query(CREATE_PARTITIONS, &[&int(days_ahead)]).await?;
+        Ok(rows.first().map_or(Ok(0), |row| row.try_get(0))?)
+    }
+
+    /// The terms of these subscriptions.
+    pub async fn terms(&self, subscription_ids: &[i32]) -> Result<Vec<StoredTerms>> {
+        let mut terms: Vec<StoredTerms> = Vec::with_capacity(subscription_ids.len());
+        for row in &self.query(TERMS, &[&subscription_ids]).await? {
+            let subscription_id: i32 = row.try_get("subscription_id")?;
+            if terms.last().is_none_or(|last| last.subscription_id != subscription_id) {
+                terms.push(stored_terms(row, subscription_id)?);
+            }
+            if let (Some(secret), Some(last)) = (stored_secret(row)?, terms.last_mut()) {
+                last.secrets.push(secret);
+            }
+        }
+        Ok(terms)
+    }
+
+    /// Stores a subscription's first secret; one that it has already stays the only one.
+    pub async fn add_first_secret(&self, subscription_id: i32, secret_id: Uuid, sealed: &Sealed) -> Result<()> {
+        self.add_secret(subscription_id, secret_id, sealed, true).await.map(drop)
+    }
+
+    /// Stores one more secret for a subscription and returns its number.
+    pub async fn add_secret(
+        &self,
+        subscription_id: i32,
+        secret_id: Uuid,
+        sealed: &Sealed,
+        only_if_none: bool,
+    ) -> Result<Option<i16>> {
+        let rows = self
+            .query(
+                ADD_SIGNING_SECRET,
+                &[&subscription_id, &secret_id, &sealed.key_id, &sealed.ciphertext, &only_if_none],
+            )
+            .await?;
+        Ok(rows.first().map_or(Ok(None), |row| row.try_get(0))?)
+    }
+
+    /// Runs one named statement, prepared once per session.
+    async fn query(&self, (name, sql): Statement, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
+        let session = self.session().await?;
+        let statement = session.prepare_cached(sql).await.map_err(failed(name))?;
+        let begun = Instant::now();
+        let rows = session.query(&statement, parameters).await.map_err(failed(name));
+        crate::telemetry::statement(name, begun.elapsed());
+        rows
+    }
+
+    async fn session(&self) -> Result<Object> {
+        self.pool.get().await.map_err(|error| Error::Database(connect::explain_pool(&error)))
+    }
+}
+
+impl Room {
+    /// What is left after these were leased.
+    pub fn less(&mut self, leases: &[Lease]) {
+        self.deliveries = self.deliveries.saturating_sub(leases.len());
+        self.bytes = self.bytes.saturating_sub(leases.iter().map(|lease| lease.bytes).sum());
+        for lease in leases {
+            let id = lease.key.subscription_id;
+            match self.slots.iter_mut().find(|(of, _)| *of == id) {
+                Some((_, slots)) => *slots = slots.saturating_sub(1),
+                None => self.slots.push((id, self.slots_of_others.saturating_sub(1))),
+            }
+        }
+    }
+
+    fn slots_of(&self, subscription_id: i32) -> usize {
+        let own = self.slots.iter().find(|(id, _)| *id == subscription_id);
+        own.map_or(self.slots_of_others, |(_, slots)| *slots)
+    }
+
+    fn slot_arrays(&self) -> (Vec<i32>, Vec<i32>) {
+        self.slots.iter().map(|(id, slots)| (*id, int(*slots))).unzip()
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Database(connect::explain(&error))
+    }
+}
+
+/// A statement's name, for errors and metrics, and its text.
+type Statement = (&'static str, &'static str);
+
+macro_rules! statements {
+    ($($constant:ident = $file:literal;)+) => {
+        $(const $constant: Statement = ($file, include_str!(concat!("../sql/queries/", $file, ".sql")));)+
+    };
+}
+
+statements! {
+    TAKE = "take";
+    LOCK_LANES = "lock_lanes";
+    CLAIM_WAITING = "claim_waiting";
+    RECORD = "record";
+    GIVE_BACK = "give_back";
+    GONE_WORKERS = "gone_workers";
+    ADOPT = "adopt";
+    END_WORKERS = "end_workers";
+    CREATE_PARTITIONS = "create_partitions";
+    TERMS = "terms";
+    ADD_SIGNING_SECRET = "add_signing_secret";
+    OVERVIEW = "overview";
+    WORKERS_ALIVE = "workers_alive";
+    SUBSCRIPTION_NAMED = "subscription_named";
+    NEXT_WORKER_ID = "next_worker_id";
+    REGISTER_WORKER = "register_worker";
+    HOLD_IDENTITY = "hold_identity";
+    DOZE = "doze";
+    ROUSE = "rouse";
+}
+
+fn failed(statement: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Error {
+    move |error| {
+        let text = format!("{statement}: {}", connect::explain(&error));
+        if connect::is_about_data(&error) { Error::Data(text) } else { Error::Database(text) }
+    }
+}
+
+fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, attempts: i16) -> Result<Lease> {
+    let bytes: Option<i32> = row.try_get("bytes")?;
+    Ok(Lease {
+        key: DeliveryKey {
+            event_id: row.try_get("event_id")?,
+            subscription_id: row.try_get("subscription_id")?,
+            replay,
+        },
+        number: attempts.saturating_add(1),
+        holder: room.worker_id,
+        revision: row.try_get("revision")?,
+        event_type: row.try_get::<_, Option<String>>("event_type")?.unwrap_or_default(),
+        occurred_at: row.try_get::<_, Option<SystemTime>>("occurred_at")?.unwrap_or(SystemTime::UNIX_EPOCH),
+        payload: row.try_get("payload")?,
+        bytes: usize::try_from(bytes.unwrap_or(0)).unwrap_or(0),
+        ends: asked + room.lease,
+    })
+}
+
+fn stored_terms(row: &Row, subscription_id: i32) -> Result<StoredTerms> {
+    let seconds: Vec<f64> = row.try_get("retry_seconds")?;
+    Ok(StoredTerms {
+        subscription_id,
+        revision: row.try_get("revision")?,
+        name: row.try_get("name")?,
+        url: row.try_get("url")?,
+        retry_intervals: seconds.into_iter().map(|s| Duration::try_from_secs_f64(s).unwrap_or_default()).collect(),
+        retry_jitter: row.try_get("retry_jitter")?,
+        secrets: Vec::new(),
+    })
+}
+
+fn stored_secret(row: &Row) -> Result<Option<StoredSecret>> {
+    let Some(number) = row.try_get::<_, Option<i16>>("number")? else { return Ok(None) };
+    let ends_in: Option<f64> = row.try_get("ends_in")?;
+    Ok(Some(StoredSecret {
+        number,
+        secret_id: row.try_get("secret_id")?,
+        sealed: Sealed { key_id: row.try_get("key_id")?, ciphertext: row.try_get("ciphertext")? },
+        ends_in: ends_in.map(|s| Duration::try_from_secs_f64(s).unwrap_or_default()),
+    }))
+}
+
+fn count(row: &Row, column: &str) -> Result<u64> {
+    Ok(row.try_get::<_, Option<i64>>(column)?.and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
+}
+
+fn int(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+fn long(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// A batch of attempts, a column each, in the order of record.sql's parameters.
+#[derive(Default)]
+struct Columns<'a> {
+    event_id: Vec<Uuid>,
+    subscription_id: Vec<i32>,
+    replay: Vec<i16>,
+    number: Vec<i16>,
+    holder: Vec<i32>,
+    worker_id: Vec<i32>,
+    revision: Vec<i32>,
+    age: Vec<f64>,
+    retry_in: Vec<Option<f64>>,
+    duration: Vec<Option<i32>>,
+    dns: Vec<Option<i32>>,
+    connect: Vec<Option<i32>>,
+    tls: Vec<Option<i32>>,
+    first_byte: Vec<Option<i32>>,
+    body: Vec<Option<i32>>,
+    outcome: Vec<&'static str>,
+    verdict: Vec<&'static str>,
+    http_status: Vec<Option<i16>>,
+    remote: Vec<Option<String>>,
+    signed_with: Vec<Option<String>>,
+    error: Vec<Option<Cow<'a, str>>>,
+    response: Vec<Option<Cow<'a, str>>>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(attempts: &'a [Attempt], now: Instant) -> Self {
+        let mut columns = Self::default();
+        for attempt in attempts {
+            columns.push(attempt, now);
+        }
+        columns
+    }
+
+    fn push(&mut self, attempt: &'a Attempt, now: Instant) {
+        let Attempt { key, report, .. } = attempt;
+        self.event_id.push(key.event_id);
+        self.subscription_id.push(key.subscription_id);
+        self.replay.push(key.replay);
+        self.number.push(attempt.number);
+        self.holder.push(attempt.holder);
+        self.worker_id.push(attempt.worker_id);
+        self.revision.push(attempt.revision);
+        self.age.push(now.duration_since(attempt.began).as_secs_f64());
+        self.retry_in.push(match attempt.verdict {
+            Verdict::Retry(wait) => Some(wait.as_secs_f64()),
+            _ => None,
+        });
+        self.duration.push((report.outcome != Outcome::Abandoned).then(|| micros(report.duration)));
+        self.dns.push(report.phases.dns.map(micros));
+        self.connect.push(report.phases.connect.map(micros));
+        self.tls.push(report.phases.tls.map(micros));
+        self.first_byte.push(report.phases.first_byte.map(micros));
+        self.body.push(report.phases.body.map(micros));
+        self.outcome.push(report.outcome.as_str());
+        self.verdict.push(attempt.verdict.as_str());
+        self.http_status.push(report.http_status.and_then(|status| i16::try_from(status).ok()));
+        self.remote.push(report.remote.map(|address| address.to_string()));
+        self.signed_with.push(array_literal(&attempt.signed_with));
+        self.error.push(report.error.as_deref().map(|text| bounded(text, 2048)));
+        self.response.push(report.snippet.as_deref().map(|text| bounded(text, 65_536)));
+    }
+
+    fn parameters<'p>(&'p self, again: &'p bool) -> [&'p (dyn ToSql + Sync); 23] {
+        [
+            &self.event_id,
+            &self.subscription_id,
+            &self.replay,
+            &self.number,
+            &self.holder,
+            &self.worker_id,
+            &self.revision,
+            &self.age,
+            &self.retry_in,
+            &self.duration,
+            &self.dns,
+            &self.connect,
+            &self.tls,
+            &self.first_byte,
+            &self.body,
+            &self.outcome,
+            &self.verdict,
+            &self.http_status,
+            &self.remote,
+            &self.signed_with,
+            &self.error,
+            &self.response,
+            again,
+        ]
+    }
+}
+
+/// What a partner sent must never make an attempt unrecordable: Postgres refuses NUL, and the schema
+/// refuses what is too long.
+fn bounded(text: &str, limit: usize) -> Cow<'_, str> {
+    let cut = text.char_indices().nth(limit).map_or(text, |(end, _)| &text[..end]);
+    if cut.contains('\0') { Cow::Owned(cut.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(cut) }
+}
+
+fn micros(duration: Duration) -> i32 {
+    i32::try_from(duration.as_micros()).unwrap_or(i32::MAX)
+}
+
+fn array_literal(numbers: &[i16]) -> Option<String> {
+    let words: Vec<String> = numbers.iter().map(i16::to_string).collect();
+    (!words.is_empty()).then(|| format!("{{{}}}", words.join(",")))
+}

@@ -1,0 +1,108 @@
+//! A worker's presence in the database: its identity, its ear for new events, its sleep.
+//!
+//! All of it lives on one session. While the session stands, the worker's identity is locked and
+//! everybody can see that it is alive; when the process, the host or the connection dies, the lock
+//! falls, and others take over its leases at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use tokio_util::sync::CancellationToken;
+
+use super::connect::{Listener, listen};
+use super::{DOZE, HOLD_IDENTITY, NEXT_WORKER_ID, REGISTER_WORKER, ROUSE, Statement, failed};
+use crate::config::{Config, Wake};
+use crate::{Error, Result};
+
+/// One registration of a worker. A new connection is a new registration, with a new id.
+#[derive(Debug)]
+pub struct Presence {
+    listener: Listener,
+    worker_id: i32,
+    may_doze: bool,
+    dozing: bool,
+}
+
+impl Presence {
+    /// Connects, locks an identity, registers under it, and listens.
+    pub async fn register(config: &Config, name: &str) -> Result<Self> {
+        let listener = listen(config.required_database_url()?).await?;
+        let mut presence =
+            Self { listener, worker_id: 0, may_doze: config.wake == Wake::Listen, dozing: false };
+        presence.worker_id = first(&presence.ask(NEXT_WORKER_ID, &[]).await?)?;
+        if !first::<bool>(&presence.ask(HOLD_IDENTITY, &[&presence.worker_id]).await?)? {
+            let held = format!("worker id {} is locked by someone else", presence.worker_id);
+            return Err(Error::Database(held));
+        }
+        let lease = config.lease.as_secs_f64();
+        let version = env!("CARGO_PKG_VERSION");
+        presence.ask(REGISTER_WORKER, &[&presence.worker_id, &name, &version, &lease]).await?;
+        if presence.may_doze {
+            presence.listener.client.batch_execute("listen posthaste").await?;
+        }
+        Ok(presence)
+    }
+
+    /// The id that stands in leases and attempt rows.
+    pub fn worker_id(&self) -> i32 {
+        self.worker_id
+    }
+
+    /// Rings when a producer noticed that somebody sleeps.
+    pub fn bell(&self) -> Arc<Notify> {
+        Arc::clone(&self.listener.bell)
+    }
+
+    /// Cancelled when the session is lost, and the identity with it.
+    pub fn lost(&self) -> CancellationToken {
+        self.listener.lost.clone()
+    }
+
+    /// Whether producers know that somebody sleeps, thanks to us.
+    pub fn is_dozing(&self) -> bool {
+        self.dozing
+    }
+
+    /// Tries to fall asleep. True: look once more, then sleep; the next insert rings the bell.
+    /// False: an insert is under way, so look again soon.
+    pub async fn doze(&mut self) -> Result<bool> {
+        if self.may_doze && !self.dozing {
+            self.dozing = first(&self.ask(DOZE, &[]).await?)?;
+        }
+        Ok(self.dozing)
+    }
+
+    /// Wakes up: from now on inserts need not ring.
+    pub async fn rouse(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.dozing) {
+            self.ask(ROUSE, &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks the session for a sign of life; marks it as lost if there is none.
+    pub async fn probe(&self) -> Result<()> {
+        self.ask(("probe", "select 1"), &[]).await.map(drop)
+    }
+
+    async fn ask(&self, (name, sql): Statement, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
+        let asked = self.listener.client.query(sql, parameters);
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(rows) => rows.map_err(failed(name)),
+            Err(_) => {
+                self.listener.lost.cancel();
+                Err(Error::Database(format!("{name}: no answer within {PATIENCE:?}")))
+            }
+        }
+    }
+}
+
+fn first<'r, T: tokio_postgres::types::FromSql<'r>>(rows: &'r [Row]) -> Result<T> {
+    let row = rows.first().ok_or_else(|| Error::Database("presence: no row".to_owned()))?;
+    Ok(row.try_get(0)?)
+}
+
+const PATIENCE: Duration = Duration::from_secs(3);

@@ -1,0 +1,175 @@
+//! Everything the worker says: one closed list of metrics, and the log lines beside them.
+//!
+//! Labels come from closed sets. No label, and no log line, holds a secret or a payload.
+
+use std::time::Duration;
+
+use metrics::{counter, gauge, histogram};
+
+use crate::delivery::{Attempt, Outcome};
+
+/// What kind of number a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only ever grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts observations by size.
+    Histogram,
+}
+
+/// One metric: its name, what it is, its labels, and what it means.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// The name in `/metrics`.
+    pub name: &'static str,
+    /// What kind of number.
+    pub kind: Kind,
+    /// The labels, each from a closed set.
+    pub labels: &'static [&'static str],
+    /// What it means, in a sentence.
+    pub meaning: &'static str,
+}
+
+/// Every metric there is. The README's table is checked against it.
+pub const METRICS: &[Metric] = &[
+    metric(EVENTS_TAKEN, Kind::Counter, &[], "Events fanned out."),
+    metric(EVENTS_UNROUTED, Kind::Counter, &[], "Events fanned out to nobody: no subscription matched."),
+    metric(DELIVERIES_MADE, Kind::Counter, &[], "Deliveries made of them."),
+    metric(ATTEMPTS, Kind::Counter, &["outcome", "verdict"], "Attempts recorded, by what they met and what that meant."),
+    metric(ATTEMPT_DURATION, Kind::Histogram, &["outcome"], "Time of one attempt, from name resolution to the last byte read."),
+    metric(IN_FLIGHT, Kind::Gauge, &[], "Deliveries leased to this worker now."),
+    metric(SENDING, Kind::Gauge, &[], "Requests under way now."),
+    metric(LEASES_ADOPTED, Kind::Counter, &[], "Leases taken over from workers that were gone or let them end."),
+    metric(UNRECORDABLE, Kind::Counter, &[], "Attempts that Postgres refused to record. Anything but 0 is a defect."),
+    metric(WAKEUPS, Kind::Counter, &["source"], "Looks for work, by what caused them: a notification, the poll interval, or work found just before."),
+    metric(STATEMENT_DURATION, Kind::Histogram, &["query"], "Time of one statement, by its file in sql/queries."),
+    metric(REGISTERED, Kind::Gauge, &[], "1 while the worker is registered and may claim, else 0."),
+    metric(CLOCK_DIFFERENCE, Kind::Gauge, &[], "This machine's clock minus the database's."),
+];
+
+const EVENTS_TAKEN: &str = "posthaste_events_taken_total";
+const EVENTS_UNROUTED: &str = "posthaste_events_unrouted_total";
+const DELIVERIES_MADE: &str = "posthaste_deliveries_made_total";
+const ATTEMPTS: &str = "posthaste_attempts_total";
+const ATTEMPT_DURATION: &str = "posthaste_attempt_duration_seconds";
+const IN_FLIGHT: &str = "posthaste_deliveries_in_flight";
+const SENDING: &str = "posthaste_requests_in_flight";
+const LEASES_ADOPTED: &str = "posthaste_leases_adopted_total";
+const UNRECORDABLE: &str = "posthaste_attempts_unrecordable_total";
+const WAKEUPS: &str = "posthaste_wakeups_total";
+const STATEMENT_DURATION: &str = "posthaste_statement_duration_seconds";
+const REGISTERED: &str = "posthaste_worker_registered";
+const CLOCK_DIFFERENCE: &str = "posthaste_clock_difference_seconds";
+
+const fn metric(
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+    meaning: &'static str,
+) -> Metric {
+    Metric { name, kind, labels, meaning }
+}
+
+/// Tells the recorder, if one is installed, what each metric means, and shows each counter at 0.
+pub fn describe() {
+    for Metric { name, kind, labels, meaning } in METRICS {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(*name, *meaning),
+            Kind::Gauge => metrics::describe_gauge!(*name, *meaning),
+            Kind::Histogram => metrics::describe_histogram!(*name, *meaning),
+        }
+        if *kind == Kind::Counter && labels.is_empty() {
+            counter!(*name).absolute(0);
+        }
+    }
+}
+
+/// What made the worker look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Notification,
+    Poll,
+    Work,
+}
+
+pub(crate) fn woke(source: Source) {
+    let source = match source {
+        Source::Notification => "notification",
+        Source::Poll => "poll",
+        Source::Work => "work",
+    };
+    counter!(WAKEUPS, "source" => source).increment(1);
+}
+
+pub(crate) fn taken(events: u64, deliveries: u64, unrouted: u64) {
+    counter!(EVENTS_TAKEN).increment(events);
+    counter!(DELIVERIES_MADE).increment(deliveries);
+    counter!(EVENTS_UNROUTED).increment(unrouted);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+pub(crate) fn holding(deliveries: usize, requests: usize) {
+    gauge!(IN_FLIGHT).set(deliveries as f64);
+    gauge!(SENDING).set(requests as f64);
+}
+
+pub(crate) fn registered(is: bool) {
+    gauge!(REGISTERED).set(if is { 1.0 } else { 0.0 });
+}
+
+pub(crate) fn statement(query: &'static str, took: Duration) {
+    histogram!(STATEMENT_DURATION, "query" => query).record(took.as_secs_f64());
+}
+
+pub(crate) fn adopted(leases: usize) {
+    counter!(LEASES_ADOPTED).increment(leases as u64);
+}
+
+/// Counts and logs a batch that was recorded; `late` are the places of those that changed nothing.
+pub(crate) fn recorded(attempts: &[Attempt], late: &[usize]) {
+    for (place, attempt) in attempts.iter().enumerate() {
+        let verdict = if late.contains(&place) { "late" } else { attempt.verdict.as_str() };
+        let outcome = attempt.report.outcome;
+        counter!(ATTEMPTS, "outcome" => outcome.as_str(), "verdict" => verdict).increment(1);
+        if outcome != Outcome::Abandoned {
+            let took = attempt.report.duration.as_secs_f64();
+            histogram!(ATTEMPT_DURATION, "outcome" => outcome.as_str()).record(took);
+        }
+        log(attempt, verdict);
+    }
+}
+
+/// Logs and counts attempts that Postgres refused. Their leases will end, and they will be recorded
+/// as abandoned.
+pub(crate) fn unrecordable(attempts: &[Attempt], why: &str) {
+    counter!(UNRECORDABLE).increment(attempts.len() as u64);
+    for Attempt { key, number, .. } in attempts {
+        tracing::error!(
+            event_id = %key.event_id, subscription_id = key.subscription_id, replay = key.replay, number, why,
+            "an attempt cannot be recorded"
+        );
+    }
+}
+
+fn log(attempt: &Attempt, verdict: &str) {
+    let Attempt { key, number, report, .. } = attempt;
+    let (outcome, status) = (report.outcome.as_str(), report.http_status);
+    let duration_ms = report.duration.as_millis();
+    let error = report.error.as_deref().unwrap_or_default();
+    match verdict {
+        "done" => tracing::debug!(
+            event_id = %key.event_id, subscription_id = key.subscription_id, replay = key.replay, number,
+            outcome, status, verdict, duration_ms, "attempt"
+        ),
+        "retry" => tracing::info!(
+            event_id = %key.event_id, subscription_id = key.subscription_id, replay = key.replay, number,
+            outcome, status, verdict, duration_ms, error, "attempt"
+        ),
+        _ => tracing::warn!(
+            event_id = %key.event_id, subscription_id = key.subscription_id, replay = key.replay, number,
+            outcome, status, verdict, duration_ms, error, "attempt"
+        ),
+    }
+}

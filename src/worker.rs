@@ -1,0 +1,113 @@
+//! The worker: what it needs to begin, and how it begins. Its work is told in `shift`.
+
+mod housekeeping;
+mod lanes;
+mod plan;
+mod recorder;
+mod shift;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::shift::Shift;
+use crate::config::Config;
+use crate::directory::{Directory, KeySource};
+use crate::endpoint::PlainHttp;
+use crate::secret::Keyring;
+use crate::sender::{Sender, SenderConfig};
+use crate::store::{Presence, SchemaState, Store, connect_once, schema_state};
+use crate::{Error, Result, egress, tls};
+
+/// A worker, ready to run.
+#[derive(Debug)]
+pub struct Worker {
+    config: Arc<Config>,
+    store: Store,
+    directory: Arc<Directory>,
+    ready: watch::Sender<bool>,
+}
+
+impl Worker {
+    /// Checks the configuration and reads the keys and the trusted certificates. Does not connect yet.
+    pub fn new(config: Config) -> Result<Self> {
+        config.validate()?;
+        let keys = key_source(&config)?;
+        let plain_http = plain_http(&config);
+        let sender = Sender::new(sender_config(&config)?)?;
+        let store = Store::open(&config)?;
+        let directory = Arc::new(Directory::new(store.clone(), sender, keys, plain_http));
+        Ok(Self { config: Arc::new(config), store, directory, ready: watch::Sender::new(false) })
+    }
+
+    /// Whether the worker is registered and looks for work. Changes with the connection to Postgres.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
+
+    /// Works until `stop` is cancelled, then finishes what is under way, up to the configured drain
+    /// time, gives back the rest and returns. Fails only where it could not begin: no database, or
+    /// another schema than this program's.
+    pub async fn run(&self, stop: CancellationToken) -> Result<()> {
+        self.check_schema().await?;
+        let presence = Presence::register(&self.config, &self.name()).await?;
+        Shift::begin(self, presence).work(stop).await;
+        Ok(())
+    }
+
+    async fn check_schema(&self) -> Result<()> {
+        let client = connect_once(self.config.required_database_url()?).await?;
+        match schema_state(&client).await? {
+            SchemaState::Current(_) => Ok(()),
+            SchemaState::Behind(missing) => Err(Error::Schema(format!(
+                "{missing} migration(s) are missing; run `posthaste migrate`"
+            ))),
+            SchemaState::Ahead(version) => Err(Error::Schema(format!(
+                "it is at version {version}, made by a newer program; update this one"
+            ))),
+        }
+    }
+
+    fn name(&self) -> String {
+        self.config.worker_name.clone().unwrap_or_else(|| {
+            let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+            let host = host.trim();
+            format!("{}:{}", if host.is_empty() { "worker" } else { host }, std::process::id())
+        })
+    }
+}
+
+/// Where the configuration says that the keys are; reads them once, so that a bad one shows at start.
+pub fn key_source(config: &Config) -> Result<KeySource> {
+    let source = match (&config.keys, &config.key_file) {
+        (Some(keys), _) => KeySource::Given(Keyring::parse(keys.reveal())?),
+        (None, Some(path)) => KeySource::File(path.clone()),
+        (None, None) => {
+            let how = "set POSTHASTE_KEYS or key_file; `posthaste key` makes one";
+            return Err(Error::Keys(format!("no key for the signing secrets: {how}")));
+        }
+    };
+    source.keyring()?;
+    Ok(source)
+}
+
+fn plain_http(config: &Config) -> PlainHttp {
+    if config.allow_http_loopback { PlainHttp::LoopbackOnly } else { PlainHttp::Never }
+}
+
+fn sender_config(config: &Config) -> Result<SenderConfig> {
+    let extra_roots = config.ca_file.as_deref().map(tls::certificates_in).transpose()?;
+    Ok(SenderConfig {
+        egress: egress::EgressPolicy::new(config.allow_networks.clone())
+            .map_err(|error| Error::Config(format!("allow_networks: {error}")))?,
+        plain_http: plain_http(config),
+        extra_roots: extra_roots.unwrap_or_default(),
+        connect_timeout: config.connect_timeout,
+        idle_timeout: config.idle_timeout,
+        max_response_head: config.max_response_head,
+        max_response_body: config.max_response_body,
+        max_snippet: config.max_snippet,
+        ..SenderConfig::default()
+    })
+}

@@ -1,0 +1,127 @@
+//! What a worker does for the others: takes over what the gone and the frozen left behind, and makes
+//! partitions ahead of time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::recorder;
+use crate::attempt;
+use crate::config::Config;
+use crate::delivery::{Attempt, Outcome};
+use crate::directory::Directory;
+use crate::store::{Adopted, Store};
+use crate::{Result, telemetry};
+
+/// Everything the rounds need.
+#[derive(Clone, Debug)]
+pub(super) struct Housekeeping {
+    pub(super) store: Store,
+    pub(super) directory: Arc<Directory>,
+    pub(super) config: Arc<Config>,
+    pub(super) worker_id: i32,
+    pub(super) stop: CancellationToken,
+}
+
+impl Housekeeping {
+    /// Makes its rounds until it is stopped.
+    pub(super) async fn run(self) {
+        let mut rounds = tokio::time::interval(ROUND);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last_sweep: Option<Instant> = None;
+        let mut last_round: Option<Instant> = None;
+        let mut partitions_due = Instant::now();
+        loop {
+            tokio::select! {
+                _ = rounds.tick() => {}
+                () = self.stop.cancelled() => return,
+            }
+            let now = Instant::now();
+            if now >= partitions_due {
+                partitions_due = now + self.make_partitions().await;
+            }
+            let sweep = last_sweep.is_none_or(|last| now.duration_since(last) > SWEEP_EVERY);
+            let look_back = last_round.filter(|_| !sweep).map(|last| now.duration_since(last) + MARGIN);
+            match self.take_over(look_back).await {
+                Ok(()) => {
+                    last_round = Some(now);
+                    last_sweep = if sweep { Some(now) } else { last_sweep };
+                }
+                Err(error) => tracing::warn!(%error, "cannot look after the other workers' leases"),
+            }
+        }
+    }
+
+    /// Adopts leases that ended, and those of workers that are gone, and records each as abandoned.
+    async fn take_over(&self, look_back: Option<Duration>) -> Result<()> {
+        let gone = self.store.gone_workers(self.worker_id).await?;
+        let lease = self.config.lease;
+        loop {
+            let adopted = self.store.adopt(self.worker_id, lease, &gone, look_back, ADOPT_AT_ONCE).await?;
+            self.abandon(&adopted).await?;
+            if adopted.len() < ADOPT_AT_ONCE {
+                break;
+            }
+        }
+        if !gone.is_empty() {
+            tracing::warn!(workers = ?gone, "workers are gone; their leases are taken over");
+            self.store.end_workers(&gone).await?;
+        }
+        Ok(())
+    }
+
+    async fn abandon(&self, adopted: &[Adopted]) -> Result<()> {
+        let mut attempts = Vec::with_capacity(adopted.len());
+        for lease in adopted {
+            let id = lease.key.subscription_id;
+            let retry = self.directory.retry_policy(id, lease.revision).await?;
+            let verdict = retry.verdict(Outcome::Abandoned, None, lease.number, fastrand::f64());
+            attempts.push(Attempt {
+                key: lease.key,
+                number: lease.number,
+                holder: self.worker_id,
+                worker_id: lease.worker_id,
+                revision: lease.revision,
+                began: lease.began,
+                report: attempt::abandoned(
+                    "the worker was gone, or its lease ended, before a result was recorded",
+                ),
+                verdict,
+                signed_with: Vec::new(),
+                bytes: 0,
+            });
+        }
+        if !attempts.is_empty() {
+            telemetry::adopted(attempts.len());
+            recorder::record(&self.store, &attempts, &self.stop).await;
+        }
+        Ok(())
+    }
+
+    /// Makes the partitions of the coming days; says when to try again.
+    async fn make_partitions(&self) -> Duration {
+        match self.store.create_partitions(self.config.partitions_ahead).await {
+            Ok(made) => {
+                if made > 0 {
+                    tracing::info!(made, "partitions made");
+                }
+                Duration::from_secs(3600)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot make partitions yet");
+                Duration::from_secs(60)
+            }
+        }
+    }
+}
+
+/// How often it looks after the others.
+const ROUND: Duration = Duration::from_millis(500);
+/// How often it looks at every lease, however long ago it ended.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// By how much each look overlaps the one before it.
+const MARGIN: Duration = Duration::from_secs(10);
+/// Leases taken over in one statement.
+const ADOPT_AT_ONCE: usize = 500;

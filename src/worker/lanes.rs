@@ -1,0 +1,189 @@
+//! What this worker holds of each subscription, and how much more it can take on.
+//!
+//! A lane is a bulkhead: its own queue, its own cap on requests at once, its own share of the room.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::delivery::Lease;
+use crate::directory::Terms;
+
+/// A delivery that is ours to attempt, and on what terms.
+pub(super) type Ready = (Lease, Arc<Terms>);
+
+/// All lanes, and the room that they share.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    lanes: HashMap<i32, Lane>,
+    limits: Limits,
+    deliveries: usize,
+    bytes: usize,
+}
+
+/// The bounds that hold over all lanes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Deliveries leased at once.
+    pub(super) deliveries: usize,
+    /// Payload bytes held at once.
+    pub(super) bytes: usize,
+    /// Requests to one endpoint at once.
+    pub(super) concurrency: usize,
+}
+
+/// How much more fits.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Free {
+    pub(super) deliveries: usize,
+    pub(super) bytes: usize,
+    pub(super) slots: Vec<(i32, usize)>,
+    pub(super) slots_of_others: usize,
+}
+
+#[derive(Debug)]
+struct Lane {
+    ready: VecDeque<Ready>,
+    sending: usize,
+    pace: Pace,
+}
+
+impl Lanes {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { lanes: HashMap::new(), limits, deliveries: 0, bytes: 0 }
+    }
+
+    /// Takes a delivery in. It counts against the room until [`release`](Self::release).
+    pub(super) fn admit(&mut self, ready: Ready, now: Instant) {
+        self.deliveries += 1;
+        self.bytes += ready.0.bytes;
+        let id = ready.0.key.subscription_id;
+        self.lanes.entry(id).or_insert_with(|| Lane::new(now)).ready.push_back(ready);
+    }
+
+    /// The next delivery of a lane that may be sent now.
+    pub(super) fn next(&mut self, subscription_id: i32) -> Option<Ready> {
+        let lane = self.lanes.get_mut(&subscription_id)?;
+        if lane.sending >= self.limits.concurrency {
+            return None;
+        }
+        let ready = lane.ready.pop_front()?;
+        lane.sending += 1;
+        Some(ready)
+    }
+
+    /// A request of this lane is over: the lane may send another.
+    pub(super) fn finished(&mut self, subscription_id: i32, now: Instant) {
+        if let Some(lane) = self.lanes.get_mut(&subscription_id) {
+            lane.sending = lane.sending.saturating_sub(1);
+            lane.pace.count(now);
+        }
+    }
+
+    /// Deliveries have left: recorded, or given back.
+    pub(super) fn release(&mut self, deliveries: usize, bytes: usize) {
+        self.deliveries = self.deliveries.saturating_sub(deliveries);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    /// Everything whose attempt has not begun. It still counts against the room.
+    pub(super) fn take_unbegun(&mut self) -> Vec<Ready> {
+        self.lanes.values_mut().flat_map(|lane| lane.ready.drain(..)).collect()
+    }
+
+    /// How much more fits, in all and lane by lane. Forgets lanes that have been idle.
+    pub(super) fn free(&mut self, now: Instant) -> Free {
+        let limits = self.limits;
+        self.lanes.retain(|_, lane| lane.held() > 0 || !lane.pace.is_stale(now));
+        let slots = self.lanes.iter().map(|(id, lane)| {
+            (*id, lane.share(limits, now).saturating_sub(lane.held()))
+        });
+        Free {
+            slots: slots.collect(),
+            deliveries: limits.deliveries.saturating_sub(self.deliveries),
+            bytes: limits.bytes.saturating_sub(self.bytes),
+            slots_of_others: limits.fresh_share(),
+        }
+    }
+
+    /// How many deliveries are held in all.
+    pub(super) fn deliveries(&self) -> usize {
+        self.deliveries
+    }
+
+    /// How many requests are under way.
+    pub(super) fn sending(&self) -> usize {
+        self.lanes.values().map(|lane| lane.sending).sum()
+    }
+}
+
+impl Limits {
+    /// The most that one lane may hold, however fast it is.
+    fn most(self) -> usize {
+        (self.deliveries / 2).max(1)
+    }
+
+    /// What a lane may hold of which nothing is known yet.
+    fn fresh_share(self) -> usize {
+        (4 * self.concurrency).min(self.most())
+    }
+}
+
+impl Lane {
+    fn new(now: Instant) -> Self {
+        Self { ready: VecDeque::new(), sending: 0, pace: Pace::new(now) }
+    }
+
+    fn held(&self) -> usize {
+        self.ready.len() + self.sending
+    }
+
+    /// What this lane may hold: as much as it finishes in the time that a refill may take, so that a
+    /// fast endpoint never runs dry and a slow one keeps no more than it can send at once.
+    fn share(&self, limits: Limits, now: Instant) -> usize {
+        if self.sending > 0 && self.pace.is_slow(now) {
+            return limits.concurrency.min(limits.most());
+        }
+        self.pace.recent(now).max(limits.fresh_share()).min(limits.most())
+    }
+}
+
+/// How many requests of a lane were finished lately.
+#[derive(Debug)]
+struct Pace {
+    since: Instant,
+    current: usize,
+    before: usize,
+    last: Instant,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { since: now, current: 0, before: 0, last: now }
+    }
+
+    fn count(&mut self, now: Instant) {
+        let age = now.duration_since(self.since);
+        if age >= SPAN {
+            self.before = if age < 2 * SPAN { self.current } else { 0 };
+            (self.since, self.current) = (now, 0);
+        }
+        self.current += 1;
+        self.last = now;
+    }
+
+    fn recent(&self, now: Instant) -> usize {
+        if now.duration_since(self.last) < 2 * SPAN { self.before.max(self.current) } else { 0 }
+    }
+
+    fn is_slow(&self, now: Instant) -> bool {
+        now.duration_since(self.last) > Duration::from_secs(1)
+    }
+
+    fn is_stale(&self, now: Instant) -> bool {
+        now.duration_since(self.last) > Duration::from_secs(10)
+    }
+}
+
+/// Over how long the pace is measured.
+const SPAN: Duration = Duration::from_millis(250);

@@ -1,0 +1,211 @@
+//! When to look for work next. Pure: time comes in as an argument.
+
+use std::time::{Duration, Instant};
+
+use crate::telemetry::Source;
+
+/// When the next look is due, for new events and for waiting deliveries, and whether to sleep.
+#[derive(Debug)]
+pub(super) struct Plan {
+    poll: Duration,
+    events_at: Instant,
+    waiting_at: Instant,
+    source: Source,
+    /// The wait after the last look that found nothing, growing while nothing is found.
+    idle: Duration,
+    found_at: Instant,
+    rang_at: Instant,
+    hectic: u32,
+}
+
+/// What to do about sleep after a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sleep {
+    /// Leave it as it is.
+    AsItIs,
+    /// Try to fall asleep, and tell [`Plan::dozed`] how it went.
+    Try,
+    /// Wake up: so much comes in that producers should not have to ring.
+    Rouse,
+}
+
+impl Plan {
+    /// Everything is due at once.
+    pub(super) fn new(poll: Duration, now: Instant) -> Self {
+        Self {
+            poll,
+            events_at: now,
+            waiting_at: now,
+            source: Source::Poll,
+            idle: SHORTEST,
+            found_at: now,
+            rang_at: now,
+            hectic: 0,
+        }
+    }
+
+    /// When the next look is due.
+    pub(super) fn due_at(&self) -> Instant {
+        self.events_at.min(self.waiting_at)
+    }
+
+    /// What the look that is due should look at: (new events, waiting deliveries), and why.
+    pub(super) fn due(&self, now: Instant) -> (bool, bool, Source) {
+        (self.events_at <= now, self.waiting_at <= now, self.source)
+    }
+
+    /// A producer rang. Many rings in a row are hectic.
+    pub(super) fn rang(&mut self, now: Instant) {
+        self.hectic = if now.duration_since(self.rang_at) < HECTIC { self.hectic + 1 } else { 0 };
+        (self.rang_at, self.events_at, self.source) = (now, now, Source::Notification);
+    }
+
+    /// A look at new events found `events`, and perhaps not all there were.
+    pub(super) fn saw_events(&mut self, events: u64, more: bool, dozing: bool, now: Instant) -> Sleep {
+        if events == 0 {
+            return self.saw_nothing(dozing, now);
+        }
+        (self.found_at, self.idle, self.source) = (now, SHORTEST, Source::Work);
+        let rouse = dozing && (more || events >= MANY || self.hectic >= HECTIC_RINGS);
+        // Asleep, every later insert rings. Awake, let a few gather.
+        self.events_at = match (more, dozing && !rouse) {
+            (true, _) => now,
+            (false, true) => now + self.poll,
+            (false, false) => now + if events >= MANY { Duration::ZERO } else { SHORTEST },
+        };
+        if rouse { Sleep::Rouse } else { Sleep::AsItIs }
+    }
+
+    fn saw_nothing(&mut self, dozing: bool, now: Instant) -> Sleep {
+        (self.source, self.hectic) = (Source::Poll, 0);
+        if dozing {
+            self.events_at = now + self.poll;
+            return Sleep::AsItIs;
+        }
+        if now.duration_since(self.found_at) < LINGER {
+            self.wait_idle(LINGER, now);
+            return Sleep::AsItIs;
+        }
+        Sleep::Try
+    }
+
+    /// How falling asleep went: asleep, look once more; not, look again soon, since an insert is
+    /// under way; or sleep is not for this worker, and it polls.
+    pub(super) fn dozed(&mut self, asleep: Option<bool>, now: Instant) {
+        match asleep {
+            Some(true) => self.events_at = now,
+            Some(false) => self.wait_idle(RESTLESS, now),
+            None => self.events_at = now + self.poll,
+        }
+    }
+
+    fn wait_idle(&mut self, longest: Duration, now: Instant) {
+        self.events_at = now + self.idle.min(self.poll);
+        self.idle = (self.idle * 2).min(longest);
+    }
+
+    /// A look at waiting deliveries found some due (`any`), and brought `leased` of them.
+    pub(super) fn saw_waiting(&mut self, any: bool, leased: usize, now: Instant) {
+        self.waiting_at = now
+            + match (any, leased) {
+                (false, _) => self.poll,
+                (true, 0) => PACE,
+                (true, _) => Duration::ZERO,
+            };
+    }
+
+    /// Some deliveries had no room and were left waiting.
+    pub(super) fn left_waiting(&mut self, now: Instant) {
+        self.waiting_at = self.waiting_at.min(now + PACE);
+    }
+
+    /// A look failed: again after a while.
+    pub(super) fn failed(&mut self, now: Instant) {
+        self.idle = (self.idle * 2).clamp(Duration::from_millis(100), Duration::from_secs(5));
+        self.events_at = now + self.idle;
+        self.waiting_at = self.events_at;
+    }
+}
+
+/// The shortest wait between two looks when little comes in.
+const SHORTEST: Duration = Duration::from_millis(1);
+/// How long lanes that are full are given to empty.
+const PACE: Duration = Duration::from_millis(5);
+/// How long to go on looking after the last find before falling asleep.
+const LINGER: Duration = Duration::from_millis(20);
+/// The longest wait between two looks while inserts under way keep us from falling asleep.
+const RESTLESS: Duration = Duration::from_millis(50);
+/// Events in one look that are many.
+const MANY: u64 = 16;
+/// Rings closer together than this are hectic ...
+const HECTIC: Duration = Duration::from_millis(2);
+/// ... and as many of them in a row wake us up for good.
+const HECTIC_RINGS: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLL: Duration = Duration::from_millis(500);
+
+    fn plan() -> (Plan, Instant) {
+        let now = Instant::now();
+        (Plan::new(POLL, now), now)
+    }
+
+    #[test]
+    fn a_worker_that_finds_nothing_tries_to_sleep_and_looks_once_more() {
+        let (mut plan, begun) = plan();
+        let now = begun + LINGER;
+        assert_eq!(plan.saw_events(0, false, false, now), Sleep::Try);
+        plan.dozed(Some(true), now);
+        assert_eq!(plan.events_at, now);
+        assert_eq!(plan.saw_events(0, false, true, now), Sleep::AsItIs);
+        assert_eq!(plan.events_at, now + POLL);
+    }
+
+    #[test]
+    fn a_worker_that_cannot_sleep_looks_again_ever_later_but_soon() {
+        let (mut plan, begun) = plan();
+        let mut now = begun + LINGER;
+        for _ in 0..20 {
+            plan.dozed(Some(false), now);
+            assert!(plan.events_at <= now + RESTLESS);
+            now = plan.events_at;
+        }
+        assert!(now > begun + 10 * RESTLESS);
+    }
+
+    #[test]
+    fn a_ring_is_answered_at_once_and_a_sleeper_stays_asleep() {
+        let (mut plan, begun) = plan();
+        let now = begun + POLL;
+        plan.rang(now);
+        assert_eq!(plan.due(now), (true, true, Source::Notification));
+        assert_eq!(plan.saw_events(1, false, true, now), Sleep::AsItIs);
+        assert_eq!(plan.events_at, now + POLL);
+    }
+
+    #[test]
+    fn many_events_or_many_rings_wake_it_up() {
+        let (mut plan, now) = plan();
+        assert_eq!(plan.saw_events(MANY, false, true, now), Sleep::Rouse);
+        for _ in 0..=HECTIC_RINGS {
+            plan.rang(now);
+        }
+        assert_eq!(plan.saw_events(1, false, true, now), Sleep::Rouse);
+    }
+
+    #[test]
+    fn full_lanes_are_looked_at_again_soon_and_empty_ones_at_the_poll() {
+        let (mut plan, now) = plan();
+        plan.saw_waiting(true, 0, now);
+        assert_eq!(plan.waiting_at, now + PACE);
+        plan.saw_waiting(true, 3, now);
+        assert_eq!(plan.waiting_at, now);
+        plan.saw_waiting(false, 0, now);
+        assert_eq!(plan.waiting_at, now + POLL);
+        plan.left_waiting(now);
+        assert_eq!(plan.waiting_at, now + PACE);
+    }
+}

@@ -1,0 +1,64 @@
+//! Writes down what came of attempts, many in one statement, until it is written.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::delivery::Attempt;
+use crate::store::Store;
+use crate::{Error, telemetry};
+
+/// How many deliveries, and how many payload bytes, have left the worker.
+pub(super) type Left = (usize, usize);
+
+/// Records what arrives until the channel closes. What has arrived by the time a statement is sent
+/// goes with it, so batches grow with the load by themselves.
+pub(super) async fn run(
+    store: Store,
+    mut attempts: mpsc::Receiver<Attempt>,
+    left: mpsc::UnboundedSender<Left>,
+    batch: usize,
+    give_up: CancellationToken,
+) {
+    let mut results = Vec::with_capacity(batch);
+    while attempts.recv_many(&mut results, batch).await > 0 {
+        record(&store, &results, &give_up).await;
+        let bytes = results.iter().map(|attempt| attempt.bytes).sum();
+        // Nobody listens any more only when the worker is past its end.
+        let _ = left.send((results.len(), bytes));
+        results.clear();
+    }
+}
+
+/// Records a batch, however often it takes: results are held in hand while Postgres is away. Gives up
+/// only when told to; then the leases end by themselves and the attempts are recorded as abandoned.
+pub(super) async fn record(store: &Store, attempts: &[Attempt], give_up: &CancellationToken) {
+    let mut wait = Duration::from_millis(100);
+    let mut again = false;
+    loop {
+        match store.record(attempts, again).await {
+            Ok(late) => return telemetry::recorded(attempts, &late),
+            Err(Error::Data(why)) if attempts.len() > 1 => {
+                tracing::error!(why, "a batch was refused; recording one by one");
+                return one_by_one(store, attempts, give_up).await;
+            }
+            Err(Error::Data(why)) => return telemetry::unrecordable(attempts, &why),
+            Err(error) => tracing::warn!(%error, attempts = attempts.len(), "cannot record; trying again"),
+        }
+        again = true;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_secs(5)),
+            () = give_up.cancelled() => {
+                return tracing::error!(attempts = attempts.len(), "stopped before these were recorded");
+            }
+        }
+    }
+}
+
+/// One result that Postgres refuses must not keep the others from being recorded.
+async fn one_by_one(store: &Store, attempts: &[Attempt], give_up: &CancellationToken) {
+    for attempt in attempts {
+        Box::pin(record(store, std::slice::from_ref(attempt), give_up)).await;
+    }
+}
