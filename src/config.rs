@@ -55,7 +55,7 @@ settings! {
     /// The longest that the worker waits before it looks by itself.
     poll_interval: Duration = Duration::from_millis(500), Time("10ms", "60s");
     /// How long a claimed delivery is this worker's; at least `request_timeout` and 10 s more.
-    lease: Duration = Duration::from_secs(60), Time("5s", "1h");
+    lease: Duration = Duration::from_mins(1), Time("5s", "1h");
     /// How long a stopping worker waits for requests in flight before it gives the rest back.
     drain: Duration = Duration::from_secs(25), Time("0s", "10m");
 
@@ -209,9 +209,10 @@ impl Config {
 }
 
 fn refusal(setting: &Setting, value: &str) -> Error {
-    let given = match setting.is_secret() {
-        true => String::new(),
-        false => format!(" = {}", quoted(value)),
+    let given = if setting.is_secret() {
+        String::new()
+    } else {
+        format!(" = {}", quoted(value))
     };
     Error::Config(format!(
         "{}{given}: must be {}",

@@ -15,6 +15,11 @@ mod error;
 // Edges.
 pub mod sender;
 
+// What only the program needs.
+#[cfg(feature = "cli")]
+pub mod listener;
+#[cfg(feature = "cli")]
+pub mod logging;
 #[cfg(feature = "cli")]
 pub mod trial;
 

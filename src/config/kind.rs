@@ -198,11 +198,12 @@ impl Kind for Size {
     }
 
     fn show(&self, value: &usize) -> String {
+        let size = *value as u64;
         let whole = UNITS
             .iter()
-            .find(|(_, unit)| *value > 0 && *value as u64 % unit == 0);
-        whole.map_or(value.to_string(), |(name, unit)| {
-            format!("{}{name}", *value as u64 / unit)
+            .find(|(_, unit)| size > 0 && size.is_multiple_of(*unit));
+        whole.map_or(size.to_string(), |(name, unit)| {
+            format!("{}{name}", size / unit)
         })
     }
 }
