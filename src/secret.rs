@@ -1,1 +1,489 @@
-//! (to be written)
+//! Signing secrets, and the keyring that encrypts them at rest.
+//!
+//! Postgres holds a secret only as [`Sealed`]: whoever reads the database, its log or a backup learns nothing without the keyring,
+//! which comes from the environment or a file. The ciphertext is bound to its row: copied to another, it does not open.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, PAD, STANDARD as BASE64};
+use chacha20poly1305::aead::{Aead, Payload};
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+use ring::rand::{SecureRandom, SystemRandom};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::{Error, Result};
+
+/// What a partner and we both know: 24 to 64 bytes that sign a subscription's requests. A clone shares the bytes; the last one wipes them.
+#[derive(Clone)]
+pub struct SigningSecret(Arc<Zeroizing<Vec<u8>>>);
+
+impl SigningSecret {
+    /// A new secret of 32 random bytes. Fails only where the system has no randomness to give.
+    pub fn generate() -> Result<Self> {
+        let mut bytes = Zeroizing::new(vec![0; 32]);
+        fill_random(&mut bytes)?;
+        Self::from_bytes(bytes)
+    }
+
+    /// Reads `whsec_` and base64, padded or not. The error names the rule, never the value.
+    pub fn parse(text: &str) -> Result<Self> {
+        let encoded = text
+            .strip_prefix(SECRET_PREFIX)
+            .ok_or_else(|| bad_secret("this one does not start with `whsec_`"))?;
+        Self::from_bytes(decode(encoded).ok_or_else(|| bad_secret("this one is not base64"))?)
+    }
+
+    /// The text that a partner is given: `whsec_` and padded base64.
+    pub fn reveal(&self) -> Zeroizing<String> {
+        encode_after(SECRET_PREFIX, self.bytes())
+    }
+
+    /// The key of the HMAC.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn from_bytes(bytes: Zeroizing<Vec<u8>>) -> Result<Self> {
+        if !(24..=64).contains(&bytes.len()) {
+            let count = bytes.len();
+            return Err(bad_secret(&format!("this one holds {count} bytes")));
+        }
+        Ok(Self(Arc::new(bytes)))
+    }
+}
+
+impl fmt::Debug for SigningSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningSecret(hidden)")
+    }
+}
+
+/// A signing secret as the database holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Which key of the keyring encrypted it.
+    pub key_id: String,
+    /// A nonce of 24 bytes, then the XChaCha20-Poly1305 ciphertext with its tag of 16.
+    pub ciphertext: Vec<u8>,
+}
+
+/// The encryption keys for secrets at rest, by id. The first one encrypts, all of them decrypt: put a new key in front, seal what
+/// is there again, then take the old one out.
+#[derive(Clone)]
+pub struct Keyring {
+    keys: Vec<EncryptionKey>,
+}
+
+impl Keyring {
+    /// Reads `<id>:<base64 of 32 bytes>`, one key a line or separated by commas; blank lines are skipped. An id is 1 to 32 of
+    /// `a-z`, `0-9`, `_` and `-`, and unique. The error names the key by its place, never by its content.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut keys: Vec<EncryptionKey> = Vec::new();
+        let entries = text.split([',', '\n']).map(str::trim);
+        for (index, entry) in entries.filter(|entry| !entry.is_empty()).enumerate() {
+            let key = EncryptionKey::parse(entry).map_err(|reason| bad_key(index + 1, &reason))?;
+            if keys.iter().any(|earlier| earlier.id == key.id) {
+                return Err(bad_key(
+                    index + 1,
+                    &format!("the id `{}` is taken by an earlier key", key.id),
+                ));
+            }
+            keys.push(key);
+        }
+        if keys.is_empty() {
+            return Err(Error::Keys(format!("the keyring holds no key; {KEY_RULE}")));
+        }
+        Ok(Self { keys })
+    }
+
+    /// A new random key as a line of a keyring, without a line end.
+    pub fn generate_line(id: &str) -> Result<Zeroizing<String>> {
+        if !is_key_id(id) {
+            return Err(Error::Keys(format!(
+                "`{id}` cannot be the id of a key; {KEY_RULE}"
+            )));
+        }
+        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+        fill_random(bytes.as_mut())?;
+        Ok(encode_after(&format!("{id}:"), bytes.as_ref()))
+    }
+
+    /// The ids, the one that encrypts first.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|key| key.id.as_str())
+    }
+
+    /// Encrypts a secret for one row of one subscription.
+    pub fn seal(
+        &self,
+        subscription_id: i32,
+        secret_id: Uuid,
+        secret: &SigningSecret,
+    ) -> Result<Sealed> {
+        let key = self
+            .keys
+            .first()
+            .ok_or_else(|| Error::Keys("the keyring holds no key".into()))?;
+        let mut nonce = [0; NONCE_BYTES];
+        fill_random(&mut nonce)?;
+        let row = row_binding(subscription_id, secret_id);
+        let encrypted = key
+            .cipher()?
+            .encrypt(
+                &XNonce::from(nonce),
+                Payload {
+                    msg: secret.bytes(),
+                    aad: &row,
+                },
+            )
+            .map_err(|_| Error::Keys("a signing secret could not be encrypted".into()))?;
+        Ok(Sealed {
+            key_id: key.id.clone(),
+            ciphertext: [&nonce[..], &encrypted].concat(),
+        })
+    }
+
+    /// Decrypts what [`seal`](Self::seal) made for this very row. Fails where the key is not in the keyring, or where key, row
+    /// and ciphertext do not belong together.
+    pub fn open(
+        &self,
+        subscription_id: i32,
+        secret_id: Uuid,
+        key_id: &str,
+        ciphertext: &[u8],
+    ) -> Result<SigningSecret> {
+        let key = self.key(key_id)?;
+        let closed = || {
+            Error::Keys(format!(
+                "signing secret {secret_id} of subscription {subscription_id} does not open with key `{key_id}`: \
+                 the key has other bytes, or the ciphertext was damaged or moved from another row"
+            ))
+        };
+        let (nonce, encrypted) = ciphertext
+            .split_first_chunk::<NONCE_BYTES>()
+            .ok_or_else(closed)?;
+        let row = row_binding(subscription_id, secret_id);
+        let opened = key
+            .cipher()?
+            .decrypt(
+                &XNonce::from(*nonce),
+                Payload {
+                    msg: encrypted,
+                    aad: &row,
+                },
+            )
+            .map_err(|_| closed())?;
+        SigningSecret::from_bytes(Zeroizing::new(opened))
+    }
+
+    fn key(&self, id: &str) -> Result<&EncryptionKey> {
+        self.keys.iter().find(|key| key.id == id).ok_or_else(|| {
+            let known = self
+                .ids()
+                .map(|id| format!("`{id}`"))
+                .collect::<Vec<_>>()
+                .join(", ");
+            Error::Keys(format!(
+                "a signing secret needs the key `{id}`; the keyring holds {known}"
+            ))
+        })
+    }
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.ids()).finish()
+    }
+}
+
+#[derive(Clone)]
+struct EncryptionKey {
+    id: String,
+    bytes: Zeroizing<Vec<u8>>,
+}
+
+impl EncryptionKey {
+    fn parse(entry: &str) -> std::result::Result<Self, String> {
+        let (id, encoded) = entry.split_once(':').ok_or("it has no `:`")?;
+        if !is_key_id(id) {
+            // Not quoted: in a muddled line, what stands there may be the key.
+            return Err("its id is malformed".into());
+        }
+        let bytes = decode(encoded).ok_or_else(|| format!("`{id}` is not base64"))?;
+        if bytes.len() != KEY_BYTES {
+            return Err(format!("`{id}` holds {} bytes", bytes.len()));
+        }
+        Ok(Self {
+            id: id.into(),
+            bytes,
+        })
+    }
+
+    fn cipher(&self) -> Result<XChaCha20Poly1305> {
+        XChaCha20Poly1305::new_from_slice(&self.bytes)
+            .map_err(|_| Error::Keys(format!("key `{}` has the wrong length", self.id)))
+    }
+}
+
+fn is_key_id(id: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
+    (1..=32).contains(&id.len()) && id.bytes().all(allowed)
+}
+
+/// What the ciphertext is authenticated with. Every part has a fixed length, so no two rows share it.
+fn row_binding(subscription_id: i32, secret_id: Uuid) -> Vec<u8> {
+    [
+        ROW_DOMAIN,
+        &subscription_id.to_be_bytes(),
+        secret_id.as_bytes(),
+    ]
+    .concat()
+}
+
+/// The buffer is as large as it gets from the start: growing would leave an unwiped copy behind.
+fn decode(encoded: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let room = base64::decoded_len_estimate(encoded.len());
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+    EITHER_PADDING.decode_vec(encoded, &mut bytes).ok()?;
+    Some(bytes)
+}
+
+fn encode_after(prefix: &str, bytes: &[u8]) -> Zeroizing<String> {
+    let room = prefix.len() + bytes.len().div_ceil(3) * 4;
+    let mut text = Zeroizing::new(String::with_capacity(room));
+    text.push_str(prefix);
+    BASE64.encode_string(bytes, &mut text);
+    text
+}
+
+fn fill_random(bytes: &mut [u8]) -> Result<()> {
+    SystemRandom::new()
+        .fill(bytes)
+        .map_err(|_| Error::Keys("the system gave no random bytes".into()))
+}
+
+fn bad_secret(reason: &str) -> Error {
+    Error::Keys(format!(
+        "a signing secret is `whsec_` and the base64 of 24 to 64 bytes; {reason}"
+    ))
+}
+
+fn bad_key(place: usize, reason: &str) -> Error {
+    Error::Keys(format!("key {place} of the keyring: {reason}; {KEY_RULE}"))
+}
+
+const SECRET_PREFIX: &str = "whsec_";
+const KEY_RULE: &str = "a key is `<id>:<base64 of 32 bytes>`, its id 1 to 32 of a-z, 0-9, _ and -";
+const KEY_BYTES: usize = 32;
+const NONCE_BYTES: usize = 24;
+const ROW_DOMAIN: &[u8] = b"posthaste signing secret 1\0";
+const EITHER_PADDING: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    PAD.with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const V1: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const ROW: Uuid = Uuid::from_u128(7);
+
+    #[test]
+    fn a_revealed_secret_reads_back() {
+        let secret = SigningSecret::generate().unwrap();
+        assert_eq!(secret.bytes().len(), 32);
+        assert_eq!(
+            SigningSecret::parse(&secret.reveal()).unwrap().bytes(),
+            secret.bytes()
+        );
+        assert_eq!(*SigningSecret::parse(V1).unwrap().reveal(), V1);
+    }
+
+    #[test]
+    fn two_generated_secrets_differ() {
+        let [one, other] = [(); 2].map(|()| SigningSecret::generate().unwrap());
+        assert_ne!(one.bytes(), other.bytes());
+    }
+
+    #[test]
+    fn padding_may_be_missing_but_is_always_written() {
+        let padded = text_of(32);
+        assert!(padded.ends_with('='));
+        let bare = SigningSecret::parse(padded.trim_end_matches('=')).unwrap();
+        assert_eq!(*bare.reveal(), padded);
+    }
+
+    #[test]
+    fn a_secret_holds_24_to_64_bytes() {
+        for (length, fits) in [(0, false), (23, false), (24, true), (64, true), (65, false)] {
+            assert_eq!(
+                SigningSecret::parse(&text_of(length)).is_ok(),
+                fits,
+                "{length} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn a_refused_secret_is_never_repeated() {
+        let canary = "CANARYcanaryCANARYcanaryCANARYca";
+        let malformed = [
+            canary.to_string(),
+            format!("whsec_{canary}!"),
+            format!("whsec_ {canary}"),
+            format!("whsec_{canary}\n"),
+            format!("WHSEC_{canary}"),
+            "whsec_CANARY==".to_string(),
+            format!("whsk_{canary}"),
+        ];
+        for text in malformed {
+            let error = SigningSecret::parse(&text).unwrap_err().to_string();
+            assert!(error.contains("24 to 64 bytes"), "{error}");
+            assert!(!error.contains("CANARY"), "{error}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_neither_secret_nor_key() {
+        let secret = SigningSecret::parse(V1).unwrap();
+        assert_eq!(format!("{secret:?}"), "SigningSecret(hidden)");
+        assert_eq!(format!("{:?}", keyring(&["b", "a"])), r#"["b", "a"]"#);
+    }
+
+    #[test]
+    fn a_sealed_secret_opens_in_its_own_row() {
+        let keys = keyring(&["k1"]);
+        let secret = SigningSecret::generate().unwrap();
+        let sealed = keys.seal(3, ROW, &secret).unwrap();
+        assert_eq!(sealed.key_id, "k1");
+        assert_eq!(sealed.ciphertext.len(), 24 + 32 + 16);
+        let opened = keys
+            .open(3, ROW, &sealed.key_id, &sealed.ciphertext)
+            .unwrap();
+        assert_eq!(opened.bytes(), secret.bytes());
+    }
+
+    #[test]
+    fn a_ciphertext_that_was_moved_or_changed_does_not_open() {
+        let keys = keyring(&["k1", "k2"]);
+        let sealed = keys
+            .seal(3, ROW, &SigningSecret::generate().unwrap())
+            .unwrap();
+        let other_row = Uuid::from_u128(8);
+        assert!(keys.open(4, ROW, "k1", &sealed.ciphertext).is_err());
+        assert!(keys.open(3, other_row, "k1", &sealed.ciphertext).is_err());
+        assert!(keys.open(3, ROW, "k2", &sealed.ciphertext).is_err());
+        for index in 0..sealed.ciphertext.len() {
+            let mut changed = sealed.ciphertext.clone();
+            changed[index] ^= 1;
+            assert!(keys.open(3, ROW, "k1", &changed).is_err(), "byte {index}");
+            assert!(
+                keys.open(3, ROW, "k1", &sealed.ciphertext[..index])
+                    .is_err(),
+                "cut at {index}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_same_secret_never_seals_to_the_same_bytes() {
+        let keys = keyring(&["k1"]);
+        let secret = SigningSecret::generate().unwrap();
+        assert_ne!(
+            keys.seal(3, ROW, &secret).unwrap(),
+            keys.seal(3, ROW, &secret).unwrap()
+        );
+    }
+
+    #[test]
+    fn a_new_key_in_front_encrypts_while_the_old_one_still_opens() {
+        let old_line = Keyring::generate_line("old").unwrap();
+        let new_line = Keyring::generate_line("new").unwrap();
+        let secret = SigningSecret::generate().unwrap();
+        let before = Keyring::parse(&old_line)
+            .unwrap()
+            .seal(3, ROW, &secret)
+            .unwrap();
+
+        let both = Keyring::parse(&format!("{}\n{}\n", *new_line, *old_line)).unwrap();
+        assert_eq!(both.seal(3, ROW, &secret).unwrap().key_id, "new");
+        let opened = both
+            .open(3, ROW, &before.key_id, &before.ciphertext)
+            .unwrap();
+        assert_eq!(opened.bytes(), secret.bytes());
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_beside_the_known_ones() {
+        let error = keyring(&["k2", "k3"])
+            .open(3, ROW, "k1", &[0; 99])
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "keys: a signing secret needs the key `k1`; the keyring holds `k2`, `k3`"
+        );
+    }
+
+    #[test]
+    fn a_keyring_reads_lines_commas_and_blanks() {
+        let [a, b, c] = ["a", "b-1", "c_2"].map(|id| Keyring::generate_line(id).unwrap());
+        let text = format!("\n {},{}\r\n\n{} \n", *a, *b, *c);
+        assert_eq!(
+            Keyring::parse(&text).unwrap().ids().collect::<Vec<_>>(),
+            ["a", "b-1", "c_2"]
+        );
+    }
+
+    #[test]
+    fn a_malformed_keyring_names_the_place_and_never_the_key() {
+        let good = Keyring::generate_line("k1").unwrap();
+        let key = good.strip_prefix("k1:").unwrap();
+        let cases = [
+            (String::new(), "holds no key"),
+            (key.to_string(), "key 1 of the keyring: it has no `:`"),
+            (format!("{key}:k1"), "its id is malformed"),
+            (format!(":{key}"), "its id is malformed"),
+            (format!("K1:{key}"), "its id is malformed"),
+            (format!("{}:{key}", "k".repeat(33)), "its id is malformed"),
+            (format!("k1:{key}!"), "`k1` is not base64"),
+            (format!("k1:{}", &key[..40]), "`k1` holds 30 bytes"),
+            (
+                format!("{}\nk1:{key}", *good),
+                "key 2 of the keyring: the id `k1` is taken",
+            ),
+        ];
+        for (text, expected) in cases {
+            let error = Keyring::parse(&text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains(&key[..8]), "{error}");
+        }
+        assert!(Keyring::generate_line("Not an id").is_err());
+    }
+
+    fn text_of(length: usize) -> String {
+        format!("whsec_{}", BASE64.encode(vec![0xA5; length]))
+    }
+
+    fn keyring(ids: &[&str]) -> Keyring {
+        let lines: Vec<_> = ids
+            .iter()
+            .map(|id| Keyring::generate_line(id).unwrap())
+            .collect();
+        Keyring::parse(
+            &lines
+                .iter()
+                .map(|line| line.as_str())
+                .collect::<Vec<_>>()
+                .join("\n"),
+        )
+        .unwrap()
+    }
+}
