@@ -22,6 +22,7 @@ use self::kind::{
 pub use self::kind::{Hidden, LogFormat, LogLevel, Wake};
 pub use self::table::markdown_table;
 use self::table::settings;
+use crate::secret::Keyring;
 use crate::{Error, Result};
 
 settings! {
@@ -53,7 +54,7 @@ settings! {
     /// How the worker learns of new events. `poll` needs no LISTEN, so it works behind a pooler in transaction mode.
     wake: Wake = Wake::Listen, Choice(Wake::WORDS);
     /// The longest that the worker waits before it looks by itself.
-    poll_interval: Duration = Duration::from_millis(500), Time("10ms", "60s");
+    poll_interval: Duration = Duration::from_millis(500), Time("10ms", "1m");
     /// How long a claimed delivery is this worker's; at least `request_timeout` and 10 s more.
     lease: Duration = Duration::from_mins(1), Time("5s", "1h");
     /// How long a stopping worker waits for requests in flight before it gives the rest back.
@@ -63,7 +64,7 @@ settings! {
     /// One whole request, from name resolution to the last byte read.
     request_timeout: Duration = Duration::from_secs(20), Time("100ms", "2m");
     /// The TCP and the TLS handshake, each.
-    connect_timeout: Duration = Duration::from_secs(5), Time("50ms", "60s");
+    connect_timeout: Duration = Duration::from_secs(5), Time("50ms", "1m");
     /// How long an unused connection to an endpoint is kept.
     idle_timeout: Duration = Duration::from_secs(15), Time("1s", "10m");
     /// Networks that deliveries may go to although they are private or reserved.
@@ -198,6 +199,12 @@ impl Config {
             .as_ref()
             .map(Hidden::reveal)
             .ok_or_else(missing)
+    }
+
+    /// The keys that open the stored signing secrets, from `keys` or `key_file`. Reads the file anew
+    /// each time: keys can be changed while a worker runs.
+    pub fn keyring(&self) -> Result<Keyring> {
+        rules::keyring(self)
     }
 
     /// The worker's name as it appears in rows and logs: as set, else the host's name and the process id.
@@ -428,6 +435,40 @@ mod tests {
     fn a_snippet_is_part_of_what_was_read() {
         assert!(accepted("max_response_body", "1023").validate().is_err());
         assert!(accepted("max_response_body", "1024").validate().is_ok());
+    }
+
+    #[test]
+    fn a_keyring_is_read_from_the_setting_or_from_the_file() {
+        let line = Keyring::generate_line("k1").unwrap();
+        assert_eq!(
+            accepted("keys", &line)
+                .keyring()
+                .unwrap()
+                .ids()
+                .collect::<Vec<_>>(),
+            ["k1"]
+        );
+        let path = std::env::temp_dir().join(format!("posthaste-keys-{}.txt", std::process::id()));
+        std::fs::write(&path, format!("{}\n", *line)).unwrap();
+        let from_file = Config {
+            key_file: Some(path.clone()),
+            ..Config::default()
+        };
+        assert_eq!(
+            from_file.keyring().unwrap().ids().collect::<Vec<_>>(),
+            ["k1"]
+        );
+        std::fs::remove_file(path).unwrap();
+        assert!(from_file.keyring().is_err());
+    }
+
+    #[test]
+    fn a_worker_without_keys_is_told_how_to_give_them() {
+        let error = Config::default().keyring().unwrap_err().to_string();
+        assert!(
+            error.contains("POSTHASTE_KEYS") && error.contains("key_file"),
+            "{error}"
+        );
     }
 
     #[test]

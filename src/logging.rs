@@ -207,25 +207,39 @@ fn dropped_json(count: u64) -> String {
     format!("{record}\n")
 }
 
-/// Escapes whatever could end the line early, start another or steer a terminal, so that a value
-/// from outside cannot forge a record. With `colour`, the few sequences that the formatter writes
-/// itself pass; it does not escape all that a value may hold. The escapes are valid in JSON strings.
+/// Makes a text from outside safe to print as a part of one line: whatever could end the line, start
+/// another or steer a terminal is written as `\n` or `\u001b`, which is also how JSON writes it.
+pub fn escaped(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    text.chars()
+        .for_each(|letter| push_escaped(&mut line, letter));
+    line
+}
+
+/// One record on one line, so that a value from outside cannot forge another. With `colour`, the few
+/// sequences that the formatter writes itself pass; it does not escape all that a value may hold.
 fn one_line(record: &str, colour: bool) -> String {
     let record = record.strip_suffix('\n').unwrap_or(record);
     let mut line = String::with_capacity(record.len() + 1);
     for (at, letter) in record.char_indices() {
         match letter {
             '\x1b' if colour && is_style(&record[at + 1..]) => line.push(letter),
-            '\n' => line.push_str("\\n"),
-            '\r' => line.push_str("\\r"),
-            '\t' => line.push_str("\\t"),
-            // Writing to a String cannot fail.
-            _ if is_unsafe(letter) => drop(write!(line, "\\u{:04x}", u32::from(letter))),
-            _ => line.push(letter),
+            _ => push_escaped(&mut line, letter),
         }
     }
     line.push('\n');
     line
+}
+
+fn push_escaped(line: &mut String, letter: char) {
+    match letter {
+        '\n' => line.push_str("\\n"),
+        '\r' => line.push_str("\\r"),
+        '\t' => line.push_str("\\t"),
+        // Writing to a String cannot fail.
+        _ if is_unsafe(letter) => drop(write!(line, "\\u{:04x}", u32::from(letter))),
+        _ => line.push(letter),
+    }
 }
 
 /// Whether what follows an ESC sets bold, dim, italic or one of the level colours, or takes it back.

@@ -85,6 +85,7 @@ words! {
 /// What a kind says about itself.
 #[derive(Default)]
 pub(super) struct About {
+    /// What a number counts, or how the value is written.
     pub(super) unit: &'static str,
     /// Goes before `bounds` in an error: `a whole number from `.
     pub(super) noun: &'static str,
@@ -245,6 +246,7 @@ impl Kind for Switch {
 
     fn about(&self) -> About {
         About {
+            unit: "switch",
             bounds: "true or false".to_owned(),
             switch: true,
             ..About::default()
@@ -273,6 +275,7 @@ impl<W: Copy + PartialEq> Kind for Choice<W> {
             None => String::new(),
         };
         About {
+            unit: "word",
             bounds,
             ..About::default()
         }
@@ -299,7 +302,8 @@ impl Kind for File {
 
     fn about(&self) -> About {
         About {
-            bounds: "a path".to_owned(),
+            unit: "file",
+            noun: "a path",
             ..About::default()
         }
     }
@@ -324,6 +328,7 @@ impl Kind for Networks {
     fn about(&self) -> About {
         let bounds = "networks such as 10.20.0.0/16, separated by commas, never 0.0.0.0/0 or ::/0";
         About {
+            unit: "networks",
             bounds: bounds.to_owned(),
             ..About::default()
         }
@@ -362,6 +367,7 @@ impl Kind for Address {
     fn about(&self) -> About {
         let bounds = "an address with a port such as 127.0.0.1:9464, or off";
         About {
+            unit: "address",
             bounds: bounds.to_owned(),
             ..About::default()
         }
@@ -389,6 +395,7 @@ impl Kind for Name {
     fn about(&self) -> About {
         let bounds = format!("1 to {NAME_LENGTH} visible ASCII characters");
         About {
+            unit: "text",
             bounds,
             fallback: self.0,
             ..About::default()
@@ -418,6 +425,7 @@ impl Kind for DatabaseUrl {
     fn about(&self) -> About {
         let bounds = "a Postgres URL, or key=value words".to_owned();
         About {
+            unit: "text",
             bounds,
             secret: true,
             ..About::default()
@@ -449,6 +457,7 @@ impl Kind for Keys {
     fn about(&self) -> About {
         let bounds = "id:base64 pairs, separated by commas".to_owned();
         About {
+            unit: "text",
             bounds,
             secret: true,
             ..About::default()

@@ -1,8 +1,14 @@
-//! The rules between settings, and the name that a worker has by itself.
+//! The rules between settings, the keys that two of them lead to, and the name that a worker has by itself.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::Config;
+use crate::secret::Keyring;
 use crate::{Error, Result};
 
 /// Refuses values that are each allowed, and not together.
@@ -40,6 +46,22 @@ fn refuse(config: &Config, one: &str, other: &str, rule: &str) -> Result<()> {
     )))
 }
 
+pub(super) fn keyring(config: &Config) -> Result<Keyring> {
+    match (&config.keys, &config.key_file) {
+        (Some(keys), _) => Keyring::parse(keys.reveal()),
+        (None, Some(path)) => Keyring::parse(&key_text(path)?),
+        (None, None) => Err(Error::Keys(NO_KEYS.to_owned())),
+    }
+}
+
+fn key_text(path: &Path) -> Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
+    let read =
+        File::open(path).and_then(|file| file.take(KEY_FILE_LIMIT).read_to_string(&mut text));
+    read.map_err(|error| Error::Io(format!("cannot read key_file {}", path.display()), error))?;
+    Ok(text)
+}
+
 /// `host:pid`, cut so that it fits a worker's name.
 pub(super) fn host_and_process() -> String {
     let host: String = host()
@@ -58,6 +80,9 @@ fn host() -> String {
         .unwrap_or_default()
 }
 
+const NO_KEYS: &str =
+    "there are none: set POSTHASTE_KEYS, or key_file to a file of id:base64 lines";
+const KEY_FILE_LIMIT: u64 = 64 * 1024;
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 /// Leaves room for the colon and ten digits of a process id in 64 characters.
 const HOST_LENGTH: usize = 53;
