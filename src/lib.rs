@@ -24,6 +24,11 @@ pub mod signature;
 
 mod error;
 
+// What only the program needs.
+#[cfg(feature = "cli")]
+pub mod listener;
+#[cfg(feature = "cli")]
+pub mod logging;
 #[cfg(feature = "cli")]
 pub mod trial;
 

@@ -1,0 +1,109 @@
+//! What commands read: bounded files, signing secrets, durations.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Arg, ArgMatches, value_parser};
+use jiff::SignedDuration;
+use posthaste::secret::SigningSecret;
+use posthaste::{Error, Result};
+use zeroize::Zeroizing;
+
+/// A flag that takes a path.
+pub(crate) fn path(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help(help)
+}
+
+/// A flag that takes a duration.
+pub(crate) fn span(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name("DURATION")
+        .value_parser(duration)
+        .help(help)
+}
+
+fn duration(text: &str) -> std::result::Result<Duration, &'static str> {
+    let parsed = text.parse::<SignedDuration>().ok();
+    parsed
+        .and_then(|span| Duration::try_from(span).ok())
+        .ok_or("must be a duration such as 5m or 500ms")
+}
+
+/// Where [`secrets`] come from. A secret given as a flag would show in the process list.
+pub(crate) fn secret_file() -> Arg {
+    path(
+        "secret-file",
+        "The signing secrets, one `whsec_...` a line; without it, the variable POSTHASTE_SECRET",
+    )
+}
+
+/// The signing secrets from `--secret-file`, else from the environment; none where neither is given.
+pub(crate) fn secrets(args: &ArgMatches) -> Result<Vec<SigningSecret>> {
+    let text = match args.get_one::<PathBuf>("secret-file") {
+        Some(path) => Zeroizing::new(read_text(path)?),
+        None => Zeroizing::new(std::env::var("POSTHASTE_SECRET").unwrap_or_default()),
+    };
+    let words = text.split([',', '\n', ' ']).map(str::trim);
+    words
+        .filter(|word| !word.is_empty())
+        .map(SigningSecret::parse)
+        .collect()
+}
+
+/// A small file as text.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    let bytes = read(path, TEXT_LIMIT)?;
+    String::from_utf8(bytes).map_err(|_| failed(path, io::Error::other("it is not UTF-8 text")))
+}
+
+/// A file's bytes; `-` is standard input. More than `limit` of them are an error.
+pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let read = if path == Path::new("-") {
+        read_bounded(io::stdin().lock(), limit)
+    } else {
+        File::open(path).and_then(|file| read_bounded(file, limit))
+    };
+    read.map_err(|error| failed(path, error))
+}
+
+fn read_bounded(source: impl Read, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let count = source.take(limit + 1).read_to_end(&mut bytes)?;
+    if count as u64 > limit {
+        return Err(io::Error::other(format!("it is larger than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn failed(path: &Path, error: io::Error) -> Error {
+    Error::Io(format!("cannot read {}", path.display()), error)
+}
+
+const TEXT_LIMIT: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn reading_stops_at_its_limit() {
+        assert_eq!(read_bounded(&b"1234"[..], 4).unwrap(), b"1234");
+        assert!(read_bounded(&b"12345"[..], 4).is_err());
+        assert!(read_bounded(io::repeat(0), 1000).is_err());
+    }
+
+    #[test]
+    fn a_duration_has_a_unit_and_no_sign() {
+        assert_eq!(duration("1h 30m").unwrap(), Duration::from_mins(90));
+        assert!(duration("5").is_err() && duration("-5m").is_err());
+    }
+}

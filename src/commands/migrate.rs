@@ -1,0 +1,33 @@
+//! `posthaste migrate`: brings the schema up to date.
+
+use std::process::ExitCode;
+
+use clap::Command;
+use posthaste::Result;
+use posthaste::config::Config;
+
+use super::settings;
+
+pub(crate) fn command() -> Command {
+    let command = Command::new("migrate")
+        .about("Create the schema `posthaste` in the database, or bring it up to date")
+        .long_about(
+            "Creates the schema `posthaste` in the database, or brings it up to date. Running it twice, \
+             or on two machines at once, does no harm. The login needs the right to create a schema.",
+        )
+        .after_help(EXAMPLES);
+    settings::arguments(command, |setting| setting.key == "partitions_ahead")
+}
+
+#[expect(clippy::unused_async, reason = "its parts are still to come")]
+pub(crate) async fn run(config: Config) -> Result<ExitCode> {
+    config.required_database_url()?;
+    super::unfinished("migrate")
+}
+
+const EXAMPLES: &str = "\
+The database is DATABASE_URL, or database_url in the --config file.
+
+Examples:
+  DATABASE_URL=postgres://owner@db/platform posthaste migrate
+  posthaste migrate --config /etc/posthaste.toml";

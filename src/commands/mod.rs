@@ -1,0 +1,124 @@
+//! The commands, one small file each, in the order in which one meets them.
+
+mod bench;
+mod check;
+mod demo;
+pub(crate) mod failure;
+mod input;
+mod migrate;
+mod output;
+mod receive;
+mod run;
+mod settings;
+mod status;
+mod verify;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Command};
+use posthaste::{Error, Result};
+
+/// Everything that can be typed.
+pub(crate) fn cli() -> Command {
+    Command::new("posthaste")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(PROMISE)
+        .after_help(EXIT_CODES)
+        .help_template("{about}\n\n{usage-heading} {usage}\n\n{all-args}{after-help}\n")
+        .max_term_width(WIDTH)
+        .disable_help_subcommand(true)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands([
+            demo::command(),
+            migrate::command(),
+            check::command(),
+            run::command(),
+            status::command(),
+            receive::command(),
+            verify::command(),
+            bench::command(),
+        ])
+}
+
+/// Runs the command that was asked for.
+pub(crate) async fn dispatch(matches: &ArgMatches) -> Result<ExitCode> {
+    match matches.subcommand() {
+        Some(("demo", args)) => demo::run(args).await,
+        Some(("migrate", args)) => migrate::run(settings::load(args)?.config).await,
+        Some(("check", args)) => check::run(settings::load(args)?).await,
+        Some(("run", args)) => run::run(settings::load(args)?.config).await,
+        Some(("status", args)) => status::run(settings::load(args)?.config, args).await,
+        Some(("receive", args)) => receive::run(args).await,
+        Some(("verify", args)) => verify::run(args),
+        Some(("bench", args)) => bench::run(args).await,
+        _ => Err(Error::Config("no command was given".to_owned())),
+    }
+}
+
+/// For a command whose parts are not all there.
+fn unfinished(command: &str) -> Result<ExitCode> {
+    let reason = io::Error::new(io::ErrorKind::Unsupported, "this build cannot do that yet");
+    Err(Error::Io(command.to_owned(), reason))
+}
+
+const PROMISE: &str =
+    "Delivers events from a Postgres outbox as signed webhooks: at least once, and on the record.";
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  it worked
+  1  it failed, or the answer is no
+  2  bad usage or configuration
+
+`posthaste <command> --help` has examples. To begin: posthaste demo";
+const WIDTH: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        cli().debug_assert();
+    }
+
+    #[test]
+    fn commands_are_listed_in_the_order_in_which_one_meets_them() {
+        let cli = cli();
+        let names: Vec<&str> = cli.get_subcommands().map(Command::get_name).collect();
+        let expected = [
+            "demo", "migrate", "check", "run", "status", "receive", "verify", "bench",
+        ];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn every_command_has_examples_that_parse() {
+        for command in cli().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_default();
+            let examples = help.split_once("Examples:\n").map_or("", |(_, rest)| rest);
+            let lines: Vec<&str> = examples.lines().filter_map(example).collect();
+            assert!(!lines.is_empty(), "{} has no examples", command.get_name());
+            for line in lines {
+                let words = line.split_whitespace().filter(|word| !is_shell(word));
+                let parsed = cli().try_get_matches_from(words);
+                assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+            }
+        }
+    }
+
+    /// The part of a line that is our command, up to the next shell word.
+    fn example(line: &str) -> Option<&str> {
+        let start = line.find("posthaste ")?;
+        let command = line[start..].split([';', '|', '<', '\\', '#']).next()?;
+        Some(command)
+    }
+
+    fn is_shell(word: &str) -> bool {
+        word == "&"
+    }
+}

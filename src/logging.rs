@@ -1,0 +1,410 @@
+//! Log lines to standard output: text or JSON, one line a record, and never in the way of a delivery.
+//!
+//! A record is formatted where it happens, and handed to a thread of its own over a bounded queue.
+//! Where nobody reads standard output, the queue fills and further lines are dropped and counted:
+//! a worker delivers at the same pace with or without its reader.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::set_global_default;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+
+use crate::config::{LogFormat, LogLevel};
+use crate::{Error, Result};
+
+/// Starts logging to standard output, in colour where that is a terminal and `NO_COLOR` is not set.
+/// Hold the result until the end of the program: dropping it waits, for a second at most, until
+/// what was logged is written.
+pub fn init(format: LogFormat, level: LogLevel) -> Result<Flush> {
+    let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let (lines, flush) = Lines::to(io::stdout(), format, colour)?;
+    let taken = |_| io::Error::other("another logger is installed");
+    set_global_default(subscriber(lines, level))
+        .map_err(|error| Error::Io("logging".to_owned(), taken(error)))?;
+    Ok(flush)
+}
+
+/// Writes what is still queued when it is dropped.
+#[derive(Debug)]
+pub struct Flush(SyncSender<Job>);
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + FLUSH_LIMIT;
+        let (done, written) = sync_channel(1);
+        let mut job = Job::Flush(done);
+        while let Err(TrySendError::Full(back)) = self.0.try_send(job) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            job = back;
+            thread::sleep(FLUSH_STEP);
+        }
+        // Either way we are done: it is written, or nobody reads.
+        let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+}
+
+fn subscriber(lines: Lines, level: LogLevel) -> impl tracing::Subscriber + Send + Sync {
+    let layer = tracing_subscriber::fmt::layer().with_ansi(lines.colour);
+    let layer = match lines.format {
+        LogFormat::Text => layer.with_writer(lines).boxed(),
+        LogFormat::Json => layer.json().with_writer(lines).boxed(),
+    };
+    tracing_subscriber::registry().with(layer.with_filter(targets(level)))
+}
+
+/// Our own records from `level` up. Those of the libraries from `warn` up whatever the level is:
+/// below that the database driver writes down statements with their parameters, which are payloads.
+fn targets(level: LogLevel) -> Targets {
+    let level = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target("posthaste", level)
+}
+
+/// The near end of the queue. The formatter writes each record to it in one piece.
+#[derive(Clone)]
+struct Lines {
+    queue: SyncSender<Job>,
+    dropped: Arc<AtomicU64>,
+    format: LogFormat,
+    colour: bool,
+}
+
+#[derive(Debug)]
+enum Job {
+    Line(Vec<u8>),
+    Flush(SyncSender<()>),
+}
+
+impl Lines {
+    fn to(
+        sink: impl Write + Send + 'static,
+        format: LogFormat,
+        colour: bool,
+    ) -> Result<(Self, Flush)> {
+        let (queue, jobs) = sync_channel(QUEUED_LINES);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let writer = Writer {
+            sink,
+            format,
+            dropped: Arc::clone(&dropped),
+        };
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || writer.run(&jobs))
+            .map_err(|error| Error::Io("the logging thread".to_owned(), error))?;
+        let flush = Flush(queue.clone());
+        Ok((
+            Self {
+                queue,
+                dropped,
+                format,
+                colour,
+            },
+            flush,
+        ))
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        let line = one_line(&String::from_utf8_lossy(record), self.colour);
+        if line.len() > LINE_LIMIT || self.queue.try_send(Job::Line(line.into_bytes())).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// The far end of the queue.
+struct Writer<W> {
+    sink: W,
+    format: LogFormat,
+    dropped: Arc<AtomicU64>,
+}
+
+impl<W: Write> Writer<W> {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        for job in jobs {
+            match job {
+                Job::Line(line) => self.write(&line),
+                Job::Flush(done) => drop(done.try_send(())),
+            }
+            self.report_dropped();
+        }
+    }
+
+    /// A line that cannot be written (the disk is full, the reader is gone) is a dropped one.
+    fn write(&mut self, line: &[u8]) {
+        if self
+            .sink
+            .write_all(line)
+            .and_then(|()| self.sink.flush())
+            .is_err()
+        {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn report_dropped(&mut self) {
+        let count = self.dropped.swap(0, Ordering::Relaxed);
+        let line = match self.format {
+            _ if count == 0 => return,
+            LogFormat::Text => dropped_text(count),
+            LogFormat::Json => dropped_json(count),
+        };
+        if self.sink.write_all(line.as_bytes()).is_err() {
+            self.dropped.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+}
+
+fn dropped_text(count: u64) -> String {
+    format!(
+        "{}  WARN {}: {DROPPED} dropped={count}\n",
+        jiff::Timestamp::now(),
+        module_path!()
+    )
+}
+
+fn dropped_json(count: u64) -> String {
+    let record = serde_json::json!({
+        "timestamp": jiff::Timestamp::now().to_string(),
+        "level": "WARN",
+        "fields": { "message": DROPPED, "dropped": count },
+        "target": module_path!(),
+    });
+    format!("{record}\n")
+}
+
+/// Makes a text from outside safe to print as a part of one line: whatever could end the line, start
+/// another or steer a terminal is written as `\n` or `\u001b`, which is also how JSON writes it.
+pub fn escaped(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    text.chars()
+        .for_each(|letter| push_escaped(&mut line, letter));
+    line
+}
+
+/// One record on one line, so that a value from outside cannot forge another. With `colour`, the few
+/// sequences that the formatter writes itself pass; it does not escape all that a value may hold.
+fn one_line(record: &str, colour: bool) -> String {
+    let record = record.strip_suffix('\n').unwrap_or(record);
+    let mut line = String::with_capacity(record.len() + 1);
+    for (at, letter) in record.char_indices() {
+        match letter {
+            '\x1b' if colour && is_style(&record[at + 1..]) => line.push(letter),
+            _ => push_escaped(&mut line, letter),
+        }
+    }
+    line.push('\n');
+    line
+}
+
+fn push_escaped(line: &mut String, letter: char) {
+    match letter {
+        '\n' => line.push_str("\\n"),
+        '\r' => line.push_str("\\r"),
+        '\t' => line.push_str("\\t"),
+        // Writing to a String cannot fail.
+        _ if is_unsafe(letter) => drop(write!(line, "\\u{:04x}", u32::from(letter))),
+        _ => line.push(letter),
+    }
+}
+
+/// Whether what follows an ESC sets bold, dim, italic or one of the level colours, or takes it back.
+fn is_style(rest: &str) -> bool {
+    let code = rest.strip_prefix('[').and_then(|rest| rest.split_once('m'));
+    code.is_some_and(|(code, _)| STYLES.contains(&code))
+}
+
+/// Control characters, and those that break or reorder a line without being one.
+fn is_unsafe(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+const DROPPED: &str = "log lines were dropped: standard output was not read in time";
+const STYLES: &[&str] = &["0", "1", "2", "3", "31", "32", "33", "34", "35"];
+const QUEUED_LINES: usize = 4096;
+const LINE_LIMIT: usize = 64 * 1024;
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+const FLUSH_STEP: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Mutex;
+    use std::sync::mpsc::channel;
+
+    use tracing::subscriber::with_default;
+    use tracing::{debug, error, info};
+
+    use super::*;
+
+    /// A sink that tests can read.
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A sink that takes nothing until it is told to, like a pipe that nobody reads.
+    struct Stuck(Receiver<()>, Page);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Fails once the test has let go, and then all is taken.
+            let _ = self.0.recv();
+            self.1.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, level: LogLevel, colour: bool, log: impl FnOnce()) -> String {
+        let page = Page::default();
+        let (lines, flush) = Lines::to(page.clone(), format, colour).unwrap();
+        with_default(subscriber(lines, level), log);
+        drop(flush);
+        String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
+    }
+
+    const FORGERY: &str = "a\nINFO posthaste: forged\r\t\u{1b}[2J\u{85}\u{2028}\u{202e}";
+
+    #[test]
+    fn a_value_cannot_forge_a_line() {
+        for colour in [false, true] {
+            let text = logged(LogFormat::Text, LogLevel::Info, colour, || {
+                error!(snippet = FORGERY, shown = %FORGERY, "{FORGERY}");
+            });
+            assert_eq!(text.lines().count(), 1, "{text}");
+            assert!(
+                !text.contains("\u{1b}[2J")
+                    && !text.contains(['\r', '\u{85}', '\u{2028}', '\u{202e}']),
+                "{text:?}"
+            );
+            assert_eq!(text.contains('\u{1b}'), colour, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_json_record_is_one_line_that_parses_to_what_was_logged() {
+        let text = logged(LogFormat::Json, LogLevel::Info, false, || {
+            info!(snippet = FORGERY, attempt = 3, "sent");
+        });
+        let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(text.lines().count(), 1);
+        assert_eq!(record["fields"]["snippet"], FORGERY);
+        assert_eq!(record["fields"]["attempt"], 3);
+        assert_eq!(record["level"], "INFO");
+        assert!(!text.contains(['\u{85}', '\u{2028}', '\u{202e}']));
+    }
+
+    #[test]
+    fn the_level_filters_us_and_never_lets_libraries_chatter() {
+        let log = || {
+            info!("ours");
+            debug!("ours in detail");
+            info!(target: "tokio_postgres::prepare", "theirs");
+            error!(target: "tokio_postgres", "their trouble");
+        };
+        let info = logged(LogFormat::Text, LogLevel::Info, false, log);
+        assert!(
+            info.contains("ours") && !info.contains("detail") && !info.contains("theirs"),
+            "{info}"
+        );
+        let trace = logged(LogFormat::Text, LogLevel::Trace, false, log);
+        assert!(
+            trace.contains("detail")
+                && trace.contains("their trouble")
+                && !trace.contains("theirs"),
+            "{trace}"
+        );
+        let error = logged(LogFormat::Text, LogLevel::Error, false, log);
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+
+    #[test]
+    fn a_standard_output_that_nobody_reads_stops_nobody_and_is_told_of_later() {
+        let (page, (release, stuck)) = (Page::default(), channel());
+        let (lines, flush) = Lines::to(Stuck(stuck, page.clone()), LogFormat::Json, false).unwrap();
+        with_default(subscriber(lines, LogLevel::Info), || {
+            for number in 0..QUEUED_LINES * 2 {
+                info!(number, "still going");
+            }
+        });
+        drop(release);
+        drop(flush);
+        let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        let records: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let dropped: u64 = records
+            .iter()
+            .filter_map(|record| record["fields"]["dropped"].as_u64())
+            .sum();
+        let written = records
+            .iter()
+            .filter(|record| record["fields"]["number"].is_u64())
+            .count();
+        assert!(dropped > 0);
+        assert_eq!(
+            usize::try_from(dropped).unwrap() + written,
+            QUEUED_LINES * 2
+        );
+    }
+
+    #[test]
+    fn an_endless_line_is_dropped_and_counted() {
+        let text = logged(LogFormat::Text, LogLevel::Info, false, || {
+            info!("{}", "x".repeat(LINE_LIMIT));
+            info!("next");
+        });
+        assert!(
+            text.contains("next") && text.contains("dropped=1") && text.len() < 1000,
+            "{text}"
+        );
+    }
+}
