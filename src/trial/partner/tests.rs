@@ -267,11 +267,7 @@ async fn a_reset_is_a_reset_with_tls_and_without() {
     let error = post(&partner, "a", b"").await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 
-    let partner = start(PartnerConfig {
-        tls: tls(&authority, false),
-        ..replying(Reply::Reset)
-    })
-    .await;
+    let partner = start(https(&authority, false, Reply::Reset)).await;
     let mut stream = secure(&partner, &authority).await;
     let error = exchange(&mut stream, &request("", b"")).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
@@ -283,12 +279,7 @@ async fn closing_without_a_reply_is_no_reset_and_no_byte() {
     let partner = start(replying(Reply::CloseWithoutReply)).await;
     assert_eq!(post(&partner, "a", b"").await.unwrap(), "");
 
-    let tls = tls(&authority, false);
-    let partner = start(PartnerConfig {
-        tls,
-        ..replying(Reply::CloseWithoutReply)
-    })
-    .await;
+    let partner = start(https(&authority, false, Reply::CloseWithoutReply)).await;
     let mut stream = secure(&partner, &authority).await;
     assert_eq!(exchange(&mut stream, &request("", b"")).await.unwrap(), "");
 }
@@ -357,11 +348,7 @@ async fn a_stopped_partner_is_down_and_can_come_back_at_the_same_address() {
 #[tokio::test]
 async fn https_is_spoken_under_the_authoritys_certificate() {
     let authority = Authority::new().unwrap();
-    let partner = start(PartnerConfig {
-        tls: tls(&authority, false),
-        ..PartnerConfig::default()
-    })
-    .await;
+    let partner = start(https(&authority, false, Reply::Status(200))).await;
     assert_eq!(
         partner.url("/hook"),
         format!("https://127.0.0.1:{}/hook", partner.addr().port())
@@ -377,11 +364,7 @@ async fn https_is_spoken_under_the_authoritys_certificate() {
 #[tokio::test]
 async fn http2_carries_many_requests_over_one_connection() {
     let authority = Authority::new().unwrap();
-    let partner = start(PartnerConfig {
-        tls: tls(&authority, true),
-        ..PartnerConfig::default()
-    })
-    .await;
+    let partner = start(https(&authority, true, Reply::Status(200))).await;
     let mut sender = http2_client(&partner, &authority).await;
     for _ in 0..3 {
         let response = sender.send_request(http2_request(&partner)).await.unwrap();
@@ -395,12 +378,7 @@ async fn http2_carries_many_requests_over_one_connection() {
 #[tokio::test]
 async fn over_http2_a_reset_ends_the_stream_and_closing_ends_the_connection() {
     let authority = Authority::new().unwrap();
-    let tls = tls(&authority, true);
-    let partner = start(PartnerConfig {
-        tls,
-        ..replying(Reply::Reset)
-    })
-    .await;
+    let partner = start(https(&authority, true, Reply::Reset)).await;
     let mut sender = http2_client(&partner, &authority).await;
     assert!(sender.send_request(http2_request(&partner)).await.is_err());
 
@@ -423,12 +401,7 @@ async fn over_http2_a_reset_ends_the_stream_and_closing_ends_the_connection() {
 #[tokio::test]
 async fn over_http2_a_giant_body_keeps_coming() {
     let authority = Authority::new().unwrap();
-    let tls = tls(&authority, true);
-    let partner = start(PartnerConfig {
-        tls,
-        ..replying(Reply::GiantBody)
-    })
-    .await;
+    let partner = start(https(&authority, true, Reply::GiantBody)).await;
     let mut sender = http2_client(&partner, &authority).await;
     let mut body = sender
         .send_request(http2_request(&partner))
@@ -459,12 +432,14 @@ fn replying(replies: impl Into<Replies>) -> PartnerConfig {
     }
 }
 
-fn tls(authority: &Authority, alpn_h2: bool) -> Option<Arc<ServerConfig>> {
-    Some(
-        authority
-            .server_config(&["localhost", "127.0.0.1"], alpn_h2)
-            .unwrap(),
-    )
+fn https(authority: &Authority, alpn_h2: bool, reply: Reply) -> PartnerConfig {
+    let tls = authority
+        .server_config(&["localhost", "127.0.0.1"], alpn_h2)
+        .unwrap();
+    PartnerConfig {
+        tls: Some(tls),
+        ..replying(reply)
+    }
 }
 
 async fn plain(partner: &Partner) -> TcpStream {
