@@ -51,7 +51,7 @@ settings! {
     batch: usize = 512, Count("rows", 1, 10_000);
     /// Requests to one endpoint at once.
     endpoint_concurrency: usize = 16, Count("requests", 1, 1024);
-    /// How the worker learns of new events. `poll` needs no LISTEN, so it works behind a pooler in transaction mode.
+    /// How the worker learns of new events. With `poll` inserts never notify, so they can be prepared for two-phase commit.
     wake: Wake = Wake::Listen, Choice(Wake::WORDS);
     /// The longest that the worker waits before it looks by itself.
     poll_interval: Duration = Duration::from_millis(500), Time("10ms", "1m");

@@ -7,7 +7,8 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::delivery::Lease;
-use crate::endpoint::{EndpointUrl, PlainHttp};
+use crate::config::Config;
+use crate::endpoint::EndpointUrl;
 use crate::retry::RetryPolicy;
 use crate::secret::{Keyring, SigningSecret};
 use crate::sender::{Endpoint, Sender};
@@ -57,39 +58,15 @@ impl Terms {
 pub struct Directory {
     store: Store,
     sender: Sender,
-    keys: KeySource,
-    plain_http: PlainHttp,
+    config: Arc<Config>,
     known: RwLock<HashMap<i32, Arc<Terms>>>,
 }
 
-/// Where the keys come from. A file is read anew whenever terms are, so that keys can be added while
-/// the worker runs.
-#[derive(Debug)]
-pub enum KeySource {
-    /// Given once, in the environment or by the embedding program.
-    Given(Keyring),
-    /// Read from a file.
-    File(std::path::PathBuf),
-}
-
-impl KeySource {
-    /// The keys as they are now.
-    pub fn keyring(&self) -> Result<Keyring> {
-        match self {
-            Self::Given(keyring) => Ok(keyring.clone()),
-            Self::File(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| Error::Io(format!("key_file {}", path.display()), error))?;
-                Keyring::parse(&text)
-            }
-        }
-    }
-}
-
 impl Directory {
-    /// An empty one.
-    pub fn new(store: Store, sender: Sender, keys: KeySource, plain_http: PlainHttp) -> Self {
-        Self { store, sender, keys, plain_http, known: RwLock::default() }
+    /// An empty one. Keys in a file are read anew whenever terms are, so that keys can be added while
+    /// the worker runs.
+    pub fn new(store: Store, sender: Sender, config: Arc<Config>) -> Self {
+        Self { store, sender, config, known: RwLock::default() }
     }
 
     /// Pairs each lease with its terms. What is not known at the lease's revision is read in one go.
@@ -118,7 +95,7 @@ impl Directory {
         if ids.is_empty() {
             return Ok(());
         }
-        let keyring = self.keys.keyring()?;
+        let keyring = self.config.keyring()?;
         let mut stored = self.store.terms(&ids).await?;
         // A subscription's first secret is made by whoever needs it first.
         ids = stored.iter().filter(|terms| terms.secrets.is_empty()).map(|terms| terms.subscription_id).collect();
@@ -162,7 +139,7 @@ impl Directory {
         before: Option<&Arc<Terms>>,
         now: Instant,
     ) -> Terms {
-        let endpoint = EndpointUrl::parse(&stored.url, self.plain_http)
+        let endpoint = self.sender.parse(&stored.url)
             .map(|url| self.same_or_new(url, before))
             .map_err(|error| error.to_string());
         Terms {

@@ -1,7 +1,7 @@
 //! The one error type: what went wrong, where, and what to do about it.
 
 /// What every fallible function of this crate returns.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why something could not be done. A delivery that fails is not an error: it is an attempt with an
 /// [`Outcome`](crate::delivery::Outcome).

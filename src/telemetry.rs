@@ -72,6 +72,12 @@ const fn metric(
     Metric { name, kind, labels, meaning }
 }
 
+/// The bounds of each histogram, in seconds.
+pub const BUCKETS: &[(&str, &[f64])] = &[
+    (ATTEMPT_DURATION, &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0]),
+    (STATEMENT_DURATION, &[0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0]),
+];
+
 /// Tells the recorder, if one is installed, what each metric means, and shows each counter at 0.
 pub fn describe() {
     for Metric { name, kind, labels, meaning } in METRICS {

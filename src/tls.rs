@@ -12,7 +12,7 @@ use crate::{Error, Result};
 
 /// A client that trusts the machine's authorities and `own`, speaks TLS 1.2 and 1.3, and shows no
 /// certificate of its own.
-pub fn client_config(own: &[CertificateDer<'static>]) -> Result<ClientConfig> {
+pub(crate) fn client_config(own: &[CertificateDer<'static>]) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -23,7 +23,7 @@ pub fn client_config(own: &[CertificateDer<'static>]) -> Result<ClientConfig> {
 }
 
 /// The certificates in a PEM file.
-pub fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+pub(crate) fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let unreadable = |error| Error::Tls(format!("{}: {error}", path.display()));
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
         .map_err(unreadable)?

@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use self::shift::Shift;
 use crate::config::Config;
-use crate::directory::{Directory, KeySource};
+use crate::directory::Directory;
+use crate::egress::EgressPolicy;
 use crate::endpoint::PlainHttp;
-use crate::secret::Keyring;
 use crate::sender::{Sender, SenderConfig};
 use crate::store::{Presence, SchemaState, Store, connect_once, schema_state};
-use crate::{Error, Result, egress, tls};
+use crate::{Error, Result, tls};
 
 /// A worker, ready to run.
 #[derive(Debug)]
@@ -33,12 +33,12 @@ impl Worker {
     /// Checks the configuration and reads the keys and the trusted certificates. Does not connect yet.
     pub fn new(config: Config) -> Result<Self> {
         config.validate()?;
-        let keys = key_source(&config)?;
-        let plain_http = plain_http(&config);
+        config.keyring()?;
         let sender = Sender::new(sender_config(&config)?)?;
         let store = Store::open(&config)?;
-        let directory = Arc::new(Directory::new(store.clone(), sender, keys, plain_http));
-        Ok(Self { config: Arc::new(config), store, directory, ready: watch::Sender::new(false) })
+        let config = Arc::new(config);
+        let directory = Arc::new(Directory::new(store.clone(), sender, Arc::clone(&config)));
+        Ok(Self { config, store, directory, ready: watch::Sender::new(false) })
     }
 
     /// Whether the worker is registered and looks for work. Changes with the connection to Postgres.
@@ -51,7 +51,7 @@ impl Worker {
     /// another schema than this program's.
     pub async fn run(&self, stop: CancellationToken) -> Result<()> {
         self.check_schema().await?;
-        let presence = Presence::register(&self.config, &self.name()).await?;
+        let presence = Presence::register(&self.config, &self.config.name_of_worker()).await?;
         Shift::begin(self, presence).work(stop).await;
         Ok(())
     }
@@ -68,28 +68,6 @@ impl Worker {
             ))),
         }
     }
-
-    fn name(&self) -> String {
-        self.config.worker_name.clone().unwrap_or_else(|| {
-            let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
-            let host = host.trim();
-            format!("{}:{}", if host.is_empty() { "worker" } else { host }, std::process::id())
-        })
-    }
-}
-
-/// Where the configuration says that the keys are; reads them once, so that a bad one shows at start.
-pub fn key_source(config: &Config) -> Result<KeySource> {
-    let source = match (&config.keys, &config.key_file) {
-        (Some(keys), _) => KeySource::Given(Keyring::parse(keys.reveal())?),
-        (None, Some(path)) => KeySource::File(path.clone()),
-        (None, None) => {
-            let how = "set POSTHASTE_KEYS or key_file; `posthaste key` makes one";
-            return Err(Error::Keys(format!("no key for the signing secrets: {how}")));
-        }
-    };
-    source.keyring()?;
-    Ok(source)
 }
 
 fn plain_http(config: &Config) -> PlainHttp {
@@ -99,8 +77,7 @@ fn plain_http(config: &Config) -> PlainHttp {
 fn sender_config(config: &Config) -> Result<SenderConfig> {
     let extra_roots = config.ca_file.as_deref().map(tls::certificates_in).transpose()?;
     Ok(SenderConfig {
-        egress: egress::EgressPolicy::new(config.allow_networks.clone())
-            .map_err(|error| Error::Config(format!("allow_networks: {error}")))?,
+        egress: EgressPolicy::allowing(config.allow_networks.clone())?,
         plain_http: plain_http(config),
         extra_roots: extra_roots.unwrap_or_default(),
         connect_timeout: config.connect_timeout,

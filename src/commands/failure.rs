@@ -59,11 +59,11 @@ fn hint(error: &Error) -> Option<&'static str> {
         Error::Config(_) => {
             Some("`posthaste run --help` lists every setting and where it may be set")
         }
-        Error::Database(..) => {
+        Error::Database(_) => {
             Some("is Postgres up, and is DATABASE_URL right? `posthaste check` tries it")
         }
         Error::Schema(_) => Some("`posthaste migrate` brings the schema up to date"),
-        Error::Keys(_) | Error::Tls(_) | Error::Io(..) => None,
+        Error::Data(_) | Error::Keys(_) | Error::Tls(_) | Error::Io(..) => None,
     }
 }
 

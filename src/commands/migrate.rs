@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::Command;
 use posthaste::Result;
 use posthaste::config::Config;
+use posthaste::store::{self, Applied, Store};
 
+use super::output::say;
 use super::settings;
 
 pub(crate) fn command() -> Command {
@@ -19,10 +21,19 @@ pub(crate) fn command() -> Command {
     settings::arguments(command, |setting| setting.key == "partitions_ahead")
 }
 
-#[expect(clippy::unused_async, reason = "its parts are still to come")]
 pub(crate) async fn run(config: Config) -> Result<ExitCode> {
-    config.required_database_url()?;
-    super::unfinished("migrate")
+    let applied = store::migrate(config.required_database_url()?).await?;
+    for Applied { version, name } in &applied {
+        say(&format!("applied {version:04}_{name}"))?;
+    }
+    let made = Store::open(&config)?
+        .create_partitions(config.partitions_ahead)
+        .await?;
+    say(&match applied.len() {
+        0 => format!("the schema is up to date; {made} partition(s) made"),
+        some => format!("{some} migration(s) applied; {made} partition(s) made"),
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 const EXAMPLES: &str = "\

@@ -1,10 +1,16 @@
 //! `posthaste run`: the worker.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Command;
 use posthaste::config::Config;
-use posthaste::{Result, logging};
+use posthaste::listener::{self, Listener, Readiness};
+use posthaste::worker::Worker;
+use posthaste::{Error, Result, logging, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::settings::{self, SOURCES};
 
@@ -21,16 +27,70 @@ pub(crate) fn command() -> Command {
     settings::arguments(command, |_| true)
 }
 
-#[expect(clippy::unused_async, reason = "its parts are still to come")]
 pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     let _flush = logging::init(config.log_format, config.log_level)?;
-    config.required_database_url()?;
-    super::unfinished("run")
+    let listen = config.listen;
+    let worker = Worker::new(config)?;
+    let _telemetry = match listen {
+        Some(address) => Some(serve_telemetry(address, worker.ready()).await?),
+        None => None,
+    };
+    worker.run(told_to_stop()?).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `/metrics`, `/healthz` and `/readyz`, until the guard is dropped.
+async fn serve_telemetry(address: SocketAddr, ready: watch::Receiver<bool>) -> Result<DropGuard> {
+    let metrics = listener::install_recorder(telemetry::BUCKETS)?;
+    telemetry::describe();
+    let listener = Listener::bind(address).await?;
+    tracing::info!(address = %listener.address(), "serving /metrics, /healthz and /readyz");
+    let stop = CancellationToken::new();
+    let serving = listener.serve(metrics, readiness(ready));
+    tokio::spawn(stop.clone().run_until_cancelled_owned(serving));
+    Ok(stop.drop_guard())
+}
+
+fn readiness(mut ready: watch::Receiver<bool>) -> watch::Receiver<Readiness> {
+    let say = |ready: bool| match ready {
+        true => Readiness::Ready,
+        false => Readiness::NotReady("not registered with the database".to_owned()),
+    };
+    let (sender, receiver) = watch::channel(say(*ready.borrow()));
+    tokio::spawn(async move {
+        while ready.changed().await.is_ok() {
+            let now = *ready.borrow_and_update();
+            sender.send_replace(say(now));
+        }
+    });
+    receiver
+}
+
+/// Cancelled by the first SIGTERM or Ctrl-C. The second ends the process at once.
+fn told_to_stop() -> Result<CancellationToken> {
+    let cannot = |error| Error::Io("listening for signals".to_owned(), error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if told.is_cancelled() {
+                std::process::exit(1);
+            }
+            told.cancel();
+        }
+    });
+    Ok(stop)
 }
 
 const EXAMPLES: &str = "\
 Examples:
   DATABASE_URL=postgres://worker@db/platform POSTHASTE_KEYS=k1:... posthaste run
   posthaste run --config /etc/posthaste.toml --log-format json
-  posthaste run --config /etc/posthaste.toml --wake poll     # behind a pooler in transaction mode
+  posthaste run --config /etc/posthaste.toml --wake poll     # inserts never NOTIFY
   posthaste run --config dev.toml --allow-http-loopback --allow-networks 127.0.0.0/8";

@@ -52,7 +52,9 @@ pub(crate) fn load(args: &ArgMatches) -> Result<Loaded> {
     let environment = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let path = args.get_one::<PathBuf>(CONFIG).cloned();
     let path = path.or_else(|| environment(CONFIG_VARIABLE).map(PathBuf::from));
-    let file = path.map(|path| Ok((read(&path)?, path))).transpose()?;
+    let file = path
+        .map(|path| Ok::<_, Error>((read(&path)?, path)))
+        .transpose()?;
     let flags = |setting: &Setting| {
         let typed = args.try_contains_id(setting.key).is_ok()
             && args.value_source(setting.key) == Some(ValueSource::CommandLine);

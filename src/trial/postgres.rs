@@ -11,21 +11,19 @@ mod url;
 use std::fmt::{self, Debug, Formatter};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SecureRandom;
-use rustls::{ClientConfig, RootCertStore};
-use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::{Client, Config, NoTls};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_postgres::config::Host;
+use tokio_postgres::{Client, Config};
 
 use self::account::Account;
 use self::binaries::Binaries;
 use self::server::{Server, Site};
 use super::fetch;
 use super::scratch::Scratch;
+use crate::store::connect_once;
 use crate::{Error, Result};
 
 /// A Postgres server to try things on. Dropping it stops a private server and removes its files.

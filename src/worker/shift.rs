@@ -88,7 +88,7 @@ impl Shift {
         };
         let now = Instant::now();
         let mut shift = Self {
-            name: worker.name(),
+            name: config.name_of_worker(),
             store,
             directory: Arc::clone(&worker.directory),
             ready: worker.ready.clone(),
@@ -117,6 +117,7 @@ impl Shift {
         let mut over = Vec::new();
         loop {
             self.start_look_if_due();
+            let look_at = self.look_is_due_at();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -126,7 +127,7 @@ impl Shift {
                 () = rings(self.presence.as_ref()) => self.plan.rang(Instant::now()),
                 () = lost(self.presence.as_ref()) => self.clock_out(),
                 presence = done(&mut self.registering) => if let Some(presence) = presence { self.clock_in(presence) },
-                () = due(self.look_is_due_at()) => {}
+                () = due(look_at) => {}
             }
             telemetry::holding(self.lanes.deliveries(), self.lanes.sending());
         }
@@ -355,7 +356,8 @@ impl Shift {
             let _ = self.recorder.await;
         }
         if let Some(presence) = &self.presence {
-            let goodbye = self.store.end_workers(&[presence.worker_id()]);
+            let ourselves = [presence.worker_id()];
+            let goodbye = self.store.end_workers(&ourselves);
             if !matches!(tokio::time::timeout(LAST_GRACE, goodbye).await, Ok(Ok(()))) {
                 tracing::warn!("could not say goodbye; another worker will notice");
             }
