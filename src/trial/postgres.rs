@@ -268,9 +268,11 @@ async fn fetched(allowed: bool, home: &Scratch, account: Option<Account>) -> Res
 }
 
 fn no_postgres(fetching: Option<&Error>) -> Error {
-    let fetching = fetching.map_or_else(String::new, |why| {
-        format!(" Fetching a build failed ({why}).")
-    });
+    let fetching = match fetching {
+        None => String::new(),
+        Some(Error::Config(why)) => format!(" Fetching a build failed: {why}."),
+        Some(why) => format!(" Fetching a build failed: {why}."),
+    };
     Error::Database(format!("{NO_POSTGRES}{fetching} {WAYS_TO_POSTGRES}"), None)
 }
 
