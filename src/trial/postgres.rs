@@ -262,13 +262,15 @@ async fn fetched(allowed: bool, home: &Scratch, account: Option<Account>) -> Res
         .map_err(|error| no_postgres(Some(&error)))?;
     binaries::probe(&dir, home, account)
         .await
-        .map_err(|why| Error::Database(why))
+        .map_err(Error::Database)
 }
 
 fn no_postgres(fetching: Option<&Error>) -> Error {
-    let fetching = fetching.map_or_else(String::new, |why| {
-        format!(" Fetching a build failed ({why}).")
-    });
+    let fetching = match fetching {
+        None => String::new(),
+        Some(Error::Config(why)) => format!(" Fetching a build failed: {why}."),
+        Some(why) => format!(" Fetching a build failed: {why}."),
+    };
     Error::Database(format!("{NO_POSTGRES}{fetching} {WAYS_TO_POSTGRES}"))
 }
 

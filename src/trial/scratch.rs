@@ -133,11 +133,19 @@ mod tests {
     }
 
     #[test]
-    fn a_link_under_our_name_is_not_followed() {
+    fn a_link_or_a_pipe_under_our_name_neither_misleads_nor_stops_us() {
         let parent = Scratch::create(&std::env::temp_dir(), "posthaste-test-c-").unwrap();
-        let target = parent.path().join("target");
+        let [target, link, pipe] =
+            ["target", "x-1-abcdef", "x-2-abcdef"].map(|name| parent.path().join(name));
         fs::create_dir(&target).unwrap();
-        std::os::unix::fs::symlink(&target, parent.path().join("x-1-abcdef")).unwrap();
+        std::os::unix::fs::symlink(&target, link).unwrap();
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(pipe)
+                .status()
+                .unwrap()
+                .success()
+        );
         let _next = Scratch::create(parent.path(), "x-").unwrap();
         assert!(target.exists());
     }

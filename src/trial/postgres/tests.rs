@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -209,6 +209,12 @@ fn the_command_for_a_given_server_hides_its_password_and_quotes_its_names() {
 }
 
 #[test]
+fn tests_side_by_side_can_share_a_cluster() {
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<Cluster>();
+}
+
+#[test]
 fn a_socket_fits_whatever_the_process_and_port() {
     let longest = format!(
         "{}/{PREFIX}4194304-ffffff/.s.PGSQL.65535",
@@ -245,10 +251,14 @@ async fn helper_a_program_with_a_cluster_waits_to_be_killed() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_killed_program_leaves_no_server_and_the_next_one_sweeps_its_files() {
+    // In a place of its own: the other tests' sweeps would remove its files, and a server without files ends by itself.
+    let place = Scratch::create(Path::new("/tmp"), "posthaste-test-h-").unwrap();
+    std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let mut program = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "--nocapture"])
         .arg("trial::postgres::tests::helper_a_program_with_a_cluster_waits_to_be_killed")
         .env(TO_BE_KILLED, "1")
+        .env("TMPDIR", place.path())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -276,18 +286,16 @@ async fn a_killed_program_leaves_no_server_and_the_next_one_sweeps_its_files() {
         );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let _next = Scratch::create(data_dir.parent().unwrap().parent().unwrap(), PREFIX).unwrap();
-    assert!(!data_dir.parent().unwrap().exists(), "its files were swept");
+    assert!(data_dir.exists());
+    let _next = Scratch::create(place.path(), PREFIX).unwrap();
+    assert!(!data_dir.exists(), "its files were swept");
 }
 
 /// Postgres' processes have their data directory as current directory.
 fn processes_in(data_dir: &Path) -> usize {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    processes
-        .filter(|entry| {
-            std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == data_dir)
-        })
-        .count()
+    let folders = processes.filter_map(|entry| std::fs::read_link(entry.path().join("cwd")).ok());
+    folders.filter(|cwd| cwd == data_dir).count()
 }
 
 const TO_BE_KILLED: &str = "POSTHASTE_TEST_TO_BE_KILLED";
