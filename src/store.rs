@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 pub use self::connect::{Listener, connect_once, listen};
 pub use self::migrate::{Applied, SchemaState, migrate, schema_state};
-pub use self::people::{COUNT_LIMIT, Overview, WorkerAlive};
+pub use self::people::{COUNT_LIMIT, NamedSecret, Overview, Server, WorkerAlive};
 pub use self::presence::Presence;
 use crate::config::Config;
 use crate::delivery::{Attempt, DeliveryKey, Lease, Outcome, Verdict};
@@ -362,6 +362,8 @@ statements! {
     OVERVIEW = "overview";
     WORKERS_ALIVE = "workers_alive";
     SUBSCRIPTION_NAMED = "subscription_named";
+    LIVE_SECRETS = "live_secrets";
+    SERVER = "server";
     NEXT_WORKER_ID = "next_worker_id";
     REGISTER_WORKER = "register_worker";
     HOLD_IDENTITY = "hold_identity";
