@@ -15,7 +15,7 @@ pub(super) type Ready = (Lease, Arc<Terms>);
 /// All lanes, and the room that they share.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    lanes: HashMap<i32, Lane>,
+    by_subscription: HashMap<i32, Lane>,
     limits: Limits,
     deliveries: usize,
     bytes: usize,
@@ -52,7 +52,7 @@ struct Lane {
 impl Lanes {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
-            lanes: HashMap::new(),
+            by_subscription: HashMap::new(),
             limits,
             deliveries: 0,
             bytes: 0,
@@ -65,7 +65,7 @@ impl Lanes {
         self.deliveries += 1;
         self.bytes += ready.0.bytes;
         let id = ready.0.key.subscription_id;
-        self.lanes
+        self.by_subscription
             .entry(id)
             .or_insert_with(|| Lane::new(now))
             .ready
@@ -74,7 +74,7 @@ impl Lanes {
 
     /// The next delivery of a lane that may be sent now.
     pub(super) fn next(&mut self, subscription_id: i32) -> Option<Ready> {
-        let lane = self.lanes.get_mut(&subscription_id)?;
+        let lane = self.by_subscription.get_mut(&subscription_id)?;
         if lane.sending >= self.limits.concurrency {
             return None;
         }
@@ -86,7 +86,7 @@ impl Lanes {
 
     /// A request of this lane is over: the lane may send another.
     pub(super) fn finished(&mut self, subscription_id: i32, now: Instant) {
-        if let Some(lane) = self.lanes.get_mut(&subscription_id) {
+        if let Some(lane) = self.by_subscription.get_mut(&subscription_id) {
             lane.sending = lane.sending.saturating_sub(1);
             self.sending = self.sending.saturating_sub(1);
             lane.pace.count(now);
@@ -101,7 +101,7 @@ impl Lanes {
 
     /// Everything whose attempt has not begun. It still counts against the room.
     pub(super) fn take_unbegun(&mut self) -> Vec<Ready> {
-        self.lanes
+        self.by_subscription
             .values_mut()
             .flat_map(|lane| lane.ready.drain(..))
             .collect()
@@ -110,7 +110,7 @@ impl Lanes {
     /// How much more fits, in all and lane by lane. Forgets lanes that have been idle.
     pub(super) fn free(&mut self, now: Instant) -> Free {
         let limits = self.limits;
-        self.lanes
+        self.by_subscription
             .retain(|_, lane| lane.held() > 0 || !lane.pace.is_stale(now));
         let slots = self
             .lanes

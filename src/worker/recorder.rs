@@ -45,7 +45,7 @@ pub(super) async fn record(store: &Store, attempts: &[Attempt], give_up: &Cancel
             }
             Err(Error::Data(why)) => return telemetry::unrecordable(attempts, &why),
             Err(error) => {
-                tracing::warn!(%error, attempts = attempts.len(), "cannot record; trying again")
+                tracing::warn!(%error, attempts = attempts.len(), "cannot record; trying again");
             }
         }
         again = true;
