@@ -113,7 +113,7 @@ impl Lanes {
         self.by_subscription
             .retain(|_, lane| lane.held() > 0 || !lane.pace.is_stale(now));
         let slots = self
-            .lanes
+            .by_subscription
             .iter()
             .map(|(id, lane)| (*id, lane.share(limits, now).saturating_sub(lane.held())));
         Free {
