@@ -40,6 +40,10 @@ pub(super) struct Free {
     pub(super) bytes: usize,
     pub(super) slots: Vec<(i32, usize)>,
     pub(super) slots_of_others: usize,
+    /// How many new events may be taken, or `None` for as many as there are. An event whose lane is
+    /// full must be written down as waiting and claimed again; a brisk lane will have room in a
+    /// moment, so it is worth that moment to the others too.
+    pub(super) events: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -99,6 +103,14 @@ impl Lanes {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
+    /// What lanes that have stopped moving hold beyond what they are sending: better given back than
+    /// kept from others. It still counts against the room.
+    pub(super) fn take_stuck(&mut self, now: Instant) -> Vec<Ready> {
+        let lanes = self.by_subscription.values_mut();
+        let stuck = lanes.filter(|lane| lane.sending > 0 && lane.pace.is_slow(now));
+        stuck.flat_map(|lane| lane.ready.drain(..)).collect()
+    }
+
     /// Everything whose attempt has not begun. It still counts against the room.
     pub(super) fn take_unbegun(&mut self) -> Vec<Ready> {
         self.by_subscription
@@ -116,7 +128,10 @@ impl Lanes {
             .by_subscription
             .iter()
             .map(|(id, lane)| (*id, lane.share(limits, now).saturating_sub(lane.held())));
+        let lanes = self.by_subscription.values();
+        let brisk = lanes.filter(|lane| lane.is_brisk(limits, now));
         Free {
+            events: brisk.map(|lane| lane.worth_taking(limits, now)).min(),
             slots: slots
                 .filter(|(_, slots)| *slots != limits.fresh_share())
                 .collect(),
@@ -168,10 +183,20 @@ impl Lane {
         if self.sending > 0 && self.pace.is_slow(now) {
             return limits.concurrency.min(limits.most());
         }
-        self.pace
-            .recent(now)
-            .max(limits.fresh_share())
-            .min(limits.most())
+        let brisk_share = self.pace.recent(now) / 4;
+        brisk_share.max(limits.fresh_share()).min(limits.most())
+    }
+
+    /// Whether it finishes so much that a quarter of its share is free again within some 20 ms.
+    fn is_brisk(&self, limits: Limits, now: Instant) -> bool {
+        self.pace.recent(now) / 4 >= limits.fresh_share().min(limits.most())
+    }
+
+    /// Its free slots, if they are enough to be worth a statement.
+    fn worth_taking(&self, limits: Limits, now: Instant) -> usize {
+        let share = self.share(limits, now);
+        let free = share.saturating_sub(self.held());
+        if free >= share / 4 { free } else { 0 }
     }
 }
 
