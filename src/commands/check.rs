@@ -33,7 +33,11 @@ pub(crate) async fn run(loaded: Loaded) -> Result<ExitCode> {
         say(&format!("{:7} {about:13} {text}", level.word()))?;
     }
     let failed = findings.iter().any(|finding| finding.level == Level::Fails);
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn print_settings(loaded: &Loaded) -> Result<()> {
@@ -68,22 +72,34 @@ impl Level {
     }
 
     fn says(self, about: &'static str, text: impl Into<String>) -> Finding {
-        Finding { level: self, about, text: text.into() }
+        Finding {
+            level: self,
+            about,
+            text: text.into(),
+        }
     }
 }
 
 /// What needs no database: trusted certificates, keys, and what is allowed beyond the ordinary.
 fn of_configuration(config: &Config) -> Vec<Finding> {
     let mut findings = vec![match Worker::new(config.clone()) {
-        Ok(_) => Level::Fine.says("configuration", "complete; the keys and certificates can be read"),
+        Ok(_) => Level::Fine.says(
+            "configuration",
+            "complete; the keys and certificates can be read",
+        ),
         Err(error) => Level::Fails.says("configuration", error.to_string()),
     }];
     if config.allow_http_loopback {
-        let text = "plain http to loopback addresses is ALLOWED: for development and benchmarks only";
+        let text =
+            "plain http to loopback addresses is ALLOWED: for development and benchmarks only";
         findings.push(Level::Warns.says("egress", text));
     }
     if !config.allow_networks.is_empty() {
-        let networks: Vec<_> = config.allow_networks.iter().map(ToString::to_string).collect();
+        let networks: Vec<_> = config
+            .allow_networks
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         let text = format!("deliveries may also go to {}", networks.join(", "));
         findings.push(Level::Warns.says("egress", text));
     }
@@ -145,8 +161,15 @@ fn of_clock(server: &Server) -> Finding {
 }
 
 fn of_queue(server: &Server) -> Finding {
-    let text = format!("{:.0} % of the notification queue is used", server.notification_queue * 100.0);
-    let level = if server.notification_queue > 0.25 { Level::Warns } else { Level::Fine };
+    let text = format!(
+        "{:.0} % of the notification queue is used",
+        server.notification_queue * 100.0
+    );
+    let level = if server.notification_queue > 0.25 {
+        Level::Warns
+    } else {
+        Level::Fine
+    };
     level.says("notifications", text)
 }
 
@@ -158,7 +181,11 @@ async fn hears_itself(url: &str) -> Finding {
             .client
             .batch_execute("listen posthaste_check; notify posthaste_check")
             .await?;
-        Ok::<_, Error>(tokio::time::timeout(PATIENCE, listener.bell.notified()).await.is_ok())
+        Ok::<_, Error>(
+            tokio::time::timeout(PATIENCE, listener.bell.notified())
+                .await
+                .is_ok(),
+        )
     };
     match trial.await {
         Ok(true) => Level::Fine.says("notifications", "heard our own"),
@@ -172,15 +199,18 @@ async fn hears_itself(url: &str) -> Finding {
 
 fn of_schema(state: Result<SchemaState>) -> Finding {
     match state {
-        Ok(SchemaState::Current(version)) => {
-            Level::Fine.says("schema", format!("at version {version}, as this program knows it"))
-        }
-        Ok(SchemaState::Behind(missing)) => {
-            Level::Fails.says("schema", format!("{missing} migration(s) missing; run `posthaste migrate`"))
-        }
-        Ok(SchemaState::Ahead(version)) => {
-            Level::Fails.says("schema", format!("at version {version}, made by a newer program"))
-        }
+        Ok(SchemaState::Current(version)) => Level::Fine.says(
+            "schema",
+            format!("at version {version}, as this program knows it"),
+        ),
+        Ok(SchemaState::Behind(missing)) => Level::Fails.says(
+            "schema",
+            format!("{missing} migration(s) missing; run `posthaste migrate`"),
+        ),
+        Ok(SchemaState::Ahead(version)) => Level::Fails.says(
+            "schema",
+            format!("at version {version}, made by a newer program"),
+        ),
         Err(error) => Level::Fails.says("schema", error.to_string()),
     }
 }
@@ -189,7 +219,10 @@ fn of_partitions(server: &Server) -> Finding {
     if server.has_partitions {
         Level::Fine.says("partitions", "tomorrow's are there")
     } else {
-        Level::Warns.says("partitions", "tomorrow's are missing; a worker or `posthaste migrate` makes them")
+        Level::Warns.says(
+            "partitions",
+            "tomorrow's are missing; a worker or `posthaste migrate` makes them",
+        )
     }
 }
 
@@ -207,7 +240,10 @@ async fn of_secrets(config: &Config, store: &Store) -> Result<Finding> {
             return Ok(Level::Fails.says("secrets", format!("{whose}: {error}")));
         }
     }
-    Ok(Level::Fine.says("secrets", format!("the keys open all {} live ones", secrets.len())))
+    Ok(Level::Fine.says(
+        "secrets",
+        format!("the keys open all {} live ones", secrets.len()),
+    ))
 }
 
 const PATIENCE: Duration = Duration::from_secs(3);

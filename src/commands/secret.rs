@@ -40,22 +40,40 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) async fn run(config: Config, args: &ArgMatches) -> Result<ExitCode> {
-    let name = args.get_one::<String>("subscription").map_or("", String::as_str);
+    let name = args
+        .get_one::<String>("subscription")
+        .map_or("", String::as_str);
     let keyring = config.keyring()?;
     let store = Store::open(&config)?;
     let unknown = || Error::Config(format!("there is no subscription called {name:?}"));
     let subscription_id = store.subscription_named(name).await?.ok_or_else(unknown)?;
-    let added = if args.get_flag("add") { given(args)? } else { Vec::new() };
+    let added = if args.get_flag("add") {
+        given(args)?
+    } else {
+        Vec::new()
+    };
     for secret in &added {
         add(&store, &keyring, subscription_id, secret, false).await?;
     }
     if added.is_empty() {
-        add(&store, &keyring, subscription_id, &SigningSecret::generate()?, true).await?;
+        add(
+            &store,
+            &keyring,
+            subscription_id,
+            &SigningSecret::generate()?,
+            true,
+        )
+        .await?;
     }
     for terms in store.terms(&[subscription_id]).await? {
         for stored in terms.secrets {
             let sealed = &stored.sealed;
-            let secret = keyring.open(subscription_id, stored.secret_id, &sealed.key_id, &sealed.ciphertext)?;
+            let secret = keyring.open(
+                subscription_id,
+                stored.secret_id,
+                &sealed.key_id,
+                &sealed.ciphertext,
+            )?;
             say(&secret.reveal())?;
         }
     }
@@ -79,7 +97,10 @@ async fn add(
 ) -> Result<()> {
     let secret_id = Uuid::now_v7();
     let sealed = keyring.seal(subscription_id, secret_id, secret)?;
-    store.add_secret(subscription_id, secret_id, &sealed, only_if_none).await.map(drop)
+    store
+        .add_secret(subscription_id, secret_id, &sealed, only_if_none)
+        .await
+        .map(drop)
 }
 
 const EXAMPLES: &str = "\

@@ -41,7 +41,9 @@ pub(crate) async fn run(config: Config, args: &ArgMatches) -> Result<ExitCode> {
 fn as_table(overview: &Overview, workers: &[WorkerAlive]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    let oldest = overview.oldest_owed.map_or("nothing is owed".to_owned(), age);
+    let oldest = overview
+        .oldest_owed
+        .map_or("nothing is owed".to_owned(), age);
     let lanes = format!(
         "{} with something due, {} asleep until a retry, {} idle",
         overview.lanes_awake, overview.lanes_asleep, overview.lanes_idle
@@ -52,13 +54,21 @@ fn as_table(overview: &Overview, workers: &[WorkerAlive]) -> String {
         ("deliveries leased to a worker", counted(overview.leased)),
         ("oldest still owed", oldest),
         ("lanes (one per subscription)", lanes),
-        ("dead letters in the last 24 h", counted(overview.dead_letters)),
+        (
+            "dead letters in the last 24 h",
+            counted(overview.dead_letters),
+        ),
         ("workers alive", workers.len().to_string()),
     ] {
         table.add_row([what, value.as_str()]);
     }
     for worker in workers {
-        let about = format!("{}, version {}, for {}", worker.name, worker.version, age(worker.up_for));
+        let about = format!(
+            "{}, version {}, for {}",
+            worker.name,
+            worker.version,
+            age(worker.up_for)
+        );
         table.add_row([format!("  worker {}", worker.worker_id), about]);
     }
     let mut text = table.to_string();
@@ -102,18 +112,29 @@ fn as_json(overview: &Overview, workers: &[WorkerAlive]) -> String {
 fn warnings(overview: &Overview, workers: &[WorkerAlive]) -> Vec<&'static str> {
     let is_owed = overview.oldest_owed.is_some();
     let findings = [
-        (workers.is_empty() && is_owed, "deliveries are owed and no worker is alive: start `posthaste run`"),
+        (
+            workers.is_empty() && is_owed,
+            "deliveries are owed and no worker is alive: start `posthaste run`",
+        ),
         (
             overview.in_default_partition,
             "rows lie in a default partition: run `posthaste migrate`, which makes the partitions of the coming days",
         ),
     ];
-    findings.into_iter().filter(|(is, _)| *is).map(|(_, warning)| warning).collect()
+    findings
+        .into_iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, warning)| warning)
+        .collect()
 }
 
 /// A count; counting stops early where there is much.
 fn counted(count: u64) -> String {
-    if count >= COUNT_LIMIT as u64 { format!("{COUNT_LIMIT} or more") } else { count.to_string() }
+    if count >= COUNT_LIMIT as u64 {
+        format!("{COUNT_LIMIT} or more")
+    } else {
+        count.to_string()
+    }
 }
 
 fn age(age: Duration) -> String {

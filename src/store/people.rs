@@ -80,19 +80,24 @@ impl Store {
     pub async fn overview(&self) -> Result<Overview> {
         let rows = self.query(OVERVIEW, &[&long(COUNT_LIMIT)]).await?;
         let row = only(&rows)?;
-        let ages: [Option<f64>; 2] = [row.try_get("oldest_delivery")?, row.try_get("oldest_intake")?];
+        let ages: [Option<f64>; 2] = [
+            row.try_get("oldest_delivery")?,
+            row.try_get("oldest_intake")?,
+        ];
         let oldest = ages.into_iter().flatten().reduce(f64::max);
         Ok(Overview {
             intake: count(row, "intake")?,
             waiting: count(row, "waiting")?,
             leased: count(row, "leased")?,
-            oldest_owed: oldest.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()),
+            oldest_owed: oldest
+                .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()),
             lanes_awake: count(row, "lanes_awake")?,
             lanes_asleep: count(row, "lanes_asleep")?,
             lanes_idle: count(row, "lanes_idle")?,
             dead_letters: count(row, "dead_letters")?,
             in_default_partition: row.try_get("in_default_partition")?,
-            clock: SystemTime::UNIX_EPOCH + Duration::try_from_secs_f64(row.try_get("clock")?).unwrap_or_default(),
+            clock: SystemTime::UNIX_EPOCH
+                + Duration::try_from_secs_f64(row.try_get("clock")?).unwrap_or_default(),
         })
     }
 
@@ -118,7 +123,10 @@ impl Store {
         let row = only(&rows)?;
         // The server read its clock somewhere between our two readings.
         let trip = asked.elapsed().unwrap_or_default().as_secs_f64();
-        let ours = asked.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let ours = asked
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs_f64();
         Ok(Server {
             version: row.try_get("version")?,
             version_text: row.try_get("version_text")?,
@@ -151,5 +159,6 @@ impl Store {
 }
 
 fn only(rows: &[tokio_postgres::Row]) -> Result<&tokio_postgres::Row> {
-    rows.first().ok_or_else(|| Error::Database("a statement returned no row".to_owned()))
+    rows.first()
+        .ok_or_else(|| Error::Database("a statement returned no row".to_owned()))
 }
