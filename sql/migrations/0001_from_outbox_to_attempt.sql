@@ -536,8 +536,12 @@ begin
     if to_regclass(partition) is not null then
         return false;
     end if;
-    -- Made apart and attached, so that the parent is locked for the attach alone, and never against inserts.
+    -- Made apart and attached, so that the parent is locked for the attach alone; against inserts only where the day has begun:
+    -- an INSERT on its way to the default partition would wait there for our commit, and then be refused for being in the wrong one.
     execute format('create table %s (like %s including defaults including constraints)', partition, history);
+    if day <= (now() at time zone 'UTC')::date then
+        execute format('lock table %s in share row exclusive mode', history);
+    end if;
     if parent = 'outbox' then
         execute format('alter table posthaste.outbox attach partition %s for values from (%L) to (%L)',
             partition, posthaste.first_event_id(lower), posthaste.first_event_id(upper));
