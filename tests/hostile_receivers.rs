@@ -27,8 +27,15 @@ async fn a_redirect_is_rejected_and_its_target_never_hears_of_it() {
     let scene = Scene::begin(&[]).await;
     let target = plain(Reply::Status(200)).await;
     for protocol in [Http1, Http2] {
-        let met = scene.meet(Reply::Redirect(target.url("/elsewhere")), protocol).await;
-        met.was("rejected", Some(307), "retry", "http: status 307, and redirects are never followed");
+        let met = scene
+            .meet(Reply::Redirect(target.url("/elsewhere")), protocol)
+            .await;
+        met.was(
+            "rejected",
+            Some(307),
+            "retry",
+            "http: status 307, and redirects are never followed",
+        );
     }
     assert_eq!(target.counts().connections, 0);
 }
@@ -65,7 +72,10 @@ async fn a_giant_body_over_http2_ends_its_stream_and_not_the_connection() {
     let subscription = scene.subscribe(&partner.url("/")).await;
     for _ in 0..50 {
         let event = scene.publish("{}").await;
-        scene.attempt(subscription, event).await.was("accepted", Some(200), "done", "");
+        scene
+            .attempt(subscription, event)
+            .await
+            .was("accepted", Some(200), "done", "");
     }
     assert_eq!(partner.counts().connections, 1);
 }
@@ -92,7 +102,12 @@ async fn an_endless_head_is_cut_off_at_its_cap() {
     met.was("unreachable", None, "retry", "http: ");
     let long_line = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(1 << 20));
     let met = scene.meet(raw(&long_line), Http1).await;
-    met.was("unreachable", None, "retry", "http: response head over 65536 bytes");
+    met.was(
+        "unreachable",
+        None,
+        "retry",
+        "http: response head over 65536 bytes",
+    );
 }
 
 #[tokio::test]
@@ -100,18 +115,36 @@ async fn interim_answers_cost_as_much_as_a_head_and_no_more() {
     let scene = Scene::begin(&[]).await;
     let interim = "HTTP/1.1 103 Early Hints\r\nlink: </a>; rel=preload\r\n\r\n";
     let last = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-    let met = scene.meet(raw(&format!("{}{last}", interim.repeat(10))), Http1).await;
+    let met = scene
+        .meet(raw(&format!("{}{last}", interim.repeat(10))), Http1)
+        .await;
     met.was("accepted", Some(200), "done", "");
-    let met = scene.meet(raw(&format!("{}{last}", interim.repeat(100_000))), Http1).await;
-    met.was("unreachable", None, "retry", "http: response head over 65536 bytes");
+    let met = scene
+        .meet(raw(&format!("{}{last}", interim.repeat(100_000))), Http1)
+        .await;
+    met.was(
+        "unreachable",
+        None,
+        "retry",
+        "http: response head over 65536 bytes",
+    );
 }
 
 #[tokio::test]
 async fn a_head_that_drips_or_never_comes_times_out() {
     let scene = Scene::begin(&[IMPATIENT]).await;
-    for (reply, protocol) in [(Reply::DripHead, Http1), (Reply::Hang, Http1), (Reply::Hang, Http2)] {
+    for (reply, protocol) in [
+        (Reply::DripHead, Http1),
+        (Reply::Hang, Http1),
+        (Reply::Hang, Http2),
+    ] {
         let met = scene.meet(reply, protocol).await;
-        met.was("timed_out", None, "retry", "http: no whole response head within 300ms");
+        met.was(
+            "timed_out",
+            None,
+            "retry",
+            "http: no whole response head within 300ms",
+        );
         assert!(met.duration < SOON, "{met:?}");
     }
 }
@@ -151,10 +184,17 @@ async fn nul_and_escapes_in_an_answer_are_recorded_and_escaped() {
     let scene = Scene::begin(&[]).await;
     let body = Bytes::from_static(b"a\0b\x1b[2J\r\n\xff\xe2\x80\xae");
     for (status, outcome, verdict) in [(200, "accepted", "done"), (500, "rejected", "retry")] {
-        let reply = Reply::StatusWith { status, headers: Vec::new(), body: body.clone() };
+        let reply = Reply::StatusWith {
+            status,
+            headers: Vec::new(),
+            body: body.clone(),
+        };
         let met = scene.meet(reply, Http1).await;
         met.was(outcome, Some(status), verdict, "");
-        assert_eq!(met.response.as_deref(), Some("a\\u{0}b\\u{1b}[2J\\r\\n\u{fffd}\\u{202e}"));
+        assert_eq!(
+            met.response.as_deref(),
+            Some("a\\u{0}b\\u{1b}[2J\\r\\n\u{fffd}\\u{202e}")
+        );
     }
 }
 
@@ -162,10 +202,17 @@ async fn nul_and_escapes_in_an_answer_are_recorded_and_escaped() {
 async fn a_status_that_nobody_knows_is_recorded_as_it_is() {
     let scene = Scene::begin(&[]).await;
     for status in [101, 299, 304, 600, 999] {
-        let met = scene.meet(raw(&format!("HTTP/1.1 {status} Whatever\r\n\r\n")), Http1).await;
+        let met = scene
+            .meet(raw(&format!("HTTP/1.1 {status} Whatever\r\n\r\n")), Http1)
+            .await;
         match status {
             299 => met.was("accepted", Some(status), "done", ""),
-            _ => met.was("rejected", Some(status), "retry", &format!("http: status {status}")),
+            _ => met.was(
+                "rejected",
+                Some(status),
+                "retry",
+                &format!("http: status {status}"),
+            ),
         }
     }
 }
@@ -179,12 +226,22 @@ async fn a_certificate_that_does_not_prove_who_it_is_gets_no_request() {
     for (certificate, why) in [
         (self_signed(), ""),
         (strangers.server_config(&["127.0.0.1"], true).unwrap(), ""),
-        (authority().server_config(&["partner.example"], true).unwrap(), "not valid for this host"),
+        (
+            authority()
+                .server_config(&["partner.example"], true)
+                .unwrap(),
+            "not valid for this host",
+        ),
         (authority().expired(&["127.0.0.1"]).unwrap(), "expired"),
     ] {
         let partner = under(Reply::Status(200), certificate).await;
         let met = scene.meet_at(&partner.url("/")).await;
-        met.was("unreachable", None, "retry", &format!("tls: certificate not trusted: {why}"));
+        met.was(
+            "unreachable",
+            None,
+            "retry",
+            &format!("tls: certificate not trusted: {why}"),
+        );
         assert_eq!((partner.count(), partner.counts().connections), (0, 1));
     }
 }
@@ -194,14 +251,22 @@ async fn a_server_that_speaks_no_tls_gets_no_request() {
     let scene = Scene::begin(&[]).await;
     let partner = plain(Reply::Status(200)).await;
     let met = scene.meet_at(&format!("https://{}/", partner.addr())).await;
-    met.was("unreachable", None, "retry", "tls: the peer does not speak TLS");
+    met.was(
+        "unreachable",
+        None,
+        "retry",
+        "tls: the peer does not speak TLS",
+    );
     assert_eq!(partner.count(), 0);
 }
 
 #[tokio::test]
 async fn where_nothing_listens_the_connection_is_what_failed() {
     let scene = Scene::begin(&[]).await;
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let met = scene.meet_at(&format!("https://{free}/")).await;
     met.was("unreachable", None, "retry", "connect: connection refused");
     assert_eq!(met.remote.as_deref(), Some("127.0.0.1"));
@@ -231,7 +296,9 @@ async fn an_address_that_nobody_allowed_is_never_connected_to() {
 #[tokio::test]
 async fn a_metadata_address_stays_closed_inside_an_allowed_network() {
     let scene = Scene::begin(&[("allow_networks", "127.0.0.0/8,169.254.0.0/16")]).await;
-    let met = scene.meet_at("https://169.254.169.254/latest/meta-data/").await;
+    let met = scene
+        .meet_at("https://169.254.169.254/latest/meta-data/")
+        .await;
     met.was("blocked", None, "retry", "169.254.169.254");
 }
 
@@ -251,10 +318,18 @@ async fn a_payload_over_the_cap_is_rejected_for_good_and_one_below_it_is_sent() 
     let subscription = scene.subscribe(&partner.url("/")).await;
     let event = scene.publish(&format!("\"{}\"", "x".repeat(3000))).await;
     let met = scene.attempt(subscription, event).await;
-    met.was("blocked", None, "rejected", "the payload of 3002 bytes is over max_body");
+    met.was(
+        "blocked",
+        None,
+        "rejected",
+        "the payload of 3002 bytes is over max_body",
+    );
     assert_eq!(partner.counts().connections, 0);
     let event = scene.publish(&format!("\"{}\"", "x".repeat(1500))).await;
-    scene.attempt(subscription, event).await.was("accepted", Some(200), "done", "");
+    scene
+        .attempt(subscription, event)
+        .await
+        .was("accepted", Some(200), "done", "");
 }
 
 #[tokio::test]
@@ -268,10 +343,18 @@ async fn nothing_is_sent_unsigned() {
         let secret = SigningSecret::generate().unwrap();
         let sealed = strangers.seal(subscription, secret_id, &secret).unwrap();
         let store = Store::open(&scene.world.config(&[])).unwrap();
-        store.add_secret(subscription, secret_id, &sealed, false).await.unwrap();
+        store
+            .add_secret(subscription, secret_id, &sealed, false)
+            .await
+            .unwrap();
         let event = scene.publish("{}").await;
         let met = scene.attempt(subscription, event).await;
-        met.was("blocked", None, "retry", "signing secret 1 cannot be used: keys: ");
+        met.was(
+            "blocked",
+            None,
+            "retry",
+            "signing secret 1 cannot be used: keys: ",
+        );
         assert_eq!(met.signed_with, None);
     }
     assert_eq!(partner.counts().connections, 0);
@@ -290,8 +373,14 @@ async fn partners_that_hold_on_to_every_request_cost_the_others_nothing() {
     scene.world.publish_many("thing.happened", 100).await;
     scene.healthy.as_ref().unwrap().wait_for(100).await;
     for (subscription, partner) in &bad {
-        let query = format!("select count(*) from posthaste.attempt where subscription_id = {subscription}");
-        assert_eq!(scene.world.count(&query).await, 0, "it held on to no request");
+        let query = format!(
+            "select count(*) from posthaste.attempt where subscription_id = {subscription}"
+        );
+        assert_eq!(
+            scene.world.count(&query).await,
+            0,
+            "it held on to no request"
+        );
         assert!(partner.count() <= 16, "endpoint_concurrency does not hold");
     }
 }
@@ -302,14 +391,24 @@ async fn two_hundred_hungry_answers_fit_in_64_mib() {
     let world = World::new().await;
     let healthy = world.partner().await;
     world.subscribe("healthy", &healthy, "1h").await;
-    let worker = world.worker_process(&[("endpoint_concurrency", "200")]).await;
+    let worker = world
+        .worker_process(&[("endpoint_concurrency", "200")])
+        .await;
     world.publish("thing.happened", "{}").await;
     healthy.wait_for(1).await;
     let before = peak_memory(worker.pid());
     let mut partners = Vec::new();
     for (name, reply) in [("giant", Reply::GiantBody), ("endless", Reply::EndlessHead)] {
         partners.push(https(reply, Http1).await);
-        world.subscribe_url(name, &partners[partners.len() - 1].url("/"), &["*"], None, "1h").await;
+        world
+            .subscribe_url(
+                name,
+                &partners[partners.len() - 1].url("/"),
+                &["*"],
+                None,
+                "1h",
+            )
+            .await;
     }
     world.publish_many("thing.happened", 100).await;
     world
@@ -328,7 +427,10 @@ async fn two_hundred_hungry_answers_fit_in_64_mib() {
 #[cfg(target_os = "linux")]
 fn peak_memory(pid: u32) -> i64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
@@ -339,7 +441,10 @@ async fn no_secret_no_payload_and_no_signature_is_ever_written_down() {
     let world = World::new().await;
     let key = world.config(&[]).keys.unwrap().reveal().to_owned();
     let secret = SigningSecret::parse(&format!("whsec_{}", BASE64.encode(CANARY_SECRET))).unwrap();
-    let stranger = Authority::new().unwrap().server_config(&["127.0.0.1"], true).unwrap();
+    let stranger = Authority::new()
+        .unwrap()
+        .server_config(&["127.0.0.1"], true)
+        .unwrap();
     let mut partners = Vec::new();
     for reply in every_reply() {
         partners.push(https(reply.clone(), Http1).await);
@@ -347,15 +452,27 @@ async fn no_secret_no_payload_and_no_signature_is_ever_written_down() {
     }
     partners.push(under(Reply::Status(200), stranger).await);
     partners.push(plain(Reply::Status(200)).await);
-    let mut urls: Vec<String> = partners.iter().map(|partner| partner.url(CANARY_PATH)).collect();
+    let mut urls: Vec<String> = partners
+        .iter()
+        .map(|partner| partner.url(CANARY_PATH))
+        .collect();
     urls.push(format!("https://10.1.2.3{CANARY_PATH}"));
     urls.push(format!("https://127.0.0.1:1{CANARY_PATH}"));
     for (number, url) in urls.iter().enumerate() {
-        let id = world.subscribe_url(&format!("partner {number}"), url, &["*"], None, "1h").await;
+        let id = world
+            .subscribe_url(&format!("partner {number}"), url, &["*"], None, "1h")
+            .await;
         world.add_secret(id, &secret).await;
     }
-    let settings = [("log_level", "trace"), ("log_format", "json"), ("listen", "127.0.0.1:0"), IMPATIENT];
-    let worker = world.worker_process(&[&settings[..], &[("max_body", "2KiB")]].concat()).await;
+    let settings = [
+        ("log_level", "trace"),
+        ("log_format", "json"),
+        ("listen", "127.0.0.1:0"),
+        IMPATIENT,
+    ];
+    let worker = world
+        .worker_process(&[&settings[..], &[("max_body", "2KiB")]].concat())
+        .await;
 
     let payload = format!("{{\"name\":\"{CANARY_PAYLOAD}\"}}");
     let event = world.publish("thing.happened", &payload).await;
@@ -368,25 +485,54 @@ async fn no_secret_no_payload_and_no_signature_is_ever_written_down() {
     let event = world.publish("thing.happened", &too_long).await;
     world.until(&until_attempted(event)).await;
     // Every session ends while work is under way, so that the driver has something to say.
-    world.run("select pg_terminate_backend(pid) from pg_stat_activity
-               where application_name like 'posthaste%' and datname = current_database()").await;
+    world
+        .run(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+               where application_name like 'posthaste%' and datname = current_database()",
+        )
+        .await;
     let event = world.publish("thing.happened", &payload).await;
     world.until(&until_attempted(event)).await;
 
-    let metrics = http::get(worker.telemetry_address().await, "/metrics").await.body;
+    let metrics = http::get(worker.telemetry_address().await, "/metrics")
+        .await
+        .body;
     worker.terminate();
     let (status, log) = worker.ended_saying().await;
     assert!(status.success(), "{log}");
-    let rows = world.text("select string_agg(a::text, E'\n') from posthaste.attempt a").await;
-    assert!(log.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{log}");
+    let rows = world
+        .text("select string_agg(a::text, E'\n') from posthaste.attempt a")
+        .await;
+    assert!(
+        log.lines()
+            .all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()),
+        "{log}"
+    );
     assert!(log.contains(&event.to_string()) && rows.contains(&event.to_string()));
-    let received: Vec<_> = partners.iter().flat_map(|partner| partner.received()).collect();
-    assert!(received.iter().any(|received| received.body.windows(6).any(|part| part == b"CANARY")));
-    let signatures = received.iter().map(|received| received.headers["webhook-signature"].to_str().unwrap());
+    let received: Vec<_> = partners
+        .iter()
+        .flat_map(|partner| partner.received())
+        .collect();
+    assert!(
+        received
+            .iter()
+            .any(|received| received.body.windows(6).any(|part| part == b"CANARY"))
+    );
+    let signatures = received
+        .iter()
+        .map(|received| received.headers["webhook-signature"].to_str().unwrap());
     let signatures = signatures.map(|signature| signature.trim_start_matches("v1,").to_owned());
-    let secrets = [BASE64.encode(CANARY_SECRET), key.split_once(':').unwrap().1.to_owned(), "CANARY".to_owned()];
+    let secrets = [
+        BASE64.encode(CANARY_SECRET),
+        key.split_once(':').unwrap().1.to_owned(),
+        "CANARY".to_owned(),
+    ];
     for hidden in signatures.chain(secrets) {
-        for (place, text) in [("log", &log), ("attempt rows", &rows), ("metrics", &metrics)] {
+        for (place, text) in [
+            ("log", &log),
+            ("attempt rows", &rows),
+            ("metrics", &metrics),
+        ] {
             let line = text.lines().find(|line| line.contains(&hidden));
             assert!(line.is_none(), "{hidden:?} is in the {place}: {line:?}");
         }
@@ -399,7 +545,11 @@ fn every_reply() -> Vec<Reply> {
         Reply::Status(200),
         Reply::Status(500),
         Reply::Status(410),
-        Reply::StatusWith { status: 400, headers: vec![("x-a".into(), "b".into())], body },
+        Reply::StatusWith {
+            status: 400,
+            headers: vec![("x-a".into(), "b".into())],
+            body,
+        },
         Reply::Redirect("https://127.0.0.1/".into()),
         Reply::Hang,
         Reply::Reset,
@@ -433,7 +583,12 @@ impl Scene {
     async fn alone(settings: &[(&str, &str)]) -> Self {
         let world = World::new().await;
         let worker = world.worker(settings).await;
-        Self { _worker: worker, healthy: None, subscriptions: AtomicU32::new(0), world }
+        Self {
+            _worker: worker,
+            healthy: None,
+            subscriptions: AtomicU32::new(0),
+            world,
+        }
     }
 
     /// What an attempt meets at a partner that gives this reply to everything.
@@ -451,7 +606,9 @@ impl Scene {
 
     async fn subscribe(&self, url: &str) -> i32 {
         let name = format!("bad {}", self.subscriptions.fetch_add(1, Ordering::Relaxed));
-        self.world.subscribe_url(&name, url, &["*"], None, "1h").await
+        self.world
+            .subscribe_url(&name, url, &["*"], None, "1h")
+            .await
     }
 
     async fn publish(&self, payload: &str) -> Uuid {
@@ -460,8 +617,13 @@ impl Scene {
 
     /// The first attempt, once it is recorded, and once the healthy partner has got the event too.
     async fn attempt(&self, subscription: i32, event: Uuid) -> Met {
-        let which = format!("event_id = '{event}' and subscription_id = {subscription} and number = 1");
-        self.world.until(&format!("exists (select from posthaste.attempt where {which})")).await;
+        let which =
+            format!("event_id = '{event}' and subscription_id = {subscription} and number = 1");
+        self.world
+            .until(&format!(
+                "exists (select from posthaste.attempt where {which})"
+            ))
+            .await;
         if self.healthy.is_some() {
             self.world
                 .until(&format!(
@@ -508,9 +670,16 @@ struct Met {
 impl Met {
     #[track_caller]
     fn was(&self, outcome: &str, http_status: Option<u16>, verdict: &str, error: &str) {
-        let said = (self.outcome.as_str(), self.http_status, self.verdict.as_str());
+        let said = (
+            self.outcome.as_str(),
+            self.http_status,
+            self.verdict.as_str(),
+        );
         assert_eq!(said, (outcome, http_status, verdict), "{self:?}");
-        assert!(self.error.starts_with(error), "{self:?} does not say {error:?}");
+        assert!(
+            self.error.starts_with(error),
+            "{self:?} does not say {error:?}"
+        );
         assert_eq!(self.error.is_empty(), outcome == "accepted", "{self:?}");
         let status = match verdict {
             "done" => "SUCCESS",
@@ -538,12 +707,22 @@ async fn https(reply: Reply, protocol: Protocol) -> Partner {
 
 /// Plain HTTP.
 async fn plain(reply: Reply) -> Partner {
-    Partner::start(PartnerConfig { tls: None, replies: reply.into(), ..Partner::config() }).await
+    Partner::start(PartnerConfig {
+        tls: None,
+        replies: reply.into(),
+        ..Partner::config()
+    })
+    .await
 }
 
 async fn under(reply: Reply, certificate: Arc<ServerConfig>) -> Partner {
     let replies = Replies::from(reply);
-    Partner::start(PartnerConfig { tls: Some(certificate), replies, ..Partner::config() }).await
+    Partner::start(PartnerConfig {
+        tls: Some(certificate),
+        replies,
+        ..Partner::config()
+    })
+    .await
 }
 
 fn self_signed() -> Arc<ServerConfig> {

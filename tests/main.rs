@@ -13,3 +13,4 @@ mod delivery;
 mod hostile_receivers;
 mod partitions;
 mod program;
+mod readme;

@@ -13,7 +13,8 @@ async fn an_insert_waits_while_todays_partition_is_made_and_does_not_fail() {
         making.batch_execute("commit").await.unwrap();
     };
     let (event, ()) = tokio::join!(world.publish("thing.happened", "{}"), commit);
-    let place = format!("select tableoid::regclass::text from posthaste.outbox where event_id = '{event}'");
+    let place =
+        format!("select tableoid::regclass::text from posthaste.outbox where event_id = '{event}'");
     assert!(world.text(&place).await.starts_with("posthaste.outbox_2"));
 }
 
@@ -26,5 +27,8 @@ async fn an_event_that_cannot_be_read_is_kept_and_holds_nobody_up() {
     let _worker = world.worker(&[]).await;
     world.publish("thing.happened", "{}").await;
     partner.wait_for(1).await;
-    assert_eq!(world.count("select count(*) from posthaste.intake").await, 1);
+    assert_eq!(
+        world.count("select count(*) from posthaste.intake").await,
+        1
+    );
 }

@@ -205,9 +205,12 @@ impl Drop for WorkerProcess {
 /// The address in the log line about serving, as text or as JSON.
 fn served_address(line: &str) -> Option<SocketAddr> {
     let (_, address) = line.split_once("address")?;
-    let words = address.split(['=', '"', ':', ' ']).filter(|word| !word.is_empty());
+    let words = address
+        .split(['=', '"', ':', ' '])
+        .filter(|word| !word.is_empty());
     let [host, port] = words.take(2).collect::<Vec<_>>().try_into().ok()?;
-    line.contains("serving /metrics").then(|| format!("{host}:{port}").parse().ok())?
+    line.contains("serving /metrics")
+        .then(|| format!("{host}:{port}").parse().ok())?
 }
 
 const LOG_PAUSE: Duration = Duration::from_millis(10);
