@@ -9,4 +9,7 @@
 #[allow(dead_code, reason = "each promise uses its part")]
 mod harness;
 
+mod database_loss;
 mod delivery;
+mod leases;
+mod retries;
