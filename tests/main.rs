@@ -9,7 +9,10 @@
 #[allow(dead_code, reason = "each promise uses its part")]
 mod harness;
 
+mod at_least_once;
 mod database_loss;
 mod delivery;
+mod history;
 mod leases;
 mod retries;
+mod schema;
