@@ -29,9 +29,11 @@ impl RetryPolicy {
             (Outcome::Abandoned, _) if self.interval_after(number).is_some() => {
                 Verdict::Retry(Duration::ZERO)
             }
-            _ => self.interval_after(number).map_or(Verdict::Exhausted, |interval| {
-                Verdict::Retry(self.jittered(interval, chance))
-            }),
+            _ => self
+                .interval_after(number)
+                .map_or(Verdict::Exhausted, |interval| {
+                    Verdict::Retry(self.jittered(interval, chance))
+                }),
         }
     }
 
@@ -78,10 +80,20 @@ mod tests {
             (Outcome::Blocked, None),
         ] {
             let verdict = policy().verdict(outcome, status, 1, 0.5);
-            assert_eq!(verdict, Verdict::Retry(Duration::from_secs(5)), "{outcome:?}");
+            assert_eq!(
+                verdict,
+                Verdict::Retry(Duration::from_secs(5)),
+                "{outcome:?}"
+            );
         }
-        assert_eq!(policy().verdict(Outcome::Rejected, Some(410), 1, 0.5), Verdict::Rejected);
-        assert_eq!(policy().verdict(Outcome::Accepted, Some(204), 1, 0.5), Verdict::Done);
+        assert_eq!(
+            policy().verdict(Outcome::Rejected, Some(410), 1, 0.5),
+            Verdict::Rejected
+        );
+        assert_eq!(
+            policy().verdict(Outcome::Accepted, Some(204), 1, 0.5),
+            Verdict::Done
+        );
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub(super) struct Lanes {
     limits: Limits,
     deliveries: usize,
     bytes: usize,
+    sending: usize,
 }
 
 /// The bounds that hold over all lanes.
@@ -50,7 +51,13 @@ struct Lane {
 
 impl Lanes {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { lanes: HashMap::new(), limits, deliveries: 0, bytes: 0 }
+        Self {
+            lanes: HashMap::new(),
+            limits,
+            deliveries: 0,
+            bytes: 0,
+            sending: 0,
+        }
     }
 
     /// Takes a delivery in. It counts against the room until [`release`](Self::release).
@@ -58,7 +65,11 @@ impl Lanes {
         self.deliveries += 1;
         self.bytes += ready.0.bytes;
         let id = ready.0.key.subscription_id;
-        self.lanes.entry(id).or_insert_with(|| Lane::new(now)).ready.push_back(ready);
+        self.lanes
+            .entry(id)
+            .or_insert_with(|| Lane::new(now))
+            .ready
+            .push_back(ready);
     }
 
     /// The next delivery of a lane that may be sent now.
@@ -69,6 +80,7 @@ impl Lanes {
         }
         let ready = lane.ready.pop_front()?;
         lane.sending += 1;
+        self.sending += 1;
         Some(ready)
     }
 
@@ -76,6 +88,7 @@ impl Lanes {
     pub(super) fn finished(&mut self, subscription_id: i32, now: Instant) {
         if let Some(lane) = self.lanes.get_mut(&subscription_id) {
             lane.sending = lane.sending.saturating_sub(1);
+            self.sending = self.sending.saturating_sub(1);
             lane.pace.count(now);
         }
     }
@@ -88,18 +101,25 @@ impl Lanes {
 
     /// Everything whose attempt has not begun. It still counts against the room.
     pub(super) fn take_unbegun(&mut self) -> Vec<Ready> {
-        self.lanes.values_mut().flat_map(|lane| lane.ready.drain(..)).collect()
+        self.lanes
+            .values_mut()
+            .flat_map(|lane| lane.ready.drain(..))
+            .collect()
     }
 
     /// How much more fits, in all and lane by lane. Forgets lanes that have been idle.
     pub(super) fn free(&mut self, now: Instant) -> Free {
         let limits = self.limits;
-        self.lanes.retain(|_, lane| lane.held() > 0 || !lane.pace.is_stale(now));
-        let slots = self.lanes.iter().map(|(id, lane)| {
-            (*id, lane.share(limits, now).saturating_sub(lane.held()))
-        });
+        self.lanes
+            .retain(|_, lane| lane.held() > 0 || !lane.pace.is_stale(now));
+        let slots = self
+            .lanes
+            .iter()
+            .map(|(id, lane)| (*id, lane.share(limits, now).saturating_sub(lane.held())));
         Free {
-            slots: slots.collect(),
+            slots: slots
+                .filter(|(_, slots)| *slots != limits.fresh_share())
+                .collect(),
             deliveries: limits.deliveries.saturating_sub(self.deliveries),
             bytes: limits.bytes.saturating_sub(self.bytes),
             slots_of_others: limits.fresh_share(),
@@ -113,7 +133,7 @@ impl Lanes {
 
     /// How many requests are under way.
     pub(super) fn sending(&self) -> usize {
-        self.lanes.values().map(|lane| lane.sending).sum()
+        self.sending
     }
 }
 
@@ -131,7 +151,11 @@ impl Limits {
 
 impl Lane {
     fn new(now: Instant) -> Self {
-        Self { ready: VecDeque::new(), sending: 0, pace: Pace::new(now) }
+        Self {
+            ready: VecDeque::new(),
+            sending: 0,
+            pace: Pace::new(now),
+        }
     }
 
     fn held(&self) -> usize {
@@ -144,7 +168,10 @@ impl Lane {
         if self.sending > 0 && self.pace.is_slow(now) {
             return limits.concurrency.min(limits.most());
         }
-        self.pace.recent(now).max(limits.fresh_share()).min(limits.most())
+        self.pace
+            .recent(now)
+            .max(limits.fresh_share())
+            .min(limits.most())
     }
 }
 
@@ -159,7 +186,12 @@ struct Pace {
 
 impl Pace {
     fn new(now: Instant) -> Self {
-        Self { since: now, current: 0, before: 0, last: now }
+        Self {
+            since: now,
+            current: 0,
+            before: 0,
+            last: now,
+        }
     }
 
     fn count(&mut self, now: Instant) {
@@ -173,7 +205,11 @@ impl Pace {
     }
 
     fn recent(&self, now: Instant) -> usize {
-        if now.duration_since(self.last) < 2 * SPAN { self.before.max(self.current) } else { 0 }
+        if now.duration_since(self.last) < 2 * SPAN {
+            self.before.max(self.current)
+        } else {
+            0
+        }
     }
 
     fn is_slow(&self, now: Instant) -> bool {

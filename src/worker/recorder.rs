@@ -44,7 +44,9 @@ pub(super) async fn record(store: &Store, attempts: &[Attempt], give_up: &Cancel
                 return one_by_one(store, attempts, give_up).await;
             }
             Err(Error::Data(why)) => return telemetry::unrecordable(attempts, &why),
-            Err(error) => tracing::warn!(%error, attempts = attempts.len(), "cannot record; trying again"),
+            Err(error) => {
+                tracing::warn!(%error, attempts = attempts.len(), "cannot record; trying again")
+            }
         }
         again = true;
         tokio::select! {
