@@ -1,4 +1,4 @@
-//! `posthaste demo`: the whole way of an event, on this machine, in half a minute.
+//! `posthaste demo`: the whole way of an event, on this machine, in seconds.
 
 mod crew;
 mod database;
@@ -38,7 +38,9 @@ pub(crate) fn command() -> Command {
              Starts a private Postgres (or uses DATABASE_URL), a worker and three HTTPS partners: one \
              healthy, one that fails a few times and recovers, one that is down. A small platform runs \
              business transactions that INSERT their events with plain SQL; some roll back. Then it \
-             counts: what was committed, what arrived, what was signed, and that nothing is missing.",
+             counts: what was committed, what arrived, what was signed, and that nothing is missing.\n\n\
+             With DATABASE_URL it makes a database of its own on that server (its role needs CREATEDB) \
+             and drops it at the end; it touches no other. Ctrl-C takes everything away at any time.",
         )
         .arg(
             Arg::new("transactions")
@@ -58,43 +60,57 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) async fn run(args: &ArgMatches) -> Result<ExitCode> {
-    let keep = args.get_flag("keep");
-    let transactions = args
-        .get_one("transactions")
-        .copied()
-        .unwrap_or(TRANSACTIONS);
+    let wishes = Wishes::from(args);
     let stop = told_to_stop()?;
-
-    let Some(server) = stop.run_until_cancelled(database::server(keep)).await else {
-        return interrupted();
+    let Some(server) = stop
+        .run_until_cancelled(database::server(wishes.keep))
+        .await
+    else {
+        return Ok(interrupted());
     };
     let database = Database::create(server?).await?;
-    let played = play(&database, transactions, keep, &stop).await;
+    let played = play(&database, &wishes, &stop).await;
+    // Whatever happened.
     let removed = database.remove().await;
-    let Some(holds) = played? else {
-        return removed.and_then(|()| interrupted());
-    };
-    let code = if holds {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    let code = match played? {
+        Some(true) => ExitCode::SUCCESS,
+        Some(false) => ExitCode::FAILURE,
+        None => interrupted(),
     };
     removed.map(|()| code)
 }
 
-/// Tells the story, lets people look around where they want to, and clears up. Says whether all of it held; `None` where it was
-/// interrupted.
-async fn play(
-    database: &Database,
+/// What was asked for, and when.
+struct Wishes {
     transactions: u32,
     keep: bool,
+    at: Instant,
+}
+
+impl Wishes {
+    fn from(args: &ArgMatches) -> Self {
+        let transactions = args.get_one("transactions").copied();
+        let keep = args.get_flag("keep");
+        Self {
+            transactions: transactions.unwrap_or(TRANSACTIONS),
+            keep,
+            at: Instant::now(),
+        }
+    }
+}
+
+/// Tells the story, lets people look around where they want to, and clears the stage. Says whether all of it held; `None` where
+/// it was interrupted.
+async fn play(
+    database: &Database,
+    wishes: &Wishes,
     stop: &CancellationToken,
 ) -> Result<Option<bool>> {
-    let Some(told) = stop.run_until_cancelled(tell(database, transactions)).await else {
+    let Some(told) = stop.run_until_cancelled(tell(database, wishes)).await else {
         return Ok(None);
     };
     let ending = told?;
-    if keep {
+    if wishes.keep {
         look::inside(&database.psql())?;
         stop.cancelled().await;
     }
@@ -102,10 +118,10 @@ async fn play(
 }
 
 /// The whole story, from an empty database to the verdict.
-async fn tell(database: &Database, transactions: u32) -> Result<Ending> {
-    let begun = Instant::now();
+async fn tell(database: &Database, wishes: &Wishes) -> Result<Ending> {
     say(&format!(
-        "{transactions} business transactions, three partners, one worker"
+        "{} business transactions, three partners, one worker",
+        wishes.transactions
     ))?;
     say(&format!("  {}", database.place()))?;
 
@@ -125,12 +141,12 @@ async fn tell(database: &Database, transactions: u32) -> Result<Ending> {
     let crew = Crew::start(&config, &authority).await?;
     say("  worker started, trusting the authority that signed the partners' certificates\n")?;
 
-    let platform = Arc::new(Platform::new(transactions));
+    let platform = Arc::new(Platform::new(wishes.transactions));
     let work = Arc::clone(&platform).work(database.url());
     let (ledger, is_over) = tokio::try_join!(work, progress::watch(&client, &platform))?;
 
     let evidence = Evidence::collect(&client, ledger, &cast).await?;
-    let holds = conclude(&Verdict::of(&evidence), is_over, begun.elapsed())?;
+    let holds = conclude(&Verdict::of(&evidence), is_over, wishes.at.elapsed())?;
     Ok(Ending { cast, crew, holds })
 }
 
@@ -199,10 +215,10 @@ fn told_to_stop() -> Result<CancellationToken> {
     Ok(stop)
 }
 
-fn interrupted() -> Result<ExitCode> {
+fn interrupted() -> ExitCode {
     // Where the terminal is gone there is nobody to tell.
     let _ = say("\ninterrupted; everything is taken away again");
-    Ok(ExitCode::FAILURE)
+    ExitCode::FAILURE
 }
 
 const TRANSACTIONS: u32 = 300;

@@ -102,7 +102,7 @@ async fn may_create_databases(server: &Cluster) -> Result<()> {
     let refused = std::io::Error::new(
         std::io::ErrorKind::PermissionDenied,
         format!(
-            "role {role:?} may not create databases; let an administrator run `ALTER ROLE {role} CREATEDB`, or unset \
+            "role {role:?} may not create databases; let an administrator run `ALTER ROLE {role:?} CREATEDB`, or unset \
              DATABASE_URL to use a private server"
         ),
     );

@@ -20,3 +20,34 @@ pub(super) const QUERIES: [&str; 3] = [
     include_str!("../../../sql/demo/look_story_of_a_dead_letter.sql"),
     include_str!("../../../sql/demo/look_latency_by_partner.sql"),
 ];
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use posthaste::store::Store;
+
+    use super::super::crew;
+    use super::super::database::{self, Database};
+    use super::*;
+
+    #[tokio::test]
+    async fn the_queries_run_on_the_schema_of_today() {
+        let database = Database::create(database::server(false).await.unwrap())
+            .await
+            .unwrap();
+        let config = crew::config(database.url()).unwrap();
+        database
+            .prepare(&Store::open(&config).unwrap())
+            .await
+            .unwrap();
+        let client = database.connect().await.unwrap();
+        for query in QUERIES {
+            assert!(
+                client.query(query, &[]).await.unwrap().is_empty(),
+                "{query}"
+            );
+        }
+        database.remove().await.unwrap();
+    }
+}

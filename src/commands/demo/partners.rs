@@ -42,10 +42,8 @@ impl Character {
     /// What it does, in a few words.
     pub(super) fn manner(self) -> &'static str {
         match self {
-            Self::Healthy => "wants every event and takes it",
-            Self::Flaky => {
-                "wants approvals and certificates, answers 503 to the first two attempts of each"
-            }
+            Self::Healthy => "wants every event, and takes it",
+            Self::Flaky => "wants approvals and certificates, and fails twice on each",
             Self::Down => "wants certificates, and nobody listens there",
         }
     }

@@ -142,6 +142,8 @@ impl Display {
                         .iter()
                         .chain([&*transactions])
                         .for_each(ProgressBar::abandon);
+                    // The cursor stands behind the last bar.
+                    say("")?;
                 }
             }
             Self::Lines { begun, of, due } => {
@@ -163,24 +165,23 @@ fn draw(bar: &ProgressBar, lane: Lane) {
 }
 
 fn line(seen: &Seen, since: Duration, of: u32) -> String {
-    let mut line = format!(
-        "{:>5.1} s  transactions {}/{of}",
-        since.as_secs_f64(),
-        seen.transactions
-    );
-    for character in Character::ALL {
+    let partners = Character::ALL.map(|character| {
         let Lane {
             owed,
             finished,
             attempts,
         } = seen.lane(character);
-        line.push_str(&format!(
+        format!(
             ", {} {finished}/{} ({attempts} attempts)",
             character.name(),
             owed + finished
-        ));
-    }
-    line
+        )
+    });
+    let (seconds, transactions) = (since.as_secs_f64(), seen.transactions);
+    format!(
+        "{seconds:>5.1} s  transactions {transactions}/{of}{}",
+        partners.concat()
+    )
 }
 
 /// Whether somebody looks at a screen that can draw.

@@ -10,13 +10,16 @@ use super::verdict::{Claim, Findings, Verdict, percentile};
 /// The numbers, a column for each partner.
 pub(super) fn table(verdict: &Verdict) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).remove_style(TableComponent::HorizontalLines);
+    table
+        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .remove_style(TableComponent::HorizontalLines)
+        .remove_style(TableComponent::MiddleIntersections);
     let names = verdict
         .partners
         .iter()
         .map(|found| found.character.name().to_owned());
     table.set_header(
-        ["".to_owned()]
+        [String::new()]
             .into_iter()
             .chain(names)
             .chain(["in all".to_owned()]),
@@ -32,10 +35,20 @@ pub(super) fn table(verdict: &Verdict) -> String {
         verdict,
     ));
     for status in STATUSES {
-        table.add_row_if(|_, row| any(row), row(&format!("deliveries {status}"), verdict, |found| count(&found.deliveries, status)));
+        table.add_row_if(
+            |_, row| any(row),
+            row(&format!("deliveries {status}"), verdict, |found| {
+                count(&found.deliveries, status)
+            }),
+        );
     }
     for outcome in OUTCOMES {
-        table.add_row_if(|_, row| any(row), row(&format!("attempts {outcome}"), verdict, |found| count(&found.attempts, outcome)));
+        table.add_row_if(
+            |_, row| any(row),
+            row(&format!("attempts {outcome}"), verdict, |found| {
+                count(&found.attempts, outcome)
+            }),
+        );
     }
     table.add_row(row("requests received", verdict, |found| found.requests));
     table.add_row(row("signatures verified", verdict, |found| found.verified));
@@ -87,7 +100,7 @@ fn row(what: &str, verdict: &Verdict, count: impl Fn(&Findings) -> usize) -> Vec
 
 fn only_in_all(what: &str, count: usize, verdict: &Verdict) -> Vec<String> {
     let mut cells = vec![String::new(); verdict.partners.len() + 2];
-    cells[0] = what.to_owned();
+    what.clone_into(&mut cells[0]);
     cells[verdict.partners.len() + 1] = count.to_string();
     cells
 }
@@ -105,9 +118,23 @@ fn milliseconds(duration: Duration) -> String {
     format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
 }
 
-const STATUSES: [&str; 7] =
-    ["SUCCESS", "RETRY_EXHAUSTED", "REJECTED", "EXPIRED", "CANCELLED", "FAILED", "PENDING"];
-const OUTCOMES: [&str; 6] = ["accepted", "rejected", "timed_out", "unreachable", "blocked", "abandoned"];
+const STATUSES: [&str; 7] = [
+    "SUCCESS",
+    "RETRY_EXHAUSTED",
+    "REJECTED",
+    "EXPIRED",
+    "CANCELLED",
+    "FAILED",
+    "PENDING",
+];
+const OUTCOMES: [&str; 6] = [
+    "accepted",
+    "rejected",
+    "timed_out",
+    "unreachable",
+    "blocked",
+    "abandoned",
+];
 
 #[cfg(test)]
 mod tests {
