@@ -1,11 +1,11 @@
 //! The only part that speaks SQL. Every statement lies in a file of its own under `sql/queries`.
 
+mod columns;
 mod connect;
 mod migrate;
 mod people;
 mod presence;
 
-use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
 
 use deadpool_postgres::{Object, Pool};
@@ -13,12 +13,13 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use self::columns::Columns;
 pub use self::connect::{Listener, connect_once, listen};
 pub use self::migrate::{Applied, SchemaState, migrate, schema_state};
 pub use self::people::{COUNT_LIMIT, NamedSecret, Overview, Server, WorkerAlive};
 pub use self::presence::Presence;
 use crate::config::Config;
-use crate::delivery::{Attempt, DeliveryKey, Lease, Outcome, Verdict};
+use crate::delivery::{Attempt, DeliveryKey, Lease};
 use crate::secret::Sealed;
 use crate::{Error, Result};
 
@@ -215,17 +216,18 @@ impl Store {
         Ok((true, leases))
     }
 
-    /// Records attempts: history in, queue rows out or due again, in one statement. `again` says that
-    /// an earlier try of the same batch may have committed. Returns which of them were late.
-    pub async fn record(&self, attempts: &[Attempt], again: bool) -> Result<Vec<usize>> {
-        let now = Instant::now();
-        let columns = Columns::of(attempts, now);
-        let rows = self.query(RECORD, &columns.parameters(&again)).await?;
-        let place = |row: &Row| {
-            row.try_get::<_, i64>(0)
-                .map(|place| usize::try_from(place - 1).unwrap_or(0))
-        };
-        Ok(rows.iter().map(place).collect::<Result<_, _>>()?)
+    /// Records attempts: history in, queue rows out or due again, in one statement. Returns the places
+    /// of those that were late. Before a second try, ask [`recorded_already`](Self::recorded_already).
+    pub async fn record(&self, attempts: &[Attempt]) -> Result<Vec<usize>> {
+        let columns = Columns::of(attempts, Instant::now());
+        places(&self.query(RECORD, &columns.parameters()).await?)
+    }
+
+    /// The places of attempts that are in history, because a try to record them committed although
+    /// its answer was lost.
+    pub async fn recorded_already(&self, attempts: &[Attempt]) -> Result<Vec<usize>> {
+        let columns = Columns::of(attempts, Instant::now());
+        places(&self.query(RECORDED_ALREADY, &columns.identity()).await?)
     }
 
     /// Gives up leases whose attempts were never begun.
@@ -433,6 +435,7 @@ statements! {
     LOCK_LANES = "lock_lanes";
     CLAIM_WAITING = "claim_waiting";
     RECORD = "record";
+    RECORDED_ALREADY = "recorded_already";
     GIVE_BACK = "give_back";
     GONE_WORKERS = "gone_workers";
     ADOPT = "adopt";
@@ -519,6 +522,15 @@ fn stored_secret(row: &Row) -> Result<Option<StoredSecret>> {
     }))
 }
 
+/// Places in a batch, counted from 1 in SQL and from 0 here.
+fn places(rows: &[Row]) -> Result<Vec<usize>> {
+    let place = |row: &Row| {
+        let place: i64 = row.try_get(0)?;
+        Ok(usize::try_from(place - 1).unwrap_or(0))
+    };
+    rows.iter().map(place).collect()
+}
+
 fn count(row: &Row, column: &str) -> Result<u64> {
     Ok(row
         .try_get::<_, Option<i64>>(column)?
@@ -532,130 +544,4 @@ fn int(n: usize) -> i32 {
 
 fn long(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-/// A batch of attempts, a column each, in the order of record.sql's parameters.
-#[derive(Default)]
-struct Columns<'a> {
-    event_id: Vec<Uuid>,
-    subscription_id: Vec<i32>,
-    replay: Vec<i16>,
-    number: Vec<i16>,
-    holder: Vec<i32>,
-    worker_id: Vec<i32>,
-    revision: Vec<i32>,
-    age: Vec<f64>,
-    retry_in: Vec<Option<f64>>,
-    duration: Vec<Option<i32>>,
-    dns: Vec<Option<i32>>,
-    connect: Vec<Option<i32>>,
-    tls: Vec<Option<i32>>,
-    first_byte: Vec<Option<i32>>,
-    body: Vec<Option<i32>>,
-    outcome: Vec<&'static str>,
-    verdict: Vec<&'static str>,
-    http_status: Vec<Option<i16>>,
-    remote: Vec<Option<String>>,
-    signed_with: Vec<Option<String>>,
-    error: Vec<Option<Cow<'a, str>>>,
-    response: Vec<Option<Cow<'a, str>>>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(attempts: &'a [Attempt], now: Instant) -> Self {
-        let mut columns = Self::default();
-        for attempt in attempts {
-            columns.push(attempt, now);
-        }
-        columns
-    }
-
-    fn push(&mut self, attempt: &'a Attempt, now: Instant) {
-        let Attempt { key, report, .. } = attempt;
-        self.event_id.push(key.event_id);
-        self.subscription_id.push(key.subscription_id);
-        self.replay.push(key.replay);
-        self.number.push(attempt.number);
-        self.holder.push(attempt.holder);
-        self.worker_id.push(attempt.worker_id);
-        self.revision.push(attempt.revision);
-        self.age
-            .push(now.duration_since(attempt.began).as_secs_f64());
-        self.retry_in.push(match attempt.verdict {
-            Verdict::Retry(wait) => Some(wait.as_secs_f64()),
-            _ => None,
-        });
-        self.duration
-            .push((report.outcome != Outcome::Abandoned).then(|| micros(report.duration)));
-        self.dns.push(report.phases.dns.map(micros));
-        self.connect.push(report.phases.connect.map(micros));
-        self.tls.push(report.phases.tls.map(micros));
-        self.first_byte.push(report.phases.first_byte.map(micros));
-        self.body.push(report.phases.body.map(micros));
-        self.outcome.push(report.outcome.as_str());
-        self.verdict.push(attempt.verdict.as_str());
-        self.http_status.push(
-            report
-                .http_status
-                .and_then(|status| i16::try_from(status).ok()),
-        );
-        self.remote
-            .push(report.remote.map(|address| address.to_string()));
-        self.signed_with.push(array_literal(&attempt.signed_with));
-        self.error
-            .push(report.error.as_deref().map(|text| bounded(text, 2048)));
-        self.response
-            .push(report.snippet.as_deref().map(|text| bounded(text, 65_536)));
-    }
-
-    fn parameters<'p>(&'p self, again: &'p bool) -> [&'p (dyn ToSql + Sync); 23] {
-        [
-            &self.event_id,
-            &self.subscription_id,
-            &self.replay,
-            &self.number,
-            &self.holder,
-            &self.worker_id,
-            &self.revision,
-            &self.age,
-            &self.retry_in,
-            &self.duration,
-            &self.dns,
-            &self.connect,
-            &self.tls,
-            &self.first_byte,
-            &self.body,
-            &self.outcome,
-            &self.verdict,
-            &self.http_status,
-            &self.remote,
-            &self.signed_with,
-            &self.error,
-            &self.response,
-            again,
-        ]
-    }
-}
-
-/// What a partner sent must never make an attempt unrecordable: Postgres refuses NUL, and the schema
-/// refuses what is too long.
-fn bounded(text: &str, limit: usize) -> Cow<'_, str> {
-    let cut = text
-        .char_indices()
-        .nth(limit)
-        .map_or(text, |(end, _)| &text[..end]);
-    if cut.contains('\0') {
-        Cow::Owned(cut.replace('\0', "\u{fffd}"))
-    } else {
-        Cow::Borrowed(cut)
-    }
-}
-
-fn micros(duration: Duration) -> i32 {
-    i32::try_from(duration.as_micros()).unwrap_or(i32::MAX)
-}
-
-fn array_literal(numbers: &[i16]) -> Option<String> {
-    let words: Vec<String> = numbers.iter().map(i16::to_string).collect();
-    (!words.is_empty()).then(|| format!("{{{}}}", words.join(",")))
 }

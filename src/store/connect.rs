@@ -41,17 +41,14 @@ pub(super) fn pool(config: &Config) -> Result<Pool> {
 pub async fn connect_once(database_url: &str) -> Result<Client> {
     let target = Target::parse(database_url)?;
     let postgres = target.session("posthaste", "");
-    match target.tls.clone() {
-        Some(tls) => {
-            let (client, connection) = postgres.connect(tls).await?;
-            tokio::spawn(connection);
-            Ok(client)
-        }
-        None => {
-            let (client, connection) = postgres.connect(NoTls).await?;
-            tokio::spawn(connection);
-            Ok(client)
-        }
+    if let Some(tls) = target.tls.clone() {
+        let (client, connection) = postgres.connect(tls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    } else {
+        let (client, connection) = postgres.connect(NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
     }
 }
 
@@ -71,15 +68,12 @@ pub struct Listener {
 pub async fn listen(database_url: &str) -> Result<Listener> {
     let target = Target::parse(database_url)?;
     let postgres = target.session("posthaste listener", "-c statement_timeout=10s");
-    match target.tls.clone() {
-        Some(tls) => {
-            let (client, connection) = postgres.connect(tls).await?;
-            Ok(heed(client, connection))
-        }
-        None => {
-            let (client, connection) = postgres.connect(NoTls).await?;
-            Ok(heed(client, connection))
-        }
+    if let Some(tls) = target.tls.clone() {
+        let (client, connection) = postgres.connect(tls).await?;
+        Ok(heed(client, connection))
+    } else {
+        let (client, connection) = postgres.connect(NoTls).await?;
+        Ok(heed(client, connection))
     }
 }
 
@@ -89,9 +83,9 @@ where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let (bell, lost) = (Arc::new(Notify::new()), CancellationToken::new());
-    let (ring, lose) = (Arc::clone(&bell), lost.clone().drop_guard());
+    let (ring, end) = (Arc::clone(&bell), lost.clone().drop_guard());
     tokio::spawn(async move {
-        let _lose = lose;
+        let _end = end;
         while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
             if matches!(message, AsyncMessage::Notification(_)) {
                 ring.notify_one();
@@ -103,18 +97,15 @@ where
 
 /// One line about what Postgres said. Its DETAIL is left out: it can hold a whole row.
 pub(super) fn explain(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(db) => {
-            let hint = db.hint().map_or(String::new(), |hint| format!(" ({hint})"));
-            format!("{} [{}]{hint}", db.message(), db.code().code())
-        }
-        None => {
-            use std::error::Error as _;
-            let cause = error
-                .source()
-                .map_or(String::new(), |cause| format!(": {cause}"));
-            format!("{error}{cause}")
-        }
+    if let Some(db) = error.as_db_error() {
+        let hint = db.hint().map_or(String::new(), |hint| format!(" ({hint})"));
+        format!("{} [{}]{hint}", db.message(), db.code().code())
+    } else {
+        use std::error::Error as _;
+        let cause = error
+            .source()
+            .map_or(String::new(), |cause| format!(": {cause}"));
+        format!("{error}{cause}")
     }
 }
 

@@ -1,5 +1,7 @@
 //! From an empty database, or an older one, to the schema that this program knows.
 
+use std::fmt::Write as _;
+
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
@@ -128,10 +130,12 @@ fn missing(known: &[(i32, String)]) -> Result<Vec<&'static Migration>> {
 }
 
 fn checksum(sql: &str) -> String {
-    Sha256::digest(sql.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let mut text = String::with_capacity(64);
+    for byte in Sha256::digest(sql.as_bytes()) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 struct Migration {

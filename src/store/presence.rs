@@ -122,14 +122,13 @@ impl Presence {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>> {
         let asked = self.listener.client.query(sql, parameters);
-        match tokio::time::timeout(PATIENCE, asked).await {
-            Ok(rows) => rows.map_err(failed(name)),
-            Err(_) => {
-                self.listener.lost.cancel();
-                Err(Error::Database(format!(
-                    "{name}: no answer within {PATIENCE:?}"
-                )))
-            }
+        if let Ok(rows) = tokio::time::timeout(PATIENCE, asked).await {
+            rows.map_err(failed(name))
+        } else {
+            self.listener.lost.cancel();
+            Err(Error::Database(format!(
+                "{name}: no answer within {PATIENCE:?}"
+            )))
         }
     }
 }

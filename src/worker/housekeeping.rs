@@ -139,11 +139,11 @@ impl Housekeeping {
                 if made > 0 {
                     tracing::info!(made, "partitions made");
                 }
-                Duration::from_secs(3600)
+                Duration::from_hours(1)
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot make partitions yet");
-                Duration::from_secs(60)
+                Duration::from_mins(1)
             }
         }
     }
@@ -152,7 +152,7 @@ impl Housekeeping {
 /// How often it looks after the others.
 const ROUND: Duration = Duration::from_millis(500);
 /// How often clocks are compared.
-const CLOCK_EVERY: Duration = Duration::from_secs(60);
+const CLOCK_EVERY: Duration = Duration::from_mins(1);
 /// How often it looks at every lease, however long ago it ended.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// By how much each look overlaps the one before it.

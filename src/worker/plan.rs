@@ -135,6 +135,11 @@ impl Plan {
         self.waiting_at = self.waiting_at.min(now + PACE);
     }
 
+    /// A brisk lane is full: its room is worth waiting a moment for.
+    pub(super) fn hold_events(&mut self, now: Instant) {
+        self.events_at = self.events_at.max(now + SHORTEST);
+    }
+
     /// A look failed: again after a while.
     pub(super) fn failed(&mut self, now: Instant) {
         self.idle = (self.idle * 2).clamp(Duration::from_millis(100), Duration::from_secs(5));

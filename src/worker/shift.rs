@@ -201,10 +201,18 @@ impl Shift {
         if self.look_is_due_at().is_none_or(|at| at > now) {
             return;
         }
+        let stuck = self.lanes.take_stuck(now);
+        self.give_back(stuck);
+        let free = self.lanes.free(now);
+        if free.events == Some(0) {
+            self.plan.hold_events(now);
+        }
         let (events, waiting, source) = self.plan.due(now);
+        if !events && !waiting {
+            return;
+        }
         telemetry::woke(source);
         self.looked_at = now;
-        let free = self.lanes.free(now);
         let room = Room {
             worker_id,
             lease: self.config.lease,
@@ -218,7 +226,7 @@ impl Shift {
             store: self.store.clone(),
             directory: Arc::clone(&self.directory),
             room,
-            batch: self.config.batch,
+            batch: free.events.unwrap_or(usize::MAX).min(self.config.batch),
             events: events.then(|| self.watermark.next(now)),
             waiting,
         };

@@ -154,28 +154,24 @@ async fn a_connection_that_dies_under_a_request_never_doubles_it() {
 
 #[tokio::test]
 async fn connections_end_with_their_endpoint() {
-    let sender = sender(config());
-    let protocols: [&[&[u8]]; 1] = [&[b"http/1.1"]];
-    for protocols in protocols {
-        let open = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&open);
-        let peer = Peer::with(Some(CA.partner(protocols)), move |mut talk: Talk| {
-            let open = Arc::clone(&counter);
-            async move {
-                open.fetch_add(1, Ordering::SeqCst);
-                while talk.request().await.is_some() {
-                    talk.say(OK).await;
-                }
-                open.fetch_sub(1, Ordering::SeqCst);
+    let open = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&open);
+    let peer = Peer::with(Some(CA.partner(&[b"http/1.1"])), move |mut talk: Talk| {
+        let open = Arc::clone(&counter);
+        async move {
+            open.fetch_add(1, Ordering::SeqCst);
+            while talk.request().await.is_some() {
+                talk.say(OK).await;
             }
-        })
-        .await;
-        let tasks = || Handle::current().metrics().num_alive_tasks();
-        let before = tasks();
-        let endpoint = peer.endpoint(&sender);
-        join_all((0..5).map(|_| post(&endpoint, PATIENT))).await;
-        assert_eq!(open.load(Ordering::SeqCst), peer.accepts());
-        drop(endpoint);
-        until(|| open.load(Ordering::SeqCst) == 0 && tasks() == before).await;
-    }
+            open.fetch_sub(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let tasks = || Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let endpoint = peer.endpoint(&sender(config()));
+    join_all((0..5).map(|_| post(&endpoint, PATIENT))).await;
+    assert_eq!(open.load(Ordering::SeqCst), peer.accepts());
+    drop(endpoint);
+    until(|| open.load(Ordering::SeqCst) == 0 && tasks() == before).await;
 }
