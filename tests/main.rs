@@ -10,3 +10,6 @@
 mod harness;
 
 mod delivery;
+mod hostile_receivers;
+mod partitions;
+mod program;

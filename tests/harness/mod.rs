@@ -4,6 +4,7 @@
 //! `wait_for` with each request. Time is moved in SQL.
 
 mod backstage;
+pub(crate) mod http;
 mod partner;
 mod worker;
 mod world;
@@ -16,5 +17,12 @@ pub(crate) use self::world::World;
 
 use std::time::Duration;
 
+use posthaste::trial::authority::Authority;
+
 /// How long a test waits for what must come, on a machine that is busy with other things.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The authority that workers trust.
+pub(crate) fn authority() -> &'static Authority {
+    &self::backstage::BACKSTAGE.authority
+}

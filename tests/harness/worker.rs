@@ -1,10 +1,12 @@
 //! Workers: one inside the test, and the real program.
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use posthaste::Result;
 use posthaste::config::Config;
@@ -148,6 +150,31 @@ impl WorkerProcess {
         ended.expect("the worker does not end").unwrap()
     }
 
+    /// How it ended and all that it said, once it has.
+    pub(crate) async fn ended_saying(mut self) -> (ExitStatus, String) {
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        (ended.expect("the worker does not end").unwrap(), self.log())
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("the worker has ended")
+    }
+
+    /// Where `/metrics` and the rest are served, once its log tells.
+    pub(crate) async fn telemetry_address(&self) -> SocketAddr {
+        let told = async {
+            loop {
+                let log = self.log();
+                if let Some(address) = log.lines().find_map(served_address) {
+                    return address;
+                }
+                tokio::time::sleep(LOG_PAUSE).await;
+            }
+        };
+        let told = tokio::time::timeout(PATIENCE, told).await;
+        told.unwrap_or_else(|_| panic!("it serves nothing; it said:\n{}", self.log()))
+    }
+
     /// All that it said so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -174,3 +201,16 @@ impl Drop for WorkerProcess {
         let _ = std::fs::remove_file(&self.log);
     }
 }
+
+/// The address in the log line about serving, as text or as JSON.
+fn served_address(line: &str) -> Option<SocketAddr> {
+    let (_, address) = line.split_once("address")?;
+    let words = address
+        .split(['=', '"', ':', ' '])
+        .filter(|word| !word.is_empty());
+    let [host, port] = words.take(2).collect::<Vec<_>>().try_into().ok()?;
+    line.contains("serving /metrics")
+        .then(|| format!("{host}:{port}").parse().ok())?
+}
+
+const LOG_PAUSE: Duration = Duration::from_millis(10);
