@@ -9,7 +9,14 @@
 #[allow(dead_code, reason = "each promise uses its part")]
 mod harness;
 
+mod at_least_once;
+mod database_loss;
 mod delivery;
+mod history;
 mod hostile_receivers;
+mod leases;
 mod partitions;
 mod program;
+mod readme;
+mod retries;
+mod schema;

@@ -11,6 +11,7 @@ use posthaste::store::{connect_once, migrate};
 use posthaste::trial::authority::Authority;
 use posthaste::trial::postgres::{Cluster, Options};
 use tokio::runtime::Runtime;
+use tokio_postgres::Client;
 
 use super::PATIENCE;
 
@@ -62,6 +63,11 @@ impl Backstage {
         }
         cluster
     }
+}
+
+/// A session in the server's own database, for what cannot be done from within a test's.
+pub(crate) async fn admin() -> Client {
+    connect_once(BACKSTAGE.cluster.url()).await.unwrap()
 }
 
 /// A database of one test, dropped with it.

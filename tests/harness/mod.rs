@@ -6,12 +6,13 @@
 mod backstage;
 pub(crate) mod http;
 mod partner;
+mod wire;
 mod worker;
 mod world;
 
-#[allow(unused_imports, reason = "the schema's promises use it")]
-pub(crate) use self::backstage::Database;
+pub(crate) use self::backstage::{Database, admin};
 pub(crate) use self::partner::Partner;
+pub(crate) use self::wire::Wire;
 pub(crate) use self::worker::{WorkerProcess, WorkerThread};
 pub(crate) use self::world::World;
 

@@ -66,6 +66,16 @@ impl WorkerThread {
         self
     }
 
+    /// Returns once it is without a session, and knows.
+    pub(crate) async fn not_ready(&mut self) {
+        let lost = tokio::time::timeout(PATIENCE, self.ready.wait_for(|is| !*is)).await;
+        lost.expect("the worker does not notice").unwrap();
+    }
+
+    pub(crate) fn is_ready(&mut self) -> bool {
+        *self.ready.borrow_and_update()
+    }
+
     /// Tells it to stop in order, without waiting.
     pub(crate) fn tell_to_stop(&self) {
         self.stop.cancel();

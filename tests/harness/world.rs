@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::backstage::{BACKSTAGE, Database};
-use super::{PATIENCE, Partner, WorkerProcess, WorkerThread};
+use super::{PATIENCE, Partner, Wire, WorkerProcess, WorkerThread};
 
 /// A migrated database of its own, and all that is needed to deliver from it. Declare it first, so that it goes last.
 pub(crate) struct World {
@@ -66,6 +66,13 @@ impl World {
         self.subscribe_to(name, partner, &["*"], None, retry).await
     }
 
+    /// As [`subscribe`](Self::subscribe), by way of a wire.
+    pub(crate) async fn subscribe_through(&self, wire: &Wire, partner: &Partner, retry: &str) -> i32 {
+        let id = self.subscribe_url("wired", &wire.url("/wired"), &["*"], None, retry).await;
+        self.share_secret(id, partner).await;
+        id
+    }
+
     /// Subscribes a partner to these event types, which are added to the catalogue, and to one tenant where it is named.
     pub(crate) async fn subscribe_to(
         &self,
@@ -75,18 +82,8 @@ impl World {
         tenant: Option<&str>,
         retry: &str,
     ) -> i32 {
-        let id = self
-            .subscribe_url(
-                name,
-                &partner.url(&format!("/{name}")),
-                event_types,
-                tenant,
-                retry,
-            )
-            .await;
-        let secret = SigningSecret::generate().unwrap();
-        partner.learn(secret.clone());
-        self.add_secret(id, &secret).await;
+        let id = self.subscribe_url(name, &partner.url(&format!("/{name}")), event_types, tenant, retry).await;
+        self.share_secret(id, partner).await;
         id
     }
 
@@ -109,6 +106,12 @@ impl World {
             .await
             .unwrap()
             .get(0)
+    }
+
+    async fn share_secret(&self, subscription_id: i32, partner: &Partner) {
+        let secret = SigningSecret::generate().unwrap();
+        partner.learn(secret.clone());
+        self.add_secret(subscription_id, &secret).await;
     }
 
     /// Stores one more signing secret for a subscription.
@@ -176,21 +179,17 @@ impl World {
     }
 
     /// Waits until an SQL condition is true: looks again after every change in the queue, the intake,
-    /// the attempts and the workers, and now and then for what changes without a row.
+    /// the attempts and the workers, and now and then for what changes without a row. Fails when
+    /// nothing has changed for as long as a test waits, or when it takes several times as long.
     pub(crate) async fn until(&self, condition: &str) {
         let begun = Instant::now();
+        let mut changed = begun;
         while !self.holds(condition).await {
-            let state = if begun.elapsed() > PATIENCE {
-                Some(self.state().await)
-            } else {
-                None
-            };
-            assert!(
-                state.is_none(),
-                "not true within {PATIENCE:?}: {condition}\n{}",
-                state.unwrap()
-            );
-            let _ = tokio::time::timeout(LOOK_AGAIN, self.changes.bell.notified()).await;
+            if changed.elapsed() > PATIENCE || begun.elapsed() > 5 * PATIENCE {
+                panic!("never true: {condition}\n{}", self.state().await);
+            }
+            let change = tokio::time::timeout(LOOK_AGAIN, self.changes.bell.notified()).await;
+            changed = if change.is_ok() { Instant::now() } else { changed };
         }
     }
 
