@@ -15,7 +15,12 @@ async fn twenty_thousand_events_survive_a_killed_worker_and_every_duplicate_is_e
     world.subscribe("p", &partner, "0s,0s,0s,0s,0s").await;
     let mut workers = Vec::new();
     for id in 1..=3 {
-        workers.push((id, world.worker_process(&[("worker_name", &format!("w{id}")), ("lease", "1h")]).await));
+        workers.push((
+            id,
+            world
+                .worker_process(&[("worker_name", &format!("w{id}")), ("lease", "1h")])
+                .await,
+        ));
     }
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");
@@ -35,7 +40,11 @@ async fn twenty_thousand_events_survive_a_killed_worker_and_every_duplicate_is_e
     let counts = partner.counts();
     assert_eq!((counts.verified, counts.invalid), (counts.requests, 0));
     check(&committed, &receipts(&partner), &attempts(&world).await);
-    assert!(world.holds("exists (select from posthaste.attempt where outcome = 'abandoned')").await);
+    assert!(
+        world
+            .holds("exists (select from posthaste.attempt where outcome = 'abandoned')")
+            .await
+    );
     for (_, worker) in workers {
         worker.terminate();
         assert_eq!(worker.ended().await.code(), Some(0));
@@ -49,15 +58,33 @@ struct Attempts {
     done: i64,
 }
 
-fn check(committed: &HashSet<Uuid>, receipts: &HashMap<Uuid, i64>, attempts: &HashMap<Uuid, Attempts>) {
-    let missing = committed.iter().filter(|id| !receipts.contains_key(id)).count();
-    let ghosts = receipts.keys().chain(attempts.keys()).filter(|id| !committed.contains(id)).count();
+fn check(
+    committed: &HashSet<Uuid>,
+    receipts: &HashMap<Uuid, i64>,
+    attempts: &HashMap<Uuid, Attempts>,
+) {
+    let missing = committed
+        .iter()
+        .filter(|id| !receipts.contains_key(id))
+        .count();
+    let ghosts = receipts
+        .keys()
+        .chain(attempts.keys())
+        .filter(|id| !committed.contains(id))
+        .count();
     assert_eq!((missing, ghosts), (0, 0), "missing, ghosts");
     for (id, received) in receipts {
-        let Attempts { rows, abandoned, done } = attempts[id];
+        let Attempts {
+            rows,
+            abandoned,
+            done,
+        } = attempts[id];
         assert_eq!(done, 1, "{id} is finished once");
         assert!(*received <= rows, "{id}: {received} requests, {rows} rows");
-        assert!(received - 1 <= abandoned, "{id}: {received} requests, {abandoned} of them abandoned");
+        assert!(
+            received - 1 <= abandoned,
+            "{id}: {received} requests, {abandoned} of them abandoned"
+        );
     }
 }
 
@@ -73,7 +100,11 @@ async fn attempts(world: &World) -> HashMap<Uuid, Attempts> {
     let query = "select event_id, count(*), count(*) filter (where outcome = 'abandoned'), count(*) filter (where verdict = 'done')
         from posthaste.attempt group by event_id";
     let rows = world.db.query(query, &[]).await.unwrap();
-    let of = |row: &tokio_postgres::Row| Attempts { rows: row.get(1), abandoned: row.get(2), done: row.get(3) };
+    let of = |row: &tokio_postgres::Row| Attempts {
+        rows: row.get(1),
+        abandoned: row.get(2),
+        done: row.get(3),
+    };
     rows.iter().map(|row| (row.get(0), of(row))).collect()
 }
 
@@ -82,7 +113,10 @@ async fn kill_one_that_holds_leases(world: &World, workers: &mut Vec<(i32, Worke
     loop {
         for place in 0..workers.len() {
             workers[place].1.freeze();
-            let held = format!("exists (select from posthaste.queue where lease_holder = {})", workers[place].0);
+            let held = format!(
+                "exists (select from posthaste.queue where lease_holder = {})",
+                workers[place].0
+            );
             if world.holds(&held).await {
                 return workers.swap_remove(place).1.kill().await;
             }
@@ -100,7 +134,10 @@ struct Producer {
 
 impl Producer {
     fn new(url: &str, seed: u64) -> Self {
-        Self { url: url.to_owned(), chance: fastrand::Rng::with_seed(seed) }
+        Self {
+            url: url.to_owned(),
+            chance: fastrand::Rng::with_seed(seed),
+        }
     }
 
     /// Commits this many events and returns their ids.
@@ -118,7 +155,9 @@ impl Producer {
                 committed.extend(self.transact(&client, left).await);
             }
             open = match open {
-                Some((transactions, ids)) if transactions > 0 && left > 0 => Some((transactions - 1, ids)),
+                Some((transactions, ids)) if transactions > 0 && left > 0 => {
+                    Some((transactions - 1, ids))
+                }
                 Some((_, ids)) => {
                     aside.batch_execute("commit").await.unwrap();
                     committed.extend(ids);
@@ -143,7 +182,10 @@ impl Producer {
             }
         }
         let commits = self.chance.u8(..6) > 0;
-        client.batch_execute(if commits { "commit" } else { "rollback" }).await.unwrap();
+        client
+            .batch_execute(if commits { "commit" } else { "rollback" })
+            .await
+            .unwrap();
         if commits { ids } else { Vec::new() }
     }
 
@@ -157,7 +199,10 @@ impl Producer {
 
     async fn connect(&self) -> Client {
         let client = connect_once(&self.url).await.unwrap();
-        client.batch_execute("set application_name = 'trial'").await.unwrap();
+        client
+            .batch_execute("set application_name = 'trial'")
+            .await
+            .unwrap();
         client
     }
 }

@@ -27,7 +27,12 @@ async fn results_in_hand_are_recorded_once_by_a_worker_that_comes_back_under_its
     assert_eq!(partner.count(), 11);
     assert_eq!(world.text(STORIES).await, "1 accepted done by 1");
     let mut worker = worker.ready().await;
-    assert_eq!(world.text("select string_agg(worker_id::text, ' ') from posthaste.worker_alive").await, "1");
+    assert_eq!(
+        world
+            .text("select string_agg(worker_id::text, ' ') from posthaste.worker_alive")
+            .await,
+        "1"
+    );
 
     // And it still works.
     world.publish("b", "1").await;
@@ -43,7 +48,9 @@ async fn a_worker_that_was_declared_gone_comes_back_under_a_new_id_and_what_it_d
     let wire = Wire::to(&partner).await;
     world.subscribe_through(&wire, &partner, "1h,1h").await;
     // One subscription gets half of the room: with five in flight it cannot take the second attempts too.
-    let worker = world.worker(&[PATIENT, &[("max_in_flight", "10")]].concat()).await;
+    let worker = world
+        .worker(&[PATIENT, &[("max_in_flight", "10")]].concat())
+        .await;
     world.publish("warm.up", "1").await;
     world.until_all_is_done().await;
     wire.hold();
@@ -53,17 +60,28 @@ async fn a_worker_that_was_declared_gone_comes_back_under_a_new_id_and_what_it_d
     let admin = admin().await;
     shut_out(&world, &admin, true).await;
     // While nobody can connect, another declares it gone.
-    world.run("update posthaste.worker set ended_at = now()").await;
+    world
+        .run("update posthaste.worker set ended_at = now()")
+        .await;
     world.end_leases().await;
     shut_out(&world, &admin, false).await;
     let _other = world.worker(&[]).await;
     world.until_all_is_done().await;
     wire.release();
-    world.until("(select count(*) from posthaste.attempt where verdict = 'late') = 5").await;
+    world
+        .until("(select count(*) from posthaste.attempt where verdict = 'late') = 5")
+        .await;
     for id in ids {
-        assert_eq!(world.story(id).await, "1 abandoned retry, 1 accepted late, 2 accepted done");
+        assert_eq!(
+            world.story(id).await,
+            "1 abandoned retry, 1 accepted late, 2 accepted done"
+        );
     }
-    assert!(world.holds("(select count(*) from posthaste.worker where ended_at is null) = 2").await);
+    assert!(
+        world
+            .holds("(select count(*) from posthaste.worker where ended_at is null) = 2")
+            .await
+    );
     drop(worker);
 }
 
@@ -76,7 +94,12 @@ async fn a_record_whose_commit_was_never_confirmed_is_not_written_twice() {
     let admin = admin().await;
     let database = world.text("select current_database()::text").await;
     // From now on a commit in this database alone waits for a standby, where one is named.
-    admin.batch_execute(&format!("alter database {database} set synchronous_commit = on")).await.unwrap();
+    admin
+        .batch_execute(&format!(
+            "alter database {database} set synchronous_commit = on"
+        ))
+        .await
+        .unwrap();
     let partner = world.partner().await;
     let wire = Wire::to(&partner).await;
     world.subscribe_through(&wire, &partner, "1h").await;
@@ -94,8 +117,12 @@ async fn a_record_whose_commit_was_never_confirmed_is_not_written_twice() {
         where datname = current_database() and wait_event = 'SyncRep' and application_name = 'posthaste'";
     world.until(&format!("exists (select {waiting})")).await;
     // It has committed, and its worker will never hear of it.
-    world.run(&format!("select pg_terminate_backend(pid) {waiting}")).await;
-    world.until("(select count(*) from posthaste.attempt) > 1").await;
+    world
+        .run(&format!("select pg_terminate_backend(pid) {waiting}"))
+        .await;
+    world
+        .until("(select count(*) from posthaste.attempt) > 1")
+        .await;
     name_standby(&admin, "").await;
     world.until_all_is_done().await;
     for id in ids {
@@ -115,7 +142,13 @@ async fn publish_five(world: &World) -> Vec<Uuid> {
 /// Ends all sessions of workers and refuses new ones, or lets them in again.
 async fn shut_out(world: &World, admin: &Client, out: bool) {
     let database = world.text("select current_database()::text").await;
-    admin.batch_execute(&format!("alter database {database} allow_connections {}", !out)).await.unwrap();
+    admin
+        .batch_execute(&format!(
+            "alter database {database} allow_connections {}",
+            !out
+        ))
+        .await
+        .unwrap();
     let end = "select pg_terminate_backend(pid) from pg_stat_activity
         where datname = current_database() and application_name like 'posthaste%'";
     if out {
@@ -125,27 +158,50 @@ async fn shut_out(world: &World, admin: &Client, out: bool) {
 }
 
 async fn name_standby(admin: &Client, name: &str) {
-    admin.batch_execute(&format!("alter system set synchronous_standby_names = '{name}'")).await.unwrap();
-    admin.batch_execute("select pg_reload_conf()").await.unwrap();
+    admin
+        .batch_execute(&format!(
+            "alter system set synchronous_standby_names = '{name}'"
+        ))
+        .await
+        .unwrap();
+    admin
+        .batch_execute("select pg_reload_conf()")
+        .await
+        .unwrap();
 }
 
 /// The server heeds a new setting in its own time: commits until one of them waits.
 async fn until_commits_wait(world: &World) {
     let canary = world.session().await;
     world.run("create table trial.canary ()").await;
-    canary.batch_execute("set application_name = 'canary'; set synchronous_commit = on").await.unwrap();
-    let committing = async { while canary.execute("insert into trial.canary default values", &[]).await.is_ok() {} };
+    canary
+        .batch_execute("set application_name = 'canary'; set synchronous_commit = on")
+        .await
+        .unwrap();
+    let committing = async {
+        while canary
+            .execute("insert into trial.canary default values", &[])
+            .await
+            .is_ok()
+        {}
+    };
     let waits = "from pg_stat_activity
         where datname = current_database() and application_name = 'canary' and wait_event = 'SyncRep'";
     let watching = async {
         world.until(&format!("exists (select {waits})")).await;
-        world.run(&format!("select pg_terminate_backend(pid) {waits}")).await;
+        world
+            .run(&format!("select pg_terminate_backend(pid) {waits}"))
+            .await;
     };
     tokio::join!(committing, watching);
 }
 
 /// Settings of a worker whose requests wait on one connection for as long as a test needs.
-const PATIENT: &[(&str, &str)] = &[("idle_timeout", "10m"), ("request_timeout", "2m"), ("lease", "1h")];
+const PATIENT: &[(&str, &str)] = &[
+    ("idle_timeout", "10m"),
+    ("request_timeout", "2m"),
+    ("lease", "1h"),
+];
 
 const STORIES: &str = "select string_agg(distinct story, '; ') from (
     select string_agg(format('%s %s %s by %s', number, outcome, verdict, worker_id), ', ' order by number) story

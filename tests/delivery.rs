@@ -31,9 +31,27 @@ async fn a_committed_event_reaches_its_partner_signed_in_the_standard_envelope()
 async fn an_event_goes_to_each_subscription_of_its_type_and_of_all_types_and_to_no_other() {
     let world = World::new().await;
     let partner = world.partner().await;
-    world.subscribe_to("exact", &partner, &["course.begun", "course.ended"], None, "5s").await;
-    world.subscribe_to("all", &partner, &["*"], None, "5s").await;
-    world.subscribe_to("other", &partner, &["course", "COURSE.ENDED", "course.ended.early"], None, "5s").await;
+    world
+        .subscribe_to(
+            "exact",
+            &partner,
+            &["course.begun", "course.ended"],
+            None,
+            "5s",
+        )
+        .await;
+    world
+        .subscribe_to("all", &partner, &["*"], None, "5s")
+        .await;
+    world
+        .subscribe_to(
+            "other",
+            &partner,
+            &["course", "COURSE.ENDED", "course.ended.early"],
+            None,
+            "5s",
+        )
+        .await;
     let _worker = world.worker(&[]).await;
     world.publish("course.ended", "1").await;
     world.until_all_is_done().await;
@@ -44,8 +62,12 @@ async fn an_event_goes_to_each_subscription_of_its_type_and_of_all_types_and_to_
 async fn a_subscription_of_one_tenant_gets_only_its_events() {
     let world = World::new().await;
     let partner = world.partner().await;
-    world.subscribe_to("north", &partner, &["*"], Some("north"), "5s").await;
-    world.subscribe_to("any", &partner, &["*"], None, "5s").await;
+    world
+        .subscribe_to("north", &partner, &["*"], Some("north"), "5s")
+        .await;
+    world
+        .subscribe_to("any", &partner, &["*"], None, "5s")
+        .await;
     let _worker = world.worker(&[]).await;
     world
         .run(
@@ -56,7 +78,10 @@ async fn a_subscription_of_one_tenant_gets_only_its_events() {
     world.until_all_is_done().await;
     assert_eq!(paths(&partner), ["/any", "/any", "/any", "/north"]);
     let received = partner.received();
-    let north = received.iter().find(|received| received.path == "/north").unwrap();
+    let north = received
+        .iter()
+        .find(|received| received.path == "/north")
+        .unwrap();
     assert!(text_of(north).ends_with(r#""data":"n"}"#));
 }
 
@@ -77,7 +102,10 @@ async fn what_was_rolled_back_is_never_seen() {
         .await;
     world.until_all_is_done().await;
     assert_eq!(data(&partner), ["\"after\"", "\"before\"", "\"released\""]);
-    assert_eq!(world.count("select count(*) from posthaste.outbox").await, 3);
+    assert_eq!(
+        world.count("select count(*) from posthaste.outbox").await,
+        3
+    );
 }
 
 #[tokio::test]
@@ -99,21 +127,36 @@ async fn a_retry_repeats_the_first_attempt_byte_for_byte() {
         assert_eq!((&one.id, one.verified), (&id.to_string(), Some(Ok(()))));
         assert_eq!(one.body, received[0].body);
     }
-    assert!(text_of(&received[0]).ends_with(&format!(r#","data":{odd}}}"#)), "{}", text_of(&received[0]));
+    assert!(
+        text_of(&received[0]).ends_with(&format!(r#","data":{odd}}}"#)),
+        "{}",
+        text_of(&received[0])
+    );
     world.until_all_is_done().await;
-    assert_eq!(world.story(id).await, "1 rejected retry, 2 rejected retry, 3 accepted done");
+    assert_eq!(
+        world.story(id).await,
+        "1 rejected retry, 2 rejected retry, 3 accepted done"
+    );
 }
 
 #[tokio::test]
 async fn an_event_that_nobody_subscribes_to_is_kept_and_owed_to_nobody() {
     let world = World::new().await;
     let partner = world.partner().await;
-    world.subscribe_to("p", &partner, &["wanted"], None, "5s").await;
+    world
+        .subscribe_to("p", &partner, &["wanted"], None, "5s")
+        .await;
     let _worker = world.worker(&[]).await;
     world.publish("unwanted", "1").await;
     world.until_all_is_done().await;
-    assert_eq!(world.count("select count(*) from posthaste.outbox").await, 1);
-    assert_eq!(world.count("select count(*) from posthaste.attempt").await, 0);
+    assert_eq!(
+        world.count("select count(*) from posthaste.outbox").await,
+        1
+    );
+    assert_eq!(
+        world.count("select count(*) from posthaste.attempt").await,
+        0
+    );
     assert_eq!(partner.count(), 0);
 }
 
@@ -121,7 +164,9 @@ async fn an_event_that_nobody_subscribes_to_is_kept_and_owed_to_nobody() {
 async fn publish_and_insert_do_the_same() {
     let world = World::new().await;
     let partner = world.partner().await;
-    world.subscribe_to("p", &partner, &["*"], Some("t"), "5s").await;
+    world
+        .subscribe_to("p", &partner, &["*"], Some("t"), "5s")
+        .await;
     world
         .run(
             r#"create table columns (event_type text, payload json, occurred_at timestamptz, tenant text, metadata json, traceparent text);
@@ -147,9 +192,15 @@ async fn a_prepared_transaction_is_delivered_once_it_commits() {
     let partner = world.partner().await;
     world.subscribe("p", &partner, "5s").await;
     // A worker that sleeps by listening would make the insert notify, which a prepared transaction may not.
-    let _worker = world.worker(&[("wake", "poll"), ("poll_interval", "20ms")]).await;
+    let _worker = world
+        .worker(&[("wake", "poll"), ("poll_interval", "20ms")])
+        .await;
     let name = world.text("select current_database()::text").await;
-    world.run(&format!("begin; select posthaste.publish('a', '\"late\"'); prepare transaction '{name}'")).await;
+    world
+        .run(&format!(
+            "begin; select posthaste.publish('a', '\"late\"'); prepare transaction '{name}'"
+        ))
+        .await;
     world.publish("a", "\"early\"").await;
     world.until_all_is_done().await;
     assert_eq!(data(&partner), ["\"early\""]);
@@ -179,7 +230,9 @@ async fn an_event_committed_long_after_later_ones_is_delivered() {
     world.subscribe("p", &partner, "5s").await;
     let _worker = world.worker(&[]).await;
     let slow = world.session().await;
-    slow.batch_execute("begin; select posthaste.publish('a', '\"slow\"')").await.unwrap();
+    slow.batch_execute("begin; select posthaste.publish('a', '\"slow\"')")
+        .await
+        .unwrap();
     for _ in 0..20 {
         world.publish("a", "\"quick\"").await;
     }
@@ -210,7 +263,11 @@ fn text_of(received: &Received) -> &str {
 }
 
 fn paths(partner: &Partner) -> Vec<String> {
-    let mut paths: Vec<String> = partner.received().iter().map(|received| received.path.clone()).collect();
+    let mut paths: Vec<String> = partner
+        .received()
+        .iter()
+        .map(|received| received.path.clone())
+        .collect();
     paths.sort_unstable();
     paths
 }
@@ -221,7 +278,11 @@ fn data(partner: &Partner) -> Vec<String> {
         let (_, data) = text_of(received).split_once(r#""data":"#).unwrap();
         data.strip_suffix('}').unwrap().to_owned()
     };
-    let mut data: Vec<String> = partner.received().iter().map(|received| of(received)).collect();
+    let mut data: Vec<String> = partner
+        .received()
+        .iter()
+        .map(|received| of(received))
+        .collect();
     data.sort_unstable();
     data
 }

@@ -745,7 +745,7 @@ fn raw(text: &str) -> Reply {
 
 const IMPATIENT: (&str, &str) = ("request_timeout", "300ms");
 /// Far more than a request with [`IMPATIENT`] may take, far less than it would take without a deadline.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(15);
 
 /// All that must stay hidden has this word in it, but for what is random.
 const CANARY_PAYLOAD: &str = "CANARY in the payload";

@@ -12,7 +12,14 @@ async fn a_late_finisher_changes_nothing() {
     let wire = Wire::to(&partner).await;
     world.subscribe_through(&wire, &partner, "1h,1h").await;
     // With room for one, it cannot take the second attempt too.
-    let first = world.worker(&[("max_in_flight", "1"), ("idle_timeout", "10m"), ("request_timeout", "2m"), ("lease", "1h")]).await;
+    let first = world
+        .worker(&[
+            ("max_in_flight", "1"),
+            ("idle_timeout", "10m"),
+            ("request_timeout", "2m"),
+            ("lease", "1h"),
+        ])
+        .await;
     world.publish("warm.up", "1").await;
     world.until_all_is_done().await;
     wire.hold();
@@ -26,9 +33,14 @@ async fn a_late_finisher_changes_nothing() {
     let finished = "select string_agg(d::text, '') from posthaste.delivery d";
     let before = world.text(finished).await;
     wire.release();
-    world.until("exists (select from posthaste.attempt where verdict = 'late')").await;
+    world
+        .until("exists (select from posthaste.attempt where verdict = 'late')")
+        .await;
 
-    assert_eq!(world.story(id).await, "1 abandoned retry, 1 accepted late, 2 accepted done");
+    assert_eq!(
+        world.story(id).await,
+        "1 abandoned retry, 1 accepted late, 2 accepted done"
+    );
     assert_eq!(world.text(finished).await, before);
     first.stop().await.unwrap();
 }
@@ -42,21 +54,39 @@ async fn a_killed_workers_leases_are_taken_over_long_before_they_end() {
     }))
     .await;
     world.subscribe("p", &partner, "1h,1h").await;
-    let killed = world.worker_process(&[("lease", "1h"), ("request_timeout", "2m"), ("endpoint_concurrency", "4")]).await;
+    let killed = world
+        .worker_process(&[
+            ("lease", "1h"),
+            ("request_timeout", "2m"),
+            ("endpoint_concurrency", "4"),
+        ])
+        .await;
     world.publish_many("a", 20).await;
     partner.wait_for(4).await;
     let _other = world.worker(&[]).await;
-    world.until("not exists (select from posthaste.intake)").await;
-    let held = world.count("select count(*) from posthaste.queue where lease_holder = 1").await;
+    world
+        .until("not exists (select from posthaste.intake)")
+        .await;
+    let held = world
+        .count("select count(*) from posthaste.queue where lease_holder = 1")
+        .await;
     let killed_at = world.text("select clock_timestamp()::text").await;
     killed.kill().await;
     let sent = partner.count();
-    world.until(&format!("(select count(*) from posthaste.attempt where outcome = 'abandoned') >= {held}")).await;
+    world
+        .until(&format!(
+            "(select count(*) from posthaste.attempt where outcome = 'abandoned') >= {held}"
+        ))
+        .await;
     // The rest, which nobody had sent, hangs too at its first time.
     partner.set_reply(Reply::Status(200));
     assert!(held >= 4 && sent == 4, "{held} held, {sent} sent");
 
-    world.until("(select count(*) from posthaste.attempt where verdict = 'done' and number = 2) >= 4").await;
+    world
+        .until(
+            "(select count(*) from posthaste.attempt where verdict = 'done' and number = 2) >= 4",
+        )
+        .await;
     let reaction = format!(
         "select extract(epoch from min(started_at) - timestamptz '{killed_at}')::bigint
          from posthaste.attempt where worker_id > 1"
@@ -71,19 +101,30 @@ async fn each_lease_that_a_killed_worker_held_leaves_one_abandoned_attempt() {
     let partner = world.partner().await;
     let wire = Wire::to(&partner).await;
     world.subscribe_through(&wire, &partner, "1h,1h").await;
-    let killed = world.worker_process(&[("lease", "1h"), ("endpoint_concurrency", "4"), ("idle_timeout", "10m")]).await;
+    let killed = world
+        .worker_process(&[
+            ("lease", "1h"),
+            ("endpoint_concurrency", "4"),
+            ("idle_timeout", "10m"),
+        ])
+        .await;
     world.publish("warm.up", "1").await;
     world.until_all_is_done().await;
     wire.hold();
     world.publish_many("a", 16).await;
-    world.until("(select count(*) from posthaste.queue where lease_holder is not null) = 16").await;
+    world
+        .until("(select count(*) from posthaste.queue where lease_holder is not null) = 16")
+        .await;
     killed.kill().await;
     let _other = world.worker(&[]).await;
     world.until_all_is_done().await;
     let stories = "select string_agg(distinct story, '; ') from (
         select string_agg(format('%s %s by %s', number, outcome, worker_id), ', ' order by number) story
         from posthaste.attempt join posthaste.outbox using (event_id) where event_type = 'a' group by event_id) s";
-    assert_eq!(world.text(stories).await, "1 abandoned by 1, 2 accepted by 2");
+    assert_eq!(
+        world.text(stories).await,
+        "1 abandoned by 1, 2 accepted by 2"
+    );
     assert_eq!(world.text("select string_agg(worker_id::text, ' ') from posthaste.worker where ended_at is not null").await, "1");
 }
 
@@ -93,7 +134,13 @@ async fn a_frozen_workers_leases_are_taken_over_when_they_end_and_not_before() {
     let partner = world.partner().await;
     let wire = Wire::to(&partner).await;
     world.subscribe_through(&wire, &partner, "1h,1h").await;
-    let frozen = world.worker_process(&[("idle_timeout", "10m"), ("request_timeout", "2m"), ("lease", "1h")]).await;
+    let frozen = world
+        .worker_process(&[
+            ("idle_timeout", "10m"),
+            ("request_timeout", "2m"),
+            ("lease", "1h"),
+        ])
+        .await;
     world.publish("warm.up", "1").await;
     world.until_all_is_done().await;
     wire.hold();
@@ -114,8 +161,13 @@ async fn a_frozen_workers_leases_are_taken_over_when_they_end_and_not_before() {
 
     frozen.thaw();
     wire.release();
-    world.until("exists (select from posthaste.attempt where verdict = 'late')").await;
-    assert_eq!(world.story(id).await, "1 abandoned retry, 1 accepted late, 2 accepted done");
+    world
+        .until("exists (select from posthaste.attempt where verdict = 'late')")
+        .await;
+    assert_eq!(
+        world.story(id).await,
+        "1 abandoned retry, 1 accepted late, 2 accepted done"
+    );
 }
 
 #[tokio::test]
@@ -124,7 +176,11 @@ async fn three_workers_never_send_the_same_attempt_twice() {
     let partner = world.partner().await;
     world.subscribe("p", &partner, "1h").await;
     let settings: &[(&str, &str)] = &[("batch", "20"), ("max_in_flight", "40")];
-    let _workers = [world.worker(settings).await, world.worker(settings).await, world.worker(settings).await];
+    let _workers = [
+        world.worker(settings).await,
+        world.worker(settings).await,
+        world.worker(settings).await,
+    ];
     for _ in 0..20 {
         world.publish_many("a", 100).await;
     }
@@ -134,8 +190,19 @@ async fn three_workers_never_send_the_same_attempt_twice() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), 2000);
-    assert_eq!(world.count("select count(*) from posthaste.attempt where number = 1 and verdict = 'done'").await, 2000);
-    assert!(world.count("select count(distinct worker_id) from posthaste.attempt").await > 1, "one worker did it all");
+    assert_eq!(
+        world
+            .count("select count(*) from posthaste.attempt where number = 1 and verdict = 'done'")
+            .await,
+        2000
+    );
+    assert!(
+        world
+            .count("select count(distinct worker_id) from posthaste.attempt")
+            .await
+            > 1,
+        "one worker did it all"
+    );
 }
 
 #[tokio::test]
@@ -145,29 +212,59 @@ async fn a_worker_told_to_stop_finishes_what_is_in_flight_and_gives_back_the_res
     let wire = Wire::to(&partner).await;
     world.subscribe_through(&wire, &partner, "1h").await;
     let worker = world
-        .worker_process(&[("endpoint_concurrency", "2"), ("idle_timeout", "10m"), ("request_timeout", "2m"), ("lease", "1h"), ("drain", "2m")])
+        .worker_process(&[
+            ("endpoint_concurrency", "2"),
+            ("idle_timeout", "10m"),
+            ("request_timeout", "2m"),
+            ("lease", "1h"),
+            ("drain", "2m"),
+        ])
         .await;
     world.publish("warm.up", "1").await;
     world.until_all_is_done().await;
     wire.hold();
     world.publish_many("a", 20).await;
     partner.wait_for(3).await;
-    world.until("(select count(*) from posthaste.queue where lease_holder is not null) > 2").await;
+    world
+        .until("(select count(*) from posthaste.queue where lease_holder is not null) > 2")
+        .await;
 
     worker.terminate();
-    world.until("(select count(*) from posthaste.queue where lease_holder is not null) = 2").await;
+    world
+        .until("(select count(*) from posthaste.queue where lease_holder is not null) = 2")
+        .await;
     wire.release();
     let status = worker.ended().await;
     assert_eq!(status.code(), Some(0));
-    assert_eq!(world.count("select count(*) from posthaste.attempt where verdict = 'done'").await, 3);
-    assert_eq!(world.count("select count(*) from posthaste.attempt where verdict <> 'done'").await, 0);
-    let waiting = "select count(*) from posthaste.queue where lease_holder is null and attempts = 0";
+    assert_eq!(
+        world
+            .count("select count(*) from posthaste.attempt where verdict = 'done'")
+            .await,
+        3
+    );
+    assert_eq!(
+        world
+            .count("select count(*) from posthaste.attempt where verdict <> 'done'")
+            .await,
+        0
+    );
+    let waiting =
+        "select count(*) from posthaste.queue where lease_holder is null and attempts = 0";
     assert_eq!(world.count(waiting).await, 18);
-    assert!(world.holds("(select ended_at is not null from posthaste.worker)").await);
+    assert!(
+        world
+            .holds("(select ended_at is not null from posthaste.worker)")
+            .await
+    );
 
     let _next = world.worker(&[]).await;
     world.until_all_is_done().await;
-    assert_eq!(world.count("select count(*) from posthaste.attempt where verdict = 'done' and number = 1").await, 21);
+    assert_eq!(
+        world
+            .count("select count(*) from posthaste.attempt where verdict = 'done' and number = 1")
+            .await,
+        21
+    );
 }
 
 #[tokio::test]
@@ -175,13 +272,26 @@ async fn a_request_that_outlasts_the_drain_is_recorded_as_abandoned() {
     let world = World::new().await;
     let partner = Partner::replying(Reply::Hang).await;
     world.subscribe("p", &partner, "1h").await;
-    let worker = world.worker_process(&[("drain", "100ms"), ("request_timeout", "2m"), ("lease", "1h")]).await;
+    let worker = world
+        .worker_process(&[
+            ("drain", "100ms"),
+            ("request_timeout", "2m"),
+            ("lease", "1h"),
+        ])
+        .await;
     let id = world.publish("a", "1").await;
     partner.wait_for(1).await;
     worker.terminate();
     assert_eq!(worker.ended().await.code(), Some(0));
     assert_eq!(world.story(id).await, "1 abandoned retry");
-    assert_eq!(world.count("select count(*) from posthaste.queue where attempts = 1 and lease_holder is null").await, 1);
+    assert_eq!(
+        world
+            .count(
+                "select count(*) from posthaste.queue where attempts = 1 and lease_holder is null"
+            )
+            .await,
+        1
+    );
 }
 
 #[tokio::test]
@@ -189,7 +299,9 @@ async fn no_transaction_is_open_while_a_partner_makes_us_wait() {
     let world = World::new().await;
     let partner = Partner::replying(Reply::Hang).await;
     world.subscribe("p", &partner, "1h").await;
-    let _worker = world.worker(&[("request_timeout", "2m"), ("lease", "1h")]).await;
+    let _worker = world
+        .worker(&[("request_timeout", "2m"), ("lease", "1h")])
+        .await;
     world.publish_many("a", 10).await;
     partner.wait_for(10).await;
     let now = world.text("select clock_timestamp()::text").await;
@@ -197,7 +309,10 @@ async fn no_transaction_is_open_while_a_partner_makes_us_wait() {
     world.until(&format!("not exists (
         select from pg_stat_activity where datname = current_database() and application_name like 'posthaste%'
         and (xact_start <= timestamptz '{now}' or state like 'idle in transaction%'))")).await;
-    assert_eq!(world.count("select count(*) from posthaste.attempt").await, 0);
+    assert_eq!(
+        world.count("select count(*) from posthaste.attempt").await,
+        0
+    );
     // The test looks at the right sessions: they are there.
     assert!(world.holds("(select count(*) from pg_stat_activity where datname = current_database() and application_name like 'posthaste%') >= 2").await);
 }
@@ -219,7 +334,11 @@ async fn a_request_leaves_only_under_a_committed_lease() {
     world.publish("a", "1").await;
     let refused = "(select xact_rollback from pg_stat_database where datname = current_database())";
     let before = world.count(&format!("select {refused}")).await;
-    world.until(&format!("pg_stat_clear_snapshot() is null or {refused} > {before}")).await;
+    world
+        .until(&format!(
+            "pg_stat_clear_snapshot() is null or {refused} > {before}"
+        ))
+        .await;
     assert_eq!(partner.count(), 0);
     world.run("drop trigger refuse on posthaste.queue").await;
     partner.wait_for(1).await;

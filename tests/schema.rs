@@ -12,9 +12,18 @@ use crate::harness::{Database, World};
 async fn the_schema_file_is_the_sum_of_the_migrations() {
     let (migrated, written) = (Database::empty().await, Database::empty().await);
     migrate(&migrated.url).await.unwrap();
-    connect_once(&written.url).await.unwrap().batch_execute(include_str!("../sql/schema.sql")).await.unwrap();
+    connect_once(&written.url)
+        .await
+        .unwrap()
+        .batch_execute(include_str!("../sql/schema.sql"))
+        .await
+        .unwrap();
     let (migrated, written) = (catalogue(&migrated).await, catalogue(&written).await);
-    assert!(migrated.len() > 200, "{} lines are too few to be everything", migrated.len());
+    assert!(
+        migrated.len() > 200,
+        "{} lines are too few to be everything",
+        migrated.len()
+    );
     let only_migrated: Vec<_> = migrated.difference(&written).collect();
     let only_written: Vec<_> = written.difference(&migrated).collect();
     assert!(
@@ -34,7 +43,14 @@ async fn everything_in_the_schema_that_people_read_has_a_comment() {
         union all
         select p.oid::regprocedure::text from pg_proc p
         where p.pronamespace = 'posthaste'::regnamespace and obj_description(p.oid, 'pg_proc') is null) s";
-    assert_eq!(client.query_one(silent, &[]).await.unwrap().get::<_, String>(0), "");
+    assert_eq!(
+        client
+            .query_one(silent, &[])
+            .await
+            .unwrap()
+            .get::<_, String>(0),
+        ""
+    );
 }
 
 #[tokio::test]
@@ -50,7 +66,14 @@ async fn public_may_do_nothing() {
         where c.relnamespace = 'posthaste'::regnamespace and a.grantee = 0
         union all
         select n.nspname from pg_namespace n, aclexplode(n.nspacl) a where n.nspname = 'posthaste' and a.grantee = 0) s";
-    assert_eq!(client.query_one(open, &[]).await.unwrap().get::<_, String>(0), "");
+    assert_eq!(
+        client
+            .query_one(open, &[])
+            .await
+            .unwrap()
+            .get::<_, String>(0),
+        ""
+    );
 }
 
 #[tokio::test]
@@ -61,9 +84,23 @@ async fn functions_that_run_as_their_owner_pin_their_search_path() {
     let loose = "select coalesce(string_agg(p.oid::regprocedure::text, ', '), '') from pg_proc p
         where p.pronamespace = 'posthaste'::regnamespace and p.prosecdef
         and not coalesce('search_path=pg_catalog, pg_temp' = any (p.proconfig), false)";
-    assert_eq!(client.query_one(loose, &[]).await.unwrap().get::<_, String>(0), "");
+    assert_eq!(
+        client
+            .query_one(loose, &[])
+            .await
+            .unwrap()
+            .get::<_, String>(0),
+        ""
+    );
     let definers = "select count(*) from pg_proc p where p.pronamespace = 'posthaste'::regnamespace and p.prosecdef";
-    assert!(client.query_one(definers, &[]).await.unwrap().get::<_, i64>(0) > 0);
+    assert!(
+        client
+            .query_one(definers, &[])
+            .await
+            .unwrap()
+            .get::<_, i64>(0)
+            > 0
+    );
 }
 
 #[tokio::test]
@@ -71,20 +108,30 @@ async fn migrating_again_or_twice_at_once_does_no_harm() {
     let database = Database::empty().await;
     let (one, other) = tokio::join!(migrate(&database.url), migrate(&database.url));
     let (one, other) = (one.unwrap(), other.unwrap());
-    assert!(one.is_empty() != other.is_empty(), "one did all of it: {one:?} {other:?}");
+    assert!(
+        one.is_empty() != other.is_empty(),
+        "one did all of it: {one:?} {other:?}"
+    );
     let before = catalogue(&database).await;
     assert!(migrate(&database.url).await.unwrap().is_empty());
     assert!(catalogue(&database).await == before);
-    let state = schema_state(&connect_once(&database.url).await.unwrap()).await.unwrap();
+    let state = schema_state(&connect_once(&database.url).await.unwrap())
+        .await
+        .unwrap();
     assert!(matches!(state, SchemaState::Current(_)), "{state:?}");
 }
 
 #[tokio::test]
 async fn a_migration_that_was_applied_with_another_text_is_refused() {
     let world = World::new().await;
-    world.run("update posthaste.migration set checksum = 'another' where version = 1").await;
+    world
+        .run("update posthaste.migration set checksum = 'another' where version = 1")
+        .await;
     let refused = migrate(world.url()).await.unwrap_err().to_string();
-    assert!(refused.contains("migration 1") && refused.contains("another text"), "{refused}");
+    assert!(
+        refused.contains("migration 1") && refused.contains("another text"),
+        "{refused}"
+    );
     let refused = begin(&world).await;
     assert!(refused.contains("another text"), "{refused}");
 }
@@ -94,27 +141,50 @@ async fn a_worker_refuses_a_schema_that_is_newer_older_or_missing() {
     let world = World::new().await;
     world.run("insert into posthaste.migration (version, name, checksum) values (9999, 'future', 'x')").await;
     let refused = begin(&world).await;
-    assert!(refused.contains("version 9999, made by a newer program"), "{refused}");
+    assert!(
+        refused.contains("version 9999, made by a newer program"),
+        "{refused}"
+    );
     world.run("delete from posthaste.migration").await;
     let refused = begin(&world).await;
-    assert!(refused.contains("missing; run `posthaste migrate`"), "{refused}");
+    assert!(
+        refused.contains("missing; run `posthaste migrate`"),
+        "{refused}"
+    );
     world.run("drop schema posthaste cascade").await;
     let refused = begin(&world).await;
-    assert!(refused.contains("missing; run `posthaste migrate`"), "{refused}");
-    assert!(!world.holds("exists (select from pg_namespace where nspname = 'posthaste')").await);
+    assert!(
+        refused.contains("missing; run `posthaste migrate`"),
+        "{refused}"
+    );
+    assert!(
+        !world
+            .holds("exists (select from pg_namespace where nspname = 'posthaste')")
+            .await
+    );
 }
 
 /// Why a worker does not begin.
 async fn begin(world: &World) -> String {
     let worker = Worker::new(world.config(&[])).unwrap();
-    worker.run(CancellationToken::new()).await.unwrap_err().to_string()
+    worker
+        .run(CancellationToken::new())
+        .await
+        .unwrap_err()
+        .to_string()
 }
 
 /// All that the catalogues say of a schema, a line each.
 async fn catalogue(database: &Database) -> BTreeSet<String> {
     let client = connect_once(&database.url).await.unwrap();
     // Names are then qualified wherever they are not Postgres' own.
-    client.batch_execute("set search_path = pg_catalog").await.unwrap();
-    let rows = client.query(include_str!("catalogue.sql"), &[]).await.unwrap();
+    client
+        .batch_execute("set search_path = pg_catalog")
+        .await
+        .unwrap();
+    let rows = client
+        .query(include_str!("catalogue.sql"), &[])
+        .await
+        .unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }

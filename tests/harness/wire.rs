@@ -31,16 +31,23 @@ impl Wire {
         let (opened, cut) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
         let (numbers, ended) = (Arc::clone(&opened), cut.clone());
         let (tell, told) = tokio::sync::oneshot::channel();
-        BACKSTAGE.runtime.spawn(ended.clone().run_until_cancelled_owned(async move {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-            tell.send(listener.local_addr().unwrap()).unwrap();
-            while let Ok((stream, _)) = listener.accept().await {
-                let number = numbers.fetch_add(1, Ordering::SeqCst) + 1;
-                let passing = pass(stream, far, number, follow.clone());
-                tokio::spawn(ended.clone().run_until_cancelled_owned(passing));
-            }
-        }));
-        Self { near: told.await.unwrap(), opened, held, cut }
+        BACKSTAGE
+            .runtime
+            .spawn(ended.clone().run_until_cancelled_owned(async move {
+                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+                tell.send(listener.local_addr().unwrap()).unwrap();
+                while let Ok((stream, _)) = listener.accept().await {
+                    let number = numbers.fetch_add(1, Ordering::SeqCst) + 1;
+                    let passing = pass(stream, far, number, follow.clone());
+                    tokio::spawn(ended.clone().run_until_cancelled_owned(passing));
+                }
+            }));
+        Self {
+            near: told.await.unwrap(),
+            opened,
+            held,
+            cut,
+        }
     }
 
     /// The URL of a path, which begins with `/`.
@@ -65,13 +72,22 @@ impl Drop for Wire {
     }
 }
 
-async fn pass(near: TcpStream, far: SocketAddr, number: u64, held: watch::Receiver<u64>) -> io::Result<()> {
+async fn pass(
+    near: TcpStream,
+    far: SocketAddr,
+    number: u64,
+    held: watch::Receiver<u64>,
+) -> io::Result<()> {
     let far = TcpStream::connect(far).await?;
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;
-    let ((mut from_worker, to_worker), (from_partner, mut to_partner)) = (near.into_split(), far.into_split());
+    let ((mut from_worker, to_worker), (from_partner, mut to_partner)) =
+        (near.into_split(), far.into_split());
     tokio::try_join!(
-        async { tokio::io::copy(&mut from_worker, &mut to_partner).await?; to_partner.shutdown().await },
+        async {
+            tokio::io::copy(&mut from_worker, &mut to_partner).await?;
+            to_partner.shutdown().await
+        },
         pass_back(from_partner, to_worker, number, held),
     )?;
     Ok(())

@@ -67,8 +67,15 @@ impl World {
     }
 
     /// As [`subscribe`](Self::subscribe), by way of a wire.
-    pub(crate) async fn subscribe_through(&self, wire: &Wire, partner: &Partner, retry: &str) -> i32 {
-        let id = self.subscribe_url("wired", &wire.url("/wired"), &["*"], None, retry).await;
+    pub(crate) async fn subscribe_through(
+        &self,
+        wire: &Wire,
+        partner: &Partner,
+        retry: &str,
+    ) -> i32 {
+        let id = self
+            .subscribe_url("wired", &wire.url("/wired"), &["*"], None, retry)
+            .await;
         self.share_secret(id, partner).await;
         id
     }
@@ -82,7 +89,15 @@ impl World {
         tenant: Option<&str>,
         retry: &str,
     ) -> i32 {
-        let id = self.subscribe_url(name, &partner.url(&format!("/{name}")), event_types, tenant, retry).await;
+        let id = self
+            .subscribe_url(
+                name,
+                &partner.url(&format!("/{name}")),
+                event_types,
+                tenant,
+                retry,
+            )
+            .await;
         self.share_secret(id, partner).await;
         id
     }
@@ -189,7 +204,11 @@ impl World {
                 panic!("never true: {condition}\n{}", self.state().await);
             }
             let change = tokio::time::timeout(LOOK_AGAIN, self.changes.bell.notified()).await;
-            changed = if change.is_ok() { Instant::now() } else { changed };
+            changed = if change.is_ok() {
+                Instant::now()
+            } else {
+                changed
+            };
         }
     }
 
