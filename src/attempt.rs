@@ -104,12 +104,10 @@ fn prepare<'t>(
     timestamp: i64,
     now: Instant,
 ) -> Result<Request<'t>, Refusal> {
-    let payload = lease.payload.as_deref().ok_or_else(|| {
-        Refusal::ForGood(format!(
-            "the payload of {} bytes is over max_body",
-            lease.bytes
-        ))
-    })?;
+    let payload = lease
+        .payload
+        .as_deref()
+        .ok_or_else(|| without_payload(lease))?;
     let endpoint = terms
         .endpoint
         .as_ref()
@@ -126,6 +124,13 @@ fn prepare<'t>(
         body,
         signed_with,
     })
+}
+
+fn without_payload(lease: &Lease) -> Refusal {
+    match lease.bytes {
+        0 => Refusal::ForNow("the event is not in the outbox".to_owned()),
+        bytes => Refusal::ForGood(format!("the payload of {bytes} bytes is over max_body")),
+    }
 }
 
 fn headers(id: &str, timestamp: i64, signature: &str) -> Result<HeaderMap, http::Error> {

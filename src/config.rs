@@ -63,7 +63,7 @@ settings! {
     "Requests"
     /// One whole request, from name resolution to the last byte read.
     request_timeout: Duration = Duration::from_secs(20), Time("100ms", "2m");
-    /// The TCP and the TLS handshake, each.
+    /// The TCP and the TLS handshake together.
     connect_timeout: Duration = Duration::from_secs(5), Time("50ms", "1m");
     /// How long an unused connection to an endpoint is kept.
     idle_timeout: Duration = Duration::from_secs(15), Time("1s", "10m");
@@ -75,10 +75,10 @@ settings! {
     ca_file: Option<PathBuf> = None, File;
 
     "Limits"
-    /// The largest body that is sent; an event above it is blocked.
+    /// The largest payload that is sent; an event above it is rejected for good.
     max_body: usize = MIB, Size("1KiB", "64MiB");
     /// The largest response head that is read.
-    max_response_head: usize = 64 * KIB, Size("1KiB", "1MiB");
+    max_response_head: usize = 64 * KIB, Size("8KiB", "1MiB");
     /// How much of a response body is read before the connection is closed.
     max_response_body: usize = 16 * KIB, Size("0", "1MiB");
     /// How much of a response body is kept in the attempt row; at most `max_response_body`.

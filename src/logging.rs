@@ -251,7 +251,7 @@ fn is_style(rest: &str) -> bool {
 /// Control characters, and those that break or reorder a line without being one.
 fn is_unsafe(letter: char) -> bool {
     letter.is_control()
-        || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(letter, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 const DROPPED: &str = "log lines were dropped: standard output was not read in time";

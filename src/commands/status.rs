@@ -7,6 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use comfy_table::{Table, presets};
 use posthaste::Result;
 use posthaste::config::Config;
+use posthaste::logging::escaped;
 use posthaste::store::{COUNT_LIMIT, Overview, Store, WorkerAlive};
 use serde_json::json;
 
@@ -65,7 +66,7 @@ fn as_table(overview: &Overview, workers: &[WorkerAlive]) -> String {
     for worker in workers {
         let about = format!(
             "{}, version {}, for {}",
-            worker.name,
+            escaped(&worker.name),
             worker.version,
             age(worker.up_for)
         );

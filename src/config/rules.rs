@@ -31,6 +31,14 @@ pub(super) fn check(config: &Config) -> Result<()> {
             "must not be above",
         );
     }
+    if config.max_body > config.max_in_flight_bytes {
+        return refuse(
+            config,
+            "max_body",
+            "max_in_flight_bytes",
+            "must not be above",
+        );
+    }
     if config.keys.is_some() && config.key_file.is_some() {
         return Err(Error::Config(
             "keys and key_file are both set: give one of them".to_owned(),

@@ -7,7 +7,8 @@ use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod
 use futures_util::future::poll_fn;
 use tokio::sync::Notify;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
-use tokio_postgres::{AsyncMessage, Client, NoTls};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{AsyncMessage, Client, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::sync::CancellationToken;
 
@@ -42,13 +43,29 @@ pub async fn connect_once(database_url: &str) -> Result<Client> {
     let target = Target::parse(database_url)?;
     let postgres = target.session("posthaste", "");
     if let Some(tls) = target.tls.clone() {
-        let (client, connection) = postgres.connect(tls).await?;
+        let (client, connection) = connected(&postgres, tls).await?;
         tokio::spawn(connection);
         Ok(client)
     } else {
-        let (client, connection) = postgres.connect(NoTls).await?;
+        let (client, connection) = connected(&postgres, NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
+    }
+}
+
+/// Connects, or gives up: a server that takes the connection and says nothing is no server.
+async fn connected<T>(
+    postgres: &tokio_postgres::Config,
+    tls: T,
+) -> Result<(Client, tokio_postgres::Connection<Socket, T::Stream>)>
+where
+    T: MakeTlsConnect<Socket>,
+{
+    match tokio::time::timeout(CONNECT_TIMEOUT, postgres.connect(tls)).await {
+        Ok(connected) => Ok(connected?),
+        Err(_) => Err(Error::Database(format!(
+            "no answer within {CONNECT_TIMEOUT:?}"
+        ))),
     }
 }
 
@@ -69,10 +86,10 @@ pub async fn listen(database_url: &str) -> Result<Listener> {
     let target = Target::parse(database_url)?;
     let postgres = target.session("posthaste listener", "-c statement_timeout=10s");
     if let Some(tls) = target.tls.clone() {
-        let (client, connection) = postgres.connect(tls).await?;
+        let (client, connection) = connected(&postgres, tls).await?;
         Ok(heed(client, connection))
     } else {
-        let (client, connection) = postgres.connect(NoTls).await?;
+        let (client, connection) = connected(&postgres, NoTls).await?;
         Ok(heed(client, connection))
     }
 }
