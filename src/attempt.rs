@@ -28,20 +28,35 @@ pub struct Circumstances {
 /// Makes the attempt that `lease` allows.
 pub async fn make(lease: Lease, terms: &Terms, circumstances: Circumstances) -> Attempt {
     let began = Instant::now();
-    let Circumstances { timestamp, chance, timeout, cut } = circumstances;
+    let Circumstances {
+        timestamp,
+        chance,
+        timeout,
+        cut,
+    } = circumstances;
     let (report, verdict, signed_with) = match prepare(&lease, terms, timestamp, began) {
         Err(Refusal::ForGood(why)) => (blocked(why), Verdict::Rejected, Vec::new()),
         Err(Refusal::ForNow(why)) => {
             let report = blocked(why);
-            let verdict = terms.retry.verdict(report.outcome, None, lease.number, chance);
+            let verdict = terms
+                .retry
+                .verdict(report.outcome, None, lease.number, chance);
             (report, verdict, Vec::new())
         }
-        Ok(Request { endpoint, headers, body, signed_with }) => {
+        Ok(Request {
+            endpoint,
+            headers,
+            body,
+            signed_with,
+        }) => {
             let report = tokio::select! {
                 report = endpoint.post(headers, body, timeout) => report,
                 () = cut.cancelled() => abandoned("the worker stopped before the answer came"),
             };
-            let verdict = terms.retry.verdict(report.outcome, report.http_status, lease.number, chance);
+            let verdict =
+                terms
+                    .retry
+                    .verdict(report.outcome, report.http_status, lease.number, chance);
             (report, verdict, signed_with)
         }
     };
@@ -61,7 +76,10 @@ pub async fn make(lease: Lease, terms: &Terms, circumstances: Circumstances) -> 
 
 /// The report of an attempt whose result nobody will ever know.
 pub fn abandoned(why: &str) -> Report {
-    Report { error: Some(why.to_owned()), ..nothing(Outcome::Abandoned) }
+    Report {
+        error: Some(why.to_owned()),
+        ..nothing(Outcome::Abandoned)
+    }
 }
 
 struct Request<'t> {
@@ -87,29 +105,52 @@ fn prepare<'t>(
     now: Instant,
 ) -> Result<Request<'t>, Refusal> {
     let payload = lease.payload.as_deref().ok_or_else(|| {
-        Refusal::ForGood(format!("the payload of {} bytes is over max_body", lease.bytes))
+        Refusal::ForGood(format!(
+            "the payload of {} bytes is over max_body",
+            lease.bytes
+        ))
     })?;
-    let endpoint = terms.endpoint.as_ref().map_err(|why| Refusal::ForNow(why.clone()))?;
+    let endpoint = terms
+        .endpoint
+        .as_ref()
+        .map_err(|why| Refusal::ForNow(why.clone()))?;
     let (signed_with, secrets) = terms.live_secrets(now).map_err(Refusal::ForNow)?;
     let body = envelope::standard(&lease.event_type, lease.occurred_at, payload);
     let id = lease.key.event_id.to_string();
     let signature = signature::sign(&secrets, &id, timestamp, &body);
     let headers = headers(&id, timestamp, &signature)
         .map_err(|error| Refusal::ForGood(format!("a header cannot be sent: {error}")))?;
-    Ok(Request { endpoint, headers, body, signed_with })
+    Ok(Request {
+        endpoint,
+        headers,
+        body,
+        signed_with,
+    })
 }
 
 fn headers(id: &str, timestamp: i64, signature: &str) -> Result<HeaderMap, http::Error> {
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(HeaderName::from_static(signature::WEBHOOK_ID), HeaderValue::from_str(id)?);
-    headers.insert(HeaderName::from_static(signature::WEBHOOK_TIMESTAMP), HeaderValue::from(timestamp));
-    headers.insert(HeaderName::from_static(signature::WEBHOOK_SIGNATURE), HeaderValue::from_str(signature)?);
+    headers.insert(
+        HeaderName::from_static(signature::WEBHOOK_ID),
+        HeaderValue::from_str(id)?,
+    );
+    headers.insert(
+        HeaderName::from_static(signature::WEBHOOK_TIMESTAMP),
+        HeaderValue::from(timestamp),
+    );
+    headers.insert(
+        HeaderName::from_static(signature::WEBHOOK_SIGNATURE),
+        HeaderValue::from_str(signature)?,
+    );
     Ok(headers)
 }
 
 fn blocked(why: String) -> Report {
-    Report { error: Some(why), ..nothing(Outcome::Blocked) }
+    Report {
+        error: Some(why),
+        ..nothing(Outcome::Blocked)
+    }
 }
 
 fn nothing(outcome: Outcome) -> Report {

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use crate::delivery::Lease;
 use crate::config::Config;
+use crate::delivery::Lease;
 use crate::endpoint::EndpointUrl;
 use crate::retry::RetryPolicy;
 use crate::secret::{Keyring, SigningSecret};
@@ -43,7 +43,9 @@ impl Terms {
     /// signed. Nothing is ever sent unsigned.
     pub fn live_secrets(&self, now: Instant) -> Result<(Vec<i16>, Vec<SigningSecret>), String> {
         let secrets = self.secrets.as_ref().map_err(String::clone)?;
-        let live = secrets.iter().filter(|secret| secret.ends.is_none_or(|ends| now < ends));
+        let live = secrets
+            .iter()
+            .filter(|secret| secret.ends.is_none_or(|ends| now < ends));
         let (numbers, secrets): (Vec<_>, Vec<_>) =
             live.map(|live| (live.number, live.secret.clone())).unzip();
         if numbers.is_empty() {
@@ -66,31 +68,45 @@ impl Directory {
     /// An empty one. Keys in a file are read anew whenever terms are, so that keys can be added while
     /// the worker runs.
     pub fn new(store: Store, sender: Sender, config: Arc<Config>) -> Self {
-        Self { store, sender, config, known: RwLock::default() }
+        Self {
+            store,
+            sender,
+            config,
+            known: RwLock::default(),
+        }
     }
 
-    /// Pairs each lease with its terms. What is not known at the lease's revision is read in one go.
-    pub async fn with_terms(&self, leases: Vec<Lease>) -> Result<Vec<(Lease, Arc<Terms>)>> {
-        let wanted = leases.iter().map(|lease| (lease.key.subscription_id, lease.revision));
-        self.learn(wanted).await?;
+    /// Reads, in one go, the terms of these leases that are not known at their revision.
+    pub async fn learn(&self, leases: &[Lease]) -> Result<()> {
+        self.learn_of(
+            leases
+                .iter()
+                .map(|lease| (lease.key.subscription_id, lease.revision)),
+        )
+        .await
+    }
+
+    /// Pairs each lease with its terms, which must have been [learned](Self::learn).
+    pub fn with_terms(&self, leases: Vec<Lease>) -> Vec<(Lease, Arc<Terms>)> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let paired = leases.into_iter().filter_map(|lease| {
             let terms = Arc::clone(known.get(&lease.key.subscription_id)?);
             Some((lease, terms))
         });
-        Ok(paired.collect())
+        paired.collect()
     }
 
     /// The retry policy of a subscription, at this revision or a later one.
     pub async fn retry_policy(&self, subscription_id: i32, revision: i32) -> Result<RetryPolicy> {
-        self.learn(std::iter::once((subscription_id, revision))).await?;
+        self.learn_of(std::iter::once((subscription_id, revision)))
+            .await?;
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let terms = known.get(&subscription_id);
         let missing = || Error::Database(format!("subscription {subscription_id} is not there"));
         terms.map(|terms| terms.retry.clone()).ok_or_else(missing)
     }
 
-    async fn learn(&self, wanted: impl Iterator<Item = (i32, i32)>) -> Result<()> {
+    async fn learn_of(&self, wanted: impl Iterator<Item = (i32, i32)>) -> Result<()> {
         let mut ids = self.unknown(wanted);
         if ids.is_empty() {
             return Ok(());
@@ -98,7 +114,11 @@ impl Directory {
         let keyring = self.config.keyring()?;
         let mut stored = self.store.terms(&ids).await?;
         // A subscription's first secret is made by whoever needs it first.
-        ids = stored.iter().filter(|terms| terms.secrets.is_empty()).map(|terms| terms.subscription_id).collect();
+        ids = stored
+            .iter()
+            .filter(|terms| terms.secrets.is_empty())
+            .map(|terms| terms.subscription_id)
+            .collect();
         if !ids.is_empty() {
             for id in &ids {
                 self.mint(&keyring, *id).await?;
@@ -118,8 +138,15 @@ impl Directory {
 
     fn unknown(&self, wanted: impl Iterator<Item = (i32, i32)>) -> Vec<i32> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let holds = |id: &i32, revision: i32| known.get(id).is_some_and(|terms| terms.revision >= revision);
-        let mut ids: Vec<i32> = wanted.filter(|(id, revision)| !holds(id, *revision)).map(|(id, _)| id).collect();
+        let holds = |id: &i32, revision: i32| {
+            known
+                .get(id)
+                .is_some_and(|terms| terms.revision >= revision)
+        };
+        let mut ids: Vec<i32> = wanted
+            .filter(|(id, revision)| !holds(id, *revision))
+            .map(|(id, _)| id)
+            .collect();
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -129,7 +156,9 @@ impl Directory {
     async fn mint(&self, keyring: &Keyring, subscription_id: i32) -> Result<()> {
         let secret_id = Uuid::now_v7();
         let sealed = keyring.seal(subscription_id, secret_id, &SigningSecret::generate()?)?;
-        self.store.add_first_secret(subscription_id, secret_id, &sealed).await
+        self.store
+            .add_first_secret(subscription_id, secret_id, &sealed)
+            .await
     }
 
     fn understand(
@@ -139,14 +168,19 @@ impl Directory {
         before: Option<&Arc<Terms>>,
         now: Instant,
     ) -> Terms {
-        let endpoint = self.sender.parse(&stored.url)
+        let endpoint = self
+            .sender
+            .parse(&stored.url)
             .map(|url| self.same_or_new(url, before))
             .map_err(|error| error.to_string());
         Terms {
             subscription_id: stored.subscription_id,
             revision: stored.revision,
             name: stored.name,
-            retry: RetryPolicy { intervals: stored.retry_intervals, jitter: stored.retry_jitter },
+            retry: RetryPolicy {
+                intervals: stored.retry_intervals,
+                jitter: stored.retry_jitter,
+            },
             endpoint,
             secrets: open_all(stored.subscription_id, stored.secrets, keyring, now),
         }
@@ -169,11 +203,25 @@ fn open_all(
     now: Instant,
 ) -> Result<Vec<LiveSecret>, String> {
     let open = |stored: StoredSecret| {
-        let StoredSecret { number, secret_id, sealed, ends_in } = stored;
+        let StoredSecret {
+            number,
+            secret_id,
+            sealed,
+            ends_in,
+        } = stored;
         let secret = keyring
-            .open(subscription_id, secret_id, &sealed.key_id, &sealed.ciphertext)
+            .open(
+                subscription_id,
+                secret_id,
+                &sealed.key_id,
+                &sealed.ciphertext,
+            )
             .map_err(|error| format!("signing secret {number} cannot be used: {error}"))?;
-        Ok(LiveSecret { number, secret, ends: ends_in.map(|left| now + left) })
+        Ok(LiveSecret {
+            number,
+            secret,
+            ends: ends_in.map(|left| now + left),
+        })
     };
     stored.into_iter().map(open).collect()
 }

@@ -1,4 +1,29 @@
-//! Posthaste delivers what a platform wrote to its Postgres outbox as signed webhooks: at least once, and on the record.
+//! Posthaste delivers what a platform wrote to its Postgres outbox as signed webhooks: at least once,
+//! and on the record.
+//!
+//! A service that wants to run the worker inside itself needs three things: a [`config::Config`], a
+//! [`worker::Worker`] made from it, and a token to stop it with.
+//!
+//! ```no_run
+//! use posthaste::config::{Config, Hidden};
+//! use posthaste::worker::Worker;
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # async fn run() -> posthaste::Result<()> {
+//! let config = Config {
+//!     database_url: Some(Hidden::new("postgres://worker@db/platform")),
+//!     key_file: Some("/etc/posthaste.keys".into()),
+//!     ..Config::default()
+//! };
+//! let stop = CancellationToken::new();
+//! Worker::new(config)?.run(stop.clone()).await
+//! # }
+//! ```
+//!
+//! With `default-features = false` none of the program's own dependencies are built. Metrics go to the
+//! recorder of the `metrics` facade that the service installs, log lines to its `tracing` subscriber.
+//!
+//! The modules below are in the order in which one reads them: the story, the edges, the pure parts.
 
 // The story: what a worker does, and one attempt read aloud.
 pub mod attempt;

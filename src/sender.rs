@@ -213,10 +213,9 @@ impl Endpoint {
         let duration = started.elapsed();
         match met {
             Err(fault) => progress.failed(fault, duration),
-            Ok(answer) => {
-                let report = progress.answered(&answer, duration);
-                self.inner.keep(answer).await;
-                report
+            Ok((answer, reusable)) => {
+                self.inner.keep(reusable).await;
+                progress.answered(answer, duration)
             }
         }
     }
@@ -240,16 +239,12 @@ impl Inner {
         body: Bytes,
         clock: Clock,
         progress: &mut Progress,
-    ) -> std::result::Result<Answer, Fault> {
+    ) -> std::result::Result<(Answer, Option<Link>), Fault> {
         self.dress(&mut headers, body.len());
         let (link, response) = self.head(headers, body, clock, progress).await?;
         let status = response.status();
         let (snippet, whole) = self.read(response.into_body(), clock, progress).await;
-        Ok(Answer {
-            status,
-            snippet,
-            reusable: whole.then_some(link),
-        })
+        Ok((Answer { status, snippet }, whole.then_some(link)))
     }
 
     fn dress(&self, headers: &mut HeaderMap, length: usize) {
@@ -411,8 +406,8 @@ impl Inner {
         (snippet::snippet(&kept, self.shared.max_snippet), whole)
     }
 
-    async fn keep(&self, answer: Answer) {
-        if let Some(mut link) = answer.reusable
+    async fn keep(&self, reusable: Option<Link>) {
+        if let Some(mut link) = reusable
             && link.is_ready().await
         {
             self.pool.give_back(link);

@@ -1,11 +1,11 @@
 //! The only part that speaks SQL. Every statement lies in a file of its own under `sql/queries`.
 
+mod columns;
 mod connect;
 mod migrate;
 mod people;
 mod presence;
 
-use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
 
 use deadpool_postgres::{Object, Pool};
@@ -13,12 +13,13 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use self::columns::Columns;
 pub use self::connect::{Listener, connect_once, listen};
 pub use self::migrate::{Applied, SchemaState, migrate, schema_state};
-pub use self::people::{COUNT_LIMIT, Overview, WorkerAlive};
+pub use self::people::{COUNT_LIMIT, NamedSecret, Overview, Server, WorkerAlive};
 pub use self::presence::Presence;
 use crate::config::Config;
-use crate::delivery::{Attempt, DeliveryKey, Lease, Outcome, Verdict};
+use crate::delivery::{Attempt, DeliveryKey, Lease};
 use crate::secret::Sealed;
 use crate::{Error, Result};
 
@@ -113,7 +114,9 @@ pub struct StoredSecret {
 impl Store {
     /// Opens the pool. Connects lazily: a database that is down shows at the first statement.
     pub fn open(config: &Config) -> Result<Self> {
-        Ok(Self { pool: connect::pool(config)? })
+        Ok(Self {
+            pool: connect::pool(config)?,
+        })
     }
 
     /// Fans out new events and leases their deliveries as far as there is room; at most `batch`
@@ -138,7 +141,10 @@ impl Store {
                 ],
             )
             .await?;
-        let mut taken = Taken { leases: Vec::with_capacity(rows.len()), ..Taken::default() };
+        let mut taken = Taken {
+            leases: Vec::with_capacity(rows.len()),
+            ..Taken::default()
+        };
         for row in &rows {
             if row.try_get::<_, Option<Uuid>>("event_id")?.is_none() {
                 taken.events = count(row, "events_taken")?;
@@ -156,17 +162,30 @@ impl Store {
     /// that have no room here. The flag tells whether any lane had something due.
     pub async fn claim_waiting(&self, room: &Room, lanes: usize) -> Result<(bool, Vec<Lease>)> {
         let asked = Instant::now();
-        let full: Vec<i32> = room.slots.iter().filter(|(_, n)| *n == 0).map(|(id, _)| *id).collect();
+        let full: Vec<i32> = room
+            .slots
+            .iter()
+            .filter(|(_, n)| *n == 0)
+            .map(|(id, _)| *id)
+            .collect();
         let mut session = self.session().await?;
-        let [lock, claim] =
-            [session.prepare_cached(LOCK_LANES.1).await?, session.prepare_cached(CLAIM_WAITING.1).await?];
+        let [lock, claim] = [
+            session.prepare_cached(LOCK_LANES.1).await?,
+            session.prepare_cached(CLAIM_WAITING.1).await?,
+        ];
         let transaction = session.transaction().await.map_err(failed("begin"))?;
-        let locked = transaction.query(&lock, &[&long(lanes), &full]).await.map_err(failed(LOCK_LANES.0))?;
+        let locked = transaction
+            .query(&lock, &[&long(lanes), &full])
+            .await
+            .map_err(failed(LOCK_LANES.0))?;
         if locked.is_empty() {
             transaction.rollback().await.map_err(failed("rollback"))?;
             return Ok((false, Vec::new()));
         }
-        let ids = locked.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i32>, _>>()?;
+        let ids = locked
+            .iter()
+            .map(|row| row.try_get(0))
+            .collect::<Result<Vec<i32>, _>>()?;
         let slots: Vec<i32> = ids.iter().map(|id| int(room.slots_of(*id))).collect();
         let parameters: &[&(dyn ToSql + Sync)] = &[
             &ids,
@@ -177,23 +196,38 @@ impl Store {
             &long(room.bytes),
             &int(room.max_body),
         ];
-        let rows = transaction.query(&claim, parameters).await.map_err(failed(CLAIM_WAITING.0))?;
+        let rows = transaction
+            .query(&claim, parameters)
+            .await
+            .map_err(failed(CLAIM_WAITING.0))?;
         transaction.commit().await.map_err(failed("commit"))?;
         let leases = rows
             .iter()
-            .map(|row| lease(row, room, asked, row.try_get("replay")?, row.try_get("attempts")?))
+            .map(|row| {
+                lease(
+                    row,
+                    room,
+                    asked,
+                    row.try_get("replay")?,
+                    row.try_get("attempts")?,
+                )
+            })
             .collect::<Result<_>>()?;
         Ok((true, leases))
     }
 
-    /// Records attempts: history in, queue rows out or due again, in one statement. `again` says that
-    /// an earlier try of the same batch may have committed. Returns which of them were late.
-    pub async fn record(&self, attempts: &[Attempt], again: bool) -> Result<Vec<usize>> {
-        let now = Instant::now();
-        let columns = Columns::of(attempts, now);
-        let rows = self.query(RECORD, &columns.parameters(&again)).await?;
-        let place = |row: &Row| row.try_get::<_, i64>(0).map(|place| usize::try_from(place - 1).unwrap_or(0));
-        Ok(rows.iter().map(place).collect::<Result<_, _>>()?)
+    /// Records attempts: history in, queue rows out or due again, in one statement. Returns the places
+    /// of those that were late. Before a second try, ask [`recorded_already`](Self::recorded_already).
+    pub async fn record(&self, attempts: &[Attempt]) -> Result<Vec<usize>> {
+        let columns = Columns::of(attempts, Instant::now());
+        places(&self.query(RECORD, &columns.parameters()).await?)
+    }
+
+    /// The places of attempts that are in history, because a try to record them committed although
+    /// its answer was lost.
+    pub async fn recorded_already(&self, attempts: &[Attempt]) -> Result<Vec<usize>> {
+        let columns = Columns::of(attempts, Instant::now());
+        places(&self.query(RECORDED_ALREADY, &columns.identity()).await?)
     }
 
     /// Gives up leases whose attempts were never begun.
@@ -202,14 +236,21 @@ impl Store {
         let subscriptions: Vec<i32> = leases.iter().map(|(key, _)| key.subscription_id).collect();
         let replays: Vec<i16> = leases.iter().map(|(key, _)| key.replay).collect();
         let numbers: Vec<i16> = leases.iter().map(|(_, number)| *number).collect();
-        self.query(GIVE_BACK, &[&events, &subscriptions, &replays, &numbers, &worker_id]).await?;
+        self.query(
+            GIVE_BACK,
+            &[&events, &subscriptions, &replays, &numbers, &worker_id],
+        )
+        .await?;
         Ok(())
     }
 
     /// Workers whose session lock is gone and who did not say goodbye.
     pub async fn gone_workers(&self, worker_id: i32) -> Result<Vec<i32>> {
         let rows = self.query(GONE_WORKERS, &[&worker_id]).await?;
-        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+        Ok(rows
+            .iter()
+            .map(|row| row.try_get(0))
+            .collect::<Result<_, _>>()?)
     }
 
     /// Takes over leases of workers that are `gone`, and leases that have ended; at most `limit`.
@@ -225,7 +266,16 @@ impl Store {
         let now = Instant::now();
         let look_back = look_back.map(|look_back| look_back.as_secs_f64());
         let rows = self
-            .query(ADOPT, &[&worker_id, &lease.as_secs_f64(), &gone, &look_back, &long(limit)])
+            .query(
+                ADOPT,
+                &[
+                    &worker_id,
+                    &lease.as_secs_f64(),
+                    &gone,
+                    &look_back,
+                    &long(limit),
+                ],
+            )
             .await?;
         rows.iter()
             .map(|row| {
@@ -261,7 +311,10 @@ impl Store {
         let mut terms: Vec<StoredTerms> = Vec::with_capacity(subscription_ids.len());
         for row in &self.query(TERMS, &[&subscription_ids]).await? {
             let subscription_id: i32 = row.try_get("subscription_id")?;
-            if terms.last().is_none_or(|last| last.subscription_id != subscription_id) {
+            if terms
+                .last()
+                .is_none_or(|last| last.subscription_id != subscription_id)
+            {
                 terms.push(stored_terms(row, subscription_id)?);
             }
             if let (Some(secret), Some(last)) = (stored_secret(row)?, terms.last_mut()) {
@@ -272,8 +325,15 @@ impl Store {
     }
 
     /// Stores a subscription's first secret; one that it has already stays the only one.
-    pub async fn add_first_secret(&self, subscription_id: i32, secret_id: Uuid, sealed: &Sealed) -> Result<()> {
-        self.add_secret(subscription_id, secret_id, sealed, true).await.map(drop)
+    pub async fn add_first_secret(
+        &self,
+        subscription_id: i32,
+        secret_id: Uuid,
+        sealed: &Sealed,
+    ) -> Result<()> {
+        self.add_secret(subscription_id, secret_id, sealed, true)
+            .await
+            .map(drop)
     }
 
     /// Stores one more secret for a subscription and returns its number.
@@ -287,24 +347,40 @@ impl Store {
         let rows = self
             .query(
                 ADD_SIGNING_SECRET,
-                &[&subscription_id, &secret_id, &sealed.key_id, &sealed.ciphertext, &only_if_none],
+                &[
+                    &subscription_id,
+                    &secret_id,
+                    &sealed.key_id,
+                    &sealed.ciphertext,
+                    &only_if_none,
+                ],
             )
             .await?;
         Ok(rows.first().map_or(Ok(None), |row| row.try_get(0))?)
     }
 
     /// Runs one named statement, prepared once per session.
-    async fn query(&self, (name, sql): Statement, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
+    async fn query(
+        &self,
+        (name, sql): Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>> {
         let session = self.session().await?;
         let statement = session.prepare_cached(sql).await.map_err(failed(name))?;
         let begun = Instant::now();
-        let rows = session.query(&statement, parameters).await.map_err(failed(name));
+        let rows = session
+            .query(&statement, parameters)
+            .await
+            .map_err(failed(name));
         crate::telemetry::statement(name, begun.elapsed());
         rows
     }
 
     async fn session(&self) -> Result<Object> {
-        self.pool.get().await.map_err(|error| Error::Database(connect::explain_pool(&error)))
+        self.pool
+            .get()
+            .await
+            .map_err(|error| Error::Database(connect::explain_pool(&error)))
     }
 }
 
@@ -312,12 +388,16 @@ impl Room {
     /// What is left after these were leased.
     pub fn less(&mut self, leases: &[Lease]) {
         self.deliveries = self.deliveries.saturating_sub(leases.len());
-        self.bytes = self.bytes.saturating_sub(leases.iter().map(|lease| lease.bytes).sum());
+        self.bytes = self
+            .bytes
+            .saturating_sub(leases.iter().map(|lease| lease.bytes).sum());
         for lease in leases {
             let id = lease.key.subscription_id;
             match self.slots.iter_mut().find(|(of, _)| *of == id) {
                 Some((_, slots)) => *slots = slots.saturating_sub(1),
-                None => self.slots.push((id, self.slots_of_others.saturating_sub(1))),
+                None => self
+                    .slots
+                    .push((id, self.slots_of_others.saturating_sub(1))),
             }
         }
     }
@@ -328,7 +408,10 @@ impl Room {
     }
 
     fn slot_arrays(&self) -> (Vec<i32>, Vec<i32>) {
-        self.slots.iter().map(|(id, slots)| (*id, int(*slots))).unzip()
+        self.slots
+            .iter()
+            .map(|(id, slots)| (*id, int(*slots)))
+            .unzip()
     }
 }
 
@@ -352,6 +435,7 @@ statements! {
     LOCK_LANES = "lock_lanes";
     CLAIM_WAITING = "claim_waiting";
     RECORD = "record";
+    RECORDED_ALREADY = "recorded_already";
     GIVE_BACK = "give_back";
     GONE_WORKERS = "gone_workers";
     ADOPT = "adopt";
@@ -362,9 +446,12 @@ statements! {
     OVERVIEW = "overview";
     WORKERS_ALIVE = "workers_alive";
     SUBSCRIPTION_NAMED = "subscription_named";
+    LIVE_SECRETS = "live_secrets";
+    SERVER = "server";
     NEXT_WORKER_ID = "next_worker_id";
     REGISTER_WORKER = "register_worker";
     HOLD_IDENTITY = "hold_identity";
+    RESUME_WORKER = "resume_worker";
     DOZE = "doze";
     ROUSE = "rouse";
 }
@@ -372,7 +459,11 @@ statements! {
 fn failed(statement: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Error {
     move |error| {
         let text = format!("{statement}: {}", connect::explain(&error));
-        if connect::is_about_data(&error) { Error::Data(text) } else { Error::Database(text) }
+        if connect::is_about_data(&error) {
+            Error::Data(text)
+        } else {
+            Error::Database(text)
+        }
     }
 }
 
@@ -387,8 +478,12 @@ fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, attempts: i16) -> 
         number: attempts.saturating_add(1),
         holder: room.worker_id,
         revision: row.try_get("revision")?,
-        event_type: row.try_get::<_, Option<String>>("event_type")?.unwrap_or_default(),
-        occurred_at: row.try_get::<_, Option<SystemTime>>("occurred_at")?.unwrap_or(SystemTime::UNIX_EPOCH),
+        event_type: row
+            .try_get::<_, Option<String>>("event_type")?
+            .unwrap_or_default(),
+        occurred_at: row
+            .try_get::<_, Option<SystemTime>>("occurred_at")?
+            .unwrap_or(SystemTime::UNIX_EPOCH),
         payload: row.try_get("payload")?,
         bytes: usize::try_from(bytes.unwrap_or(0)).unwrap_or(0),
         ends: asked + room.lease,
@@ -402,25 +497,45 @@ fn stored_terms(row: &Row, subscription_id: i32) -> Result<StoredTerms> {
         revision: row.try_get("revision")?,
         name: row.try_get("name")?,
         url: row.try_get("url")?,
-        retry_intervals: seconds.into_iter().map(|s| Duration::try_from_secs_f64(s).unwrap_or_default()).collect(),
+        retry_intervals: seconds
+            .into_iter()
+            .map(|s| Duration::try_from_secs_f64(s).unwrap_or_default())
+            .collect(),
         retry_jitter: row.try_get("retry_jitter")?,
         secrets: Vec::new(),
     })
 }
 
 fn stored_secret(row: &Row) -> Result<Option<StoredSecret>> {
-    let Some(number) = row.try_get::<_, Option<i16>>("number")? else { return Ok(None) };
+    let Some(number) = row.try_get::<_, Option<i16>>("number")? else {
+        return Ok(None);
+    };
     let ends_in: Option<f64> = row.try_get("ends_in")?;
     Ok(Some(StoredSecret {
         number,
         secret_id: row.try_get("secret_id")?,
-        sealed: Sealed { key_id: row.try_get("key_id")?, ciphertext: row.try_get("ciphertext")? },
+        sealed: Sealed {
+            key_id: row.try_get("key_id")?,
+            ciphertext: row.try_get("ciphertext")?,
+        },
         ends_in: ends_in.map(|s| Duration::try_from_secs_f64(s).unwrap_or_default()),
     }))
 }
 
+/// Places in a batch, counted from 1 in SQL and from 0 here.
+fn places(rows: &[Row]) -> Result<Vec<usize>> {
+    let place = |row: &Row| {
+        let place: i64 = row.try_get(0)?;
+        Ok(usize::try_from(place - 1).unwrap_or(0))
+    };
+    rows.iter().map(place).collect()
+}
+
 fn count(row: &Row, column: &str) -> Result<u64> {
-    Ok(row.try_get::<_, Option<i64>>(column)?.and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
+    Ok(row
+        .try_get::<_, Option<i64>>(column)?
+        .and_then(|n| u64::try_from(n).ok())
+        .unwrap_or(0))
 }
 
 fn int(n: usize) -> i32 {
@@ -429,114 +544,4 @@ fn int(n: usize) -> i32 {
 
 fn long(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-/// A batch of attempts, a column each, in the order of record.sql's parameters.
-#[derive(Default)]
-struct Columns<'a> {
-    event_id: Vec<Uuid>,
-    subscription_id: Vec<i32>,
-    replay: Vec<i16>,
-    number: Vec<i16>,
-    holder: Vec<i32>,
-    worker_id: Vec<i32>,
-    revision: Vec<i32>,
-    age: Vec<f64>,
-    retry_in: Vec<Option<f64>>,
-    duration: Vec<Option<i32>>,
-    dns: Vec<Option<i32>>,
-    connect: Vec<Option<i32>>,
-    tls: Vec<Option<i32>>,
-    first_byte: Vec<Option<i32>>,
-    body: Vec<Option<i32>>,
-    outcome: Vec<&'static str>,
-    verdict: Vec<&'static str>,
-    http_status: Vec<Option<i16>>,
-    remote: Vec<Option<String>>,
-    signed_with: Vec<Option<String>>,
-    error: Vec<Option<Cow<'a, str>>>,
-    response: Vec<Option<Cow<'a, str>>>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(attempts: &'a [Attempt], now: Instant) -> Self {
-        let mut columns = Self::default();
-        for attempt in attempts {
-            columns.push(attempt, now);
-        }
-        columns
-    }
-
-    fn push(&mut self, attempt: &'a Attempt, now: Instant) {
-        let Attempt { key, report, .. } = attempt;
-        self.event_id.push(key.event_id);
-        self.subscription_id.push(key.subscription_id);
-        self.replay.push(key.replay);
-        self.number.push(attempt.number);
-        self.holder.push(attempt.holder);
-        self.worker_id.push(attempt.worker_id);
-        self.revision.push(attempt.revision);
-        self.age.push(now.duration_since(attempt.began).as_secs_f64());
-        self.retry_in.push(match attempt.verdict {
-            Verdict::Retry(wait) => Some(wait.as_secs_f64()),
-            _ => None,
-        });
-        self.duration.push((report.outcome != Outcome::Abandoned).then(|| micros(report.duration)));
-        self.dns.push(report.phases.dns.map(micros));
-        self.connect.push(report.phases.connect.map(micros));
-        self.tls.push(report.phases.tls.map(micros));
-        self.first_byte.push(report.phases.first_byte.map(micros));
-        self.body.push(report.phases.body.map(micros));
-        self.outcome.push(report.outcome.as_str());
-        self.verdict.push(attempt.verdict.as_str());
-        self.http_status.push(report.http_status.and_then(|status| i16::try_from(status).ok()));
-        self.remote.push(report.remote.map(|address| address.to_string()));
-        self.signed_with.push(array_literal(&attempt.signed_with));
-        self.error.push(report.error.as_deref().map(|text| bounded(text, 2048)));
-        self.response.push(report.snippet.as_deref().map(|text| bounded(text, 65_536)));
-    }
-
-    fn parameters<'p>(&'p self, again: &'p bool) -> [&'p (dyn ToSql + Sync); 23] {
-        [
-            &self.event_id,
-            &self.subscription_id,
-            &self.replay,
-            &self.number,
-            &self.holder,
-            &self.worker_id,
-            &self.revision,
-            &self.age,
-            &self.retry_in,
-            &self.duration,
-            &self.dns,
-            &self.connect,
-            &self.tls,
-            &self.first_byte,
-            &self.body,
-            &self.outcome,
-            &self.verdict,
-            &self.http_status,
-            &self.remote,
-            &self.signed_with,
-            &self.error,
-            &self.response,
-            again,
-        ]
-    }
-}
-
-/// What a partner sent must never make an attempt unrecordable: Postgres refuses NUL, and the schema
-/// refuses what is too long.
-fn bounded(text: &str, limit: usize) -> Cow<'_, str> {
-    let cut = text.char_indices().nth(limit).map_or(text, |(end, _)| &text[..end]);
-    if cut.contains('\0') { Cow::Owned(cut.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(cut) }
-}
-
-fn micros(duration: Duration) -> i32 {
-    i32::try_from(duration.as_micros()).unwrap_or(i32::MAX)
-}
-
-fn array_literal(numbers: &[i16]) -> Option<String> {
-    let words: Vec<String> = numbers.iter().map(i16::to_string).collect();
-    (!words.is_empty()).then(|| format!("{{{}}}", words.join(",")))
 }

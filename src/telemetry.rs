@@ -35,18 +35,73 @@ pub struct Metric {
 /// Every metric there is. The README's table is checked against it.
 pub const METRICS: &[Metric] = &[
     metric(EVENTS_TAKEN, Kind::Counter, &[], "Events fanned out."),
-    metric(EVENTS_UNROUTED, Kind::Counter, &[], "Events fanned out to nobody: no subscription matched."),
-    metric(DELIVERIES_MADE, Kind::Counter, &[], "Deliveries made of them."),
-    metric(ATTEMPTS, Kind::Counter, &["outcome", "verdict"], "Attempts recorded, by what they met and what that meant."),
-    metric(ATTEMPT_DURATION, Kind::Histogram, &["outcome"], "Time of one attempt, from name resolution to the last byte read."),
-    metric(IN_FLIGHT, Kind::Gauge, &[], "Deliveries leased to this worker now."),
+    metric(
+        EVENTS_UNROUTED,
+        Kind::Counter,
+        &[],
+        "Events fanned out to nobody: no subscription matched.",
+    ),
+    metric(
+        DELIVERIES_MADE,
+        Kind::Counter,
+        &[],
+        "Deliveries made of them.",
+    ),
+    metric(
+        ATTEMPTS,
+        Kind::Counter,
+        &["outcome", "verdict"],
+        "Attempts recorded, by what they met and what that meant.",
+    ),
+    metric(
+        ATTEMPT_DURATION,
+        Kind::Histogram,
+        &["outcome"],
+        "Time of one attempt, from name resolution to the last byte read.",
+    ),
+    metric(
+        IN_FLIGHT,
+        Kind::Gauge,
+        &[],
+        "Deliveries leased to this worker now.",
+    ),
     metric(SENDING, Kind::Gauge, &[], "Requests under way now."),
-    metric(LEASES_ADOPTED, Kind::Counter, &[], "Leases taken over from workers that were gone or let them end."),
-    metric(UNRECORDABLE, Kind::Counter, &[], "Attempts that Postgres refused to record. Anything but 0 is a defect."),
-    metric(WAKEUPS, Kind::Counter, &["source"], "Looks for work, by what caused them: a notification, the poll interval, or work found just before."),
-    metric(STATEMENT_DURATION, Kind::Histogram, &["query"], "Time of one statement, by its file in sql/queries."),
-    metric(REGISTERED, Kind::Gauge, &[], "1 while the worker is registered and may claim, else 0."),
-    metric(CLOCK_DIFFERENCE, Kind::Gauge, &[], "This machine's clock minus the database's."),
+    metric(
+        LEASES_ADOPTED,
+        Kind::Counter,
+        &[],
+        "Leases taken over from workers that were gone or let them end.",
+    ),
+    metric(
+        UNRECORDABLE,
+        Kind::Counter,
+        &[],
+        "Attempts that Postgres refused to record. Anything but 0 is a defect.",
+    ),
+    metric(
+        WAKEUPS,
+        Kind::Counter,
+        &["source"],
+        "Looks for work, by what caused them: a notification, the poll interval, or work found just before.",
+    ),
+    metric(
+        STATEMENT_DURATION,
+        Kind::Histogram,
+        &["query"],
+        "Time of one statement, by its file in sql/queries.",
+    ),
+    metric(
+        REGISTERED,
+        Kind::Gauge,
+        &[],
+        "1 while the worker is registered and may claim, else 0.",
+    ),
+    metric(
+        CLOCK_DIFFERENCE,
+        Kind::Gauge,
+        &[],
+        "This machine's clock minus the database's.",
+    ),
 ];
 
 const EVENTS_TAKEN: &str = "posthaste_events_taken_total";
@@ -69,18 +124,41 @@ const fn metric(
     labels: &'static [&'static str],
     meaning: &'static str,
 ) -> Metric {
-    Metric { name, kind, labels, meaning }
+    Metric {
+        name,
+        kind,
+        labels,
+        meaning,
+    }
 }
 
 /// The bounds of each histogram, in seconds.
 pub const BUCKETS: &[(&str, &[f64])] = &[
-    (ATTEMPT_DURATION, &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0]),
-    (STATEMENT_DURATION, &[0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0]),
+    (
+        ATTEMPT_DURATION,
+        &[
+            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0,
+            30.0, 60.0, 120.0,
+        ],
+    ),
+    (
+        STATEMENT_DURATION,
+        &[
+            0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+            30.0,
+        ],
+    ),
 ];
 
 /// Tells the recorder, if one is installed, what each metric means, and shows each counter at 0.
 pub fn describe() {
-    for Metric { name, kind, labels, meaning } in METRICS {
+    for Metric {
+        name,
+        kind,
+        labels,
+        meaning,
+    } in METRICS
+    {
         match kind {
             Kind::Counter => metrics::describe_counter!(*name, *meaning),
             Kind::Gauge => metrics::describe_gauge!(*name, *meaning),
@@ -125,6 +203,17 @@ pub(crate) fn registered(is: bool) {
     gauge!(REGISTERED).set(if is { 1.0 } else { 0.0 });
 }
 
+/// Our clock minus the database's.
+pub(crate) fn clock(difference_seconds: f64) {
+    gauge!(CLOCK_DIFFERENCE).set(difference_seconds);
+    if difference_seconds.abs() > 30.0 {
+        tracing::warn!(
+            difference_seconds,
+            "this machine's clock differs from the database's"
+        );
+    }
+}
+
 pub(crate) fn statement(query: &'static str, took: Duration) {
     histogram!(STATEMENT_DURATION, "query" => query).record(took.as_secs_f64());
 }
@@ -136,7 +225,11 @@ pub(crate) fn adopted(leases: usize) {
 /// Counts and logs a batch that was recorded; `late` are the places of those that changed nothing.
 pub(crate) fn recorded(attempts: &[Attempt], late: &[usize]) {
     for (place, attempt) in attempts.iter().enumerate() {
-        let verdict = if late.contains(&place) { "late" } else { attempt.verdict.as_str() };
+        let verdict = if late.contains(&place) {
+            "late"
+        } else {
+            attempt.verdict.as_str()
+        };
         let outcome = attempt.report.outcome;
         counter!(ATTEMPTS, "outcome" => outcome.as_str(), "verdict" => verdict).increment(1);
         if outcome != Outcome::Abandoned {
@@ -160,7 +253,12 @@ pub(crate) fn unrecordable(attempts: &[Attempt], why: &str) {
 }
 
 fn log(attempt: &Attempt, verdict: &str) {
-    let Attempt { key, number, report, .. } = attempt;
+    let Attempt {
+        key,
+        number,
+        report,
+        ..
+    } = attempt;
     let (outcome, status) = (report.outcome.as_str(), report.http_status);
     let duration_ms = report.duration.as_millis();
     let error = report.error.as_deref().unwrap_or_default();

@@ -30,7 +30,10 @@ pub(crate) fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>
         .collect::<Result<_, _>>()
         .map_err(unreadable)?;
     if certificates.is_empty() {
-        return Err(Error::Tls(format!("{}: holds no certificate", path.display())));
+        return Err(Error::Tls(format!(
+            "{}: holds no certificate",
+            path.display()
+        )));
     }
     Ok(certificates)
 }

@@ -38,7 +38,12 @@ impl Worker {
         let store = Store::open(&config)?;
         let config = Arc::new(config);
         let directory = Arc::new(Directory::new(store.clone(), sender, Arc::clone(&config)));
-        Ok(Self { config, store, directory, ready: watch::Sender::new(false) })
+        Ok(Self {
+            config,
+            store,
+            directory,
+            ready: watch::Sender::new(false),
+        })
     }
 
     /// Whether the worker is registered and looks for work. Changes with the connection to Postgres.
@@ -51,7 +56,8 @@ impl Worker {
     /// another schema than this program's.
     pub async fn run(&self, stop: CancellationToken) -> Result<()> {
         self.check_schema().await?;
-        let presence = Presence::register(&self.config, &self.config.name_of_worker()).await?;
+        let presence =
+            Presence::register(&self.config, &self.config.name_of_worker(), None).await?;
         Shift::begin(self, presence).work(stop).await;
         Ok(())
     }
@@ -71,11 +77,19 @@ impl Worker {
 }
 
 fn plain_http(config: &Config) -> PlainHttp {
-    if config.allow_http_loopback { PlainHttp::LoopbackOnly } else { PlainHttp::Never }
+    if config.allow_http_loopback {
+        PlainHttp::LoopbackOnly
+    } else {
+        PlainHttp::Never
+    }
 }
 
 fn sender_config(config: &Config) -> Result<SenderConfig> {
-    let extra_roots = config.ca_file.as_deref().map(tls::certificates_in).transpose()?;
+    let extra_roots = config
+        .ca_file
+        .as_deref()
+        .map(tls::certificates_in)
+        .transpose()?;
     Ok(SenderConfig {
         egress: EgressPolicy::allowing(config.allow_networks.clone())?,
         plain_http: plain_http(config),

@@ -2,11 +2,10 @@
 --
 -- The lease is the fence: an attempt whose lease somebody else took over is recorded as `late` and changes nothing.
 -- Called by: worker, for a batch at a time. Returns the place in the batch (from 1) of each late one.
--- Relies on: queue_pkey; the planner settings of our sessions. Safe to repeat only if the first try did not commit.
+-- Relies on: queue_pkey; the planner settings of our sessions. Not safe to repeat by itself: see recorded_already.sql.
 --
 -- $1 to $22: arrays of equal length, one element per attempt; see store::record. Ages are seconds before now, retries seconds
 -- after it: every time that is written comes from the database's clock.
--- $23: true where an earlier try of this batch may have committed: what is recorded already is left out.
 with result as materialized (
     select r.* from unnest(
         $1::uuid[], $2::integer[], $3::smallint[], $4::smallint[], $5::integer[], $6::integer[], $7::integer[],
@@ -17,11 +16,6 @@ with result as materialized (
         age, retry_in, duration_us, dns_us, connect_us, tls_us, first_byte_us, body_us,
         outcome, verdict, http_status, remote_address, signed_with, error, response,
         place)
-    where case when $23::boolean then not exists (
-        select from posthaste.attempt a
-        where a.event_id = r.event_id and a.subscription_id = r.subscription_id and a.replay = r.replay
-          and a.number = r.number and a.worker_id = r.worker_id and a.outcome::text = r.outcome)
-      else true end
 ), found as materialized (
     -- `limit 1` makes this a look-up by key for each result, whatever the planner believes about the queue's size.
     select r.place, r.holder, r.number, r.verdict, now() + make_interval(secs => r.retry_in) as next_attempt_at,

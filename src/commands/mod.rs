@@ -5,10 +5,12 @@ mod check;
 mod demo;
 pub(crate) mod failure;
 mod input;
+mod key;
 mod migrate;
 mod output;
 mod receive;
 mod run;
+mod secret;
 mod settings;
 mod status;
 mod verify;
@@ -33,8 +35,10 @@ pub(crate) fn cli() -> Command {
         .subcommands([
             demo::command(),
             migrate::command(),
+            key::command(),
             check::command(),
             run::command(),
+            secret::command(),
             status::command(),
             receive::command(),
             verify::command(),
@@ -47,8 +51,10 @@ pub(crate) async fn dispatch(matches: &ArgMatches) -> Result<ExitCode> {
     match matches.subcommand() {
         Some(("demo", args)) => demo::run(args).await,
         Some(("migrate", args)) => migrate::run(settings::load(args)?.config).await,
+        Some(("key", args)) => key::run(args),
         Some(("check", args)) => check::run(settings::load(args)?).await,
         Some(("run", args)) => run::run(settings::load(args)?.config).await,
+        Some(("secret", args)) => secret::run(settings::load(args)?.config, args).await,
         Some(("status", args)) => status::run(settings::load(args)?.config, args).await,
         Some(("receive", args)) => receive::run(args).await,
         Some(("verify", args)) => verify::run(args),
@@ -90,7 +96,8 @@ mod tests {
         let cli = cli();
         let names: Vec<&str> = cli.get_subcommands().map(Command::get_name).collect();
         let expected = [
-            "demo", "migrate", "check", "run", "status", "receive", "verify", "bench",
+            "demo", "migrate", "key", "check", "run", "secret", "status", "receive", "verify",
+            "bench",
         ];
         assert_eq!(names, expected);
     }

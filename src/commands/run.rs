@@ -52,9 +52,12 @@ async fn serve_telemetry(address: SocketAddr, ready: watch::Receiver<bool>) -> R
 }
 
 fn readiness(mut ready: watch::Receiver<bool>) -> watch::Receiver<Readiness> {
-    let say = |ready: bool| match ready {
-        true => Readiness::Ready,
-        false => Readiness::NotReady("not registered with the database".to_owned()),
+    let say = |ready: bool| {
+        if ready {
+            Readiness::Ready
+        } else {
+            Readiness::NotReady("not registered with the database".to_owned())
+        }
     };
     let (sender, receiver) = watch::channel(say(*ready.borrow()));
     tokio::spawn(async move {

@@ -148,3 +148,14 @@ impl Pool {
 }
 
 const MAX_IDLE: usize = 64;
+
+#[cfg(test)]
+impl Pool {
+    pub(super) fn idle_are_closed(&self) -> bool {
+        self.lock().idle.iter().all(Link::is_closed)
+    }
+
+    pub(super) fn shared_is_closed(&self) -> bool {
+        self.lock().shared.as_ref().is_none_or(Link::is_closed)
+    }
+}

@@ -7,14 +7,12 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::fault::Fault;
-use super::link::Link;
 use crate::delivery::{Outcome, Phases, Report};
 
+/// What a peer answered.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) snippet: Option<String>,
-    /// The connection, where the response ended properly.
-    pub(super) reusable: Option<Link>,
 }
 
 /// The attempt's deadline, and for error texts, how long that was.
@@ -71,7 +69,7 @@ impl Progress {
         }
     }
 
-    pub(super) fn answered(self, answer: &Answer, duration: Duration) -> Report {
+    pub(super) fn answered(self, answer: Answer, duration: Duration) -> Report {
         let status = answer.status;
         let error = match status {
             _ if status.is_success() => None,
@@ -89,7 +87,7 @@ impl Progress {
             },
             http_status: Some(status.as_u16()),
             error,
-            snippet: answer.snippet.clone(),
+            snippet: answer.snippet,
             remote: self.remote,
             duration,
             phases: self.phases,

@@ -27,9 +27,9 @@ fn push(text: &mut String, c: char, max: usize) -> bool {
         return false;
     }
     if is_unfit(c) {
-        text.extend(c.escape_default())
+        text.extend(c.escape_default());
     } else {
-        text.push(c)
+        text.push(c);
     }
     true
 }

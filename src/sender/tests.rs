@@ -1,1 +1,9 @@
+//! Against real sockets on loopback, real TLS, and peers that misbehave.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod connecting;
+mod harness;
+mod hostile;
+mod http2;
+mod reuse;

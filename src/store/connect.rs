@@ -20,7 +20,9 @@ pub(super) fn pool(config: &Config) -> Result<Pool> {
     let postgres = target.session("posthaste", HOT_SETTINGS);
     // Fast: no round trip to check a session that is about to be used; a dead one fails its statement,
     // and every caller copes with that.
-    let options = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let options = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
     let manager = match &target.tls {
         Some(tls) => Manager::from_config(postgres, tls.clone(), options),
         None => Manager::from_config(postgres, NoTls, options),
@@ -39,17 +41,14 @@ pub(super) fn pool(config: &Config) -> Result<Pool> {
 pub async fn connect_once(database_url: &str) -> Result<Client> {
     let target = Target::parse(database_url)?;
     let postgres = target.session("posthaste", "");
-    match target.tls.clone() {
-        Some(tls) => {
-            let (client, connection) = postgres.connect(tls).await?;
-            tokio::spawn(connection);
-            Ok(client)
-        }
-        None => {
-            let (client, connection) = postgres.connect(NoTls).await?;
-            tokio::spawn(connection);
-            Ok(client)
-        }
+    if let Some(tls) = target.tls.clone() {
+        let (client, connection) = postgres.connect(tls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    } else {
+        let (client, connection) = postgres.connect(NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
     }
 }
 
@@ -69,15 +68,12 @@ pub struct Listener {
 pub async fn listen(database_url: &str) -> Result<Listener> {
     let target = Target::parse(database_url)?;
     let postgres = target.session("posthaste listener", "-c statement_timeout=10s");
-    match target.tls.clone() {
-        Some(tls) => {
-            let (client, connection) = postgres.connect(tls).await?;
-            Ok(heed(client, connection))
-        }
-        None => {
-            let (client, connection) = postgres.connect(NoTls).await?;
-            Ok(heed(client, connection))
-        }
+    if let Some(tls) = target.tls.clone() {
+        let (client, connection) = postgres.connect(tls).await?;
+        Ok(heed(client, connection))
+    } else {
+        let (client, connection) = postgres.connect(NoTls).await?;
+        Ok(heed(client, connection))
     }
 }
 
@@ -87,9 +83,9 @@ where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let (bell, lost) = (Arc::new(Notify::new()), CancellationToken::new());
-    let (ring, lose) = (Arc::clone(&bell), lost.clone().drop_guard());
+    let (ring, end) = (Arc::clone(&bell), lost.clone().drop_guard());
     tokio::spawn(async move {
-        let _lose = lose;
+        let _end = end;
         while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
             if matches!(message, AsyncMessage::Notification(_)) {
                 ring.notify_one();
@@ -101,22 +97,23 @@ where
 
 /// One line about what Postgres said. Its DETAIL is left out: it can hold a whole row.
 pub(super) fn explain(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(db) => {
-            let hint = db.hint().map_or(String::new(), |hint| format!(" ({hint})"));
-            format!("{} [{}]{hint}", db.message(), db.code().code())
-        }
-        None => {
-            use std::error::Error as _;
-            let cause = error.source().map_or(String::new(), |cause| format!(": {cause}"));
-            format!("{error}{cause}")
-        }
+    if let Some(db) = error.as_db_error() {
+        let hint = db.hint().map_or(String::new(), |hint| format!(" ({hint})"));
+        format!("{} [{}]{hint}", db.message(), db.code().code())
+    } else {
+        use std::error::Error as _;
+        let cause = error
+            .source()
+            .map_or(String::new(), |cause| format!(": {cause}"));
+        format!("{error}{cause}")
     }
 }
 
 /// Whether Postgres refused the data itself, so that the same statement would fail for ever.
 pub(super) fn is_about_data(error: &tokio_postgres::Error) -> bool {
-    error.code().is_some_and(|code| code.code().starts_with("22") || code.code().starts_with("23"))
+    error
+        .code()
+        .is_some_and(|code| code.code().starts_with("22") || code.code().starts_with("23"))
 }
 
 pub(super) fn explain_pool(error: &PoolError) -> String {
@@ -148,11 +145,19 @@ impl Target {
             Some("require" | "verify-ca" | "verify-full") => true,
             Some(other) => {
                 let allowed = "disable, prefer, require, verify-ca or verify-full";
-                return Err(Error::Config(format!("database_url: sslmode={other:?} is not one of {allowed}")));
+                return Err(Error::Config(format!(
+                    "database_url: sslmode={other:?} is not one of {allowed}"
+                )));
             }
         };
-        postgres.ssl_mode(if wants_tls { SslMode::Require } else { SslMode::Disable });
-        let tls = wants_tls.then(|| verified(words.root_cert.as_deref())).transpose()?;
+        postgres.ssl_mode(if wants_tls {
+            SslMode::Require
+        } else {
+            SslMode::Disable
+        });
+        let tls = wants_tls
+            .then(|| verified(words.root_cert.as_deref()))
+            .transpose()?;
         Ok(Self { postgres, tls })
     }
 
@@ -185,7 +190,9 @@ impl TlsWords {
             "gssencmode" | "pgbouncer" => {}
             "sslcert" | "sslkey" | "sslpassword" => {
                 let why = "client certificates for the database are not supported";
-                return Err(Error::Config(format!("database_url: {key}: {why}; use a password")));
+                return Err(Error::Config(format!(
+                    "database_url: {key}: {why}; use a password"
+                )));
             }
             _ => return Ok(false),
         }
@@ -216,7 +223,14 @@ fn set_apart(database_url: &str) -> Result<(String, TlsWords)> {
             kept.push(pair);
         }
     }
-    Ok((if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) }, words))
+    Ok((
+        if kept.is_empty() {
+            base.to_owned()
+        } else {
+            format!("{base}?{}", kept.join("&"))
+        },
+        words,
+    ))
 }
 
 fn is_local(postgres: &tokio_postgres::Config) -> bool {
@@ -253,13 +267,17 @@ mod tests {
 
     #[test]
     fn words_about_tls_are_set_apart_from_the_url() -> Result<()> {
-        let (url, words) =
-            set_apart("postgres://u@h/d?sslmode=verify-full&application_name=x&sslrootcert=%2Fca.pem")?;
+        let (url, words) = set_apart(
+            "postgres://u@h/d?sslmode=verify-full&application_name=x&sslrootcert=%2Fca.pem",
+        )?;
         assert_eq!(url, "postgres://u@h/d?application_name=x");
         assert_eq!(words.mode.as_deref(), Some("verify-full"));
         assert_eq!(words.root_cert.as_deref(), Some("/ca.pem"));
         let (url, words) = set_apart("host=h sslmode=disable dbname=d")?;
-        assert_eq!((url.as_str(), words.mode.as_deref()), ("host=h dbname=d", Some("disable")));
+        assert_eq!(
+            (url.as_str(), words.mode.as_deref()),
+            ("host=h dbname=d", Some("disable"))
+        );
         Ok(())
     }
 
@@ -275,7 +293,9 @@ mod tests {
 
     #[test]
     fn an_unknown_sslmode_is_refused_by_name() {
-        let refused = Target::parse("postgres://u@h/d?sslmode=strict").err().map(|error| error.to_string());
+        let refused = Target::parse("postgres://u@h/d?sslmode=strict")
+            .err()
+            .map(|error| error.to_string());
         assert!(refused.is_some_and(|text| text.contains("sslmode=\"strict\"")));
     }
 }

@@ -1,5 +1,7 @@
 //! From an empty database, or an older one, to the schema that this program knows.
 
+use std::fmt::Write as _;
+
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
@@ -31,31 +33,52 @@ pub enum SchemaState {
 pub async fn migrate(database_url: &str) -> Result<Vec<Applied>> {
     let mut client = connect_once(database_url).await?;
     // A migration that waits for a lock makes everyone else wait behind it: rather fail, and be run again.
-    client.batch_execute("set lock_timeout = '5s'; set client_min_messages = warning").await?;
-    client.execute("select pg_advisory_lock(1347375958, 1)", &[]).await?;
+    client
+        .batch_execute("set lock_timeout = '5s'; set client_min_messages = warning")
+        .await?;
+    client
+        .execute("select pg_advisory_lock(1347375958, 1)", &[])
+        .await?;
     client.batch_execute(LEDGER).await?;
     let known = ledger(&client).await?;
     let mut applied = Vec::new();
     for migration in missing(&known)? {
         let transaction = client.transaction().await?;
-        transaction.batch_execute(migration.sql).await.map_err(|error| {
-            Error::Schema(format!("migration {} ({}): {}", migration.version, migration.name, Error::from(error)))
-        })?;
+        transaction
+            .batch_execute(migration.sql)
+            .await
+            .map_err(|error| {
+                Error::Schema(format!(
+                    "migration {} ({}): {}",
+                    migration.version,
+                    migration.name,
+                    Error::from(error)
+                ))
+            })?;
         transaction
             .execute(
                 "insert into posthaste.migration (version, name, checksum) values ($1, $2, $3)",
-                &[&migration.version, &migration.name, &checksum(migration.sql)],
+                &[
+                    &migration.version,
+                    &migration.name,
+                    &checksum(migration.sql),
+                ],
             )
             .await?;
         transaction.commit().await?;
-        applied.push(Applied { version: migration.version, name: migration.name });
+        applied.push(Applied {
+            version: migration.version,
+            name: migration.name,
+        });
     }
     Ok(applied)
 }
 
 /// Compares the schema with ours, changing nothing.
 pub async fn schema_state(client: &Client) -> Result<SchemaState> {
-    let exists = client.query_one("select to_regclass('posthaste.migration') is not null", &[]).await?;
+    let exists = client
+        .query_one("select to_regclass('posthaste.migration') is not null", &[])
+        .await?;
     if !exists.try_get::<_, bool>(0)? {
         return Ok(SchemaState::Behind(MIGRATIONS.len()));
     }
@@ -72,8 +95,16 @@ pub async fn schema_state(client: &Client) -> Result<SchemaState> {
 }
 
 async fn ledger(client: &Client) -> Result<Vec<(i32, String)>> {
-    let rows = client.query("select version, checksum from posthaste.migration order by version", &[]).await?;
-    Ok(rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, tokio_postgres::Error>>()?)
+    let rows = client
+        .query(
+            "select version, checksum from posthaste.migration order by version",
+            &[],
+        )
+        .await?;
+    Ok(rows
+        .iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect::<Result<_, tokio_postgres::Error>>()?)
 }
 
 /// Ours that are not in the ledger. One that is there with another text is an error: the database was
@@ -81,7 +112,10 @@ async fn ledger(client: &Client) -> Result<Vec<(i32, String)>> {
 fn missing(known: &[(i32, String)]) -> Result<Vec<&'static Migration>> {
     let mut missing = Vec::new();
     for migration in MIGRATIONS {
-        match known.iter().find(|(version, _)| *version == migration.version) {
+        match known
+            .iter()
+            .find(|(version, _)| *version == migration.version)
+        {
             None => missing.push(migration),
             Some((_, text)) if *text == checksum(migration.sql) => {}
             Some(_) => {
@@ -96,7 +130,12 @@ fn missing(known: &[(i32, String)]) -> Result<Vec<&'static Migration>> {
 }
 
 fn checksum(sql: &str) -> String {
-    Sha256::digest(sql.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::with_capacity(64);
+    for byte in Sha256::digest(sql.as_bytes()) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 struct Migration {

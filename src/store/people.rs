@@ -2,8 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{OVERVIEW, SUBSCRIPTION_NAMED, Store, WORKERS_ALIVE, count, long};
-use crate::Result;
+use super::{
+    LIVE_SECRETS, OVERVIEW, SERVER, SUBSCRIPTION_NAMED, Store, StoredSecret, WORKERS_ALIVE, count,
+    long, stored_secret,
+};
+use crate::{Error, Result};
 
 /// How things stand. Counts stop at [`COUNT_LIMIT`].
 #[derive(Clone, Debug)]
@@ -43,6 +46,32 @@ pub struct WorkerAlive {
     pub up_for: Duration,
 }
 
+/// What there is to know of a server before working on it.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Its version as a number, such as 150018.
+    pub version: i32,
+    /// Its version as it calls it.
+    pub version_text: String,
+    /// Its clock minus ours, in seconds; half the round trip uncertain.
+    pub clock_ahead: f64,
+    /// How full the notification queue is, 0 to 1. A full one makes commits fail.
+    pub notification_queue: f64,
+    /// Whether tomorrow's partitions are there.
+    pub has_partitions: bool,
+}
+
+/// A live secret, and whose it is.
+#[derive(Debug)]
+pub struct NamedSecret {
+    /// The subscription that it signs for.
+    pub subscription_id: i32,
+    /// Its name.
+    pub subscription: String,
+    /// The secret as it is stored.
+    pub secret: StoredSecret,
+}
+
 /// Where counting stops.
 pub const COUNT_LIMIT: usize = 100_000;
 
@@ -50,20 +79,25 @@ impl Store {
     /// How things stand.
     pub async fn overview(&self) -> Result<Overview> {
         let rows = self.query(OVERVIEW, &[&long(COUNT_LIMIT)]).await?;
-        let row = rows.first().ok_or_else(|| crate::Error::Database("overview: no row".to_owned()))?;
-        let ages: [Option<f64>; 2] = [row.try_get("oldest_delivery")?, row.try_get("oldest_intake")?];
+        let row = only(&rows)?;
+        let ages: [Option<f64>; 2] = [
+            row.try_get("oldest_delivery")?,
+            row.try_get("oldest_intake")?,
+        ];
         let oldest = ages.into_iter().flatten().reduce(f64::max);
         Ok(Overview {
             intake: count(row, "intake")?,
             waiting: count(row, "waiting")?,
             leased: count(row, "leased")?,
-            oldest_owed: oldest.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()),
+            oldest_owed: oldest
+                .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()),
             lanes_awake: count(row, "lanes_awake")?,
             lanes_asleep: count(row, "lanes_asleep")?,
             lanes_idle: count(row, "lanes_idle")?,
             dead_letters: count(row, "dead_letters")?,
             in_default_partition: row.try_get("in_default_partition")?,
-            clock: SystemTime::UNIX_EPOCH + Duration::try_from_secs_f64(row.try_get("clock")?).unwrap_or_default(),
+            clock: SystemTime::UNIX_EPOCH
+                + Duration::try_from_secs_f64(row.try_get("clock")?).unwrap_or_default(),
         })
     }
 
@@ -82,9 +116,49 @@ impl Store {
             .collect()
     }
 
+    /// What there is to know of the server.
+    pub async fn server(&self) -> Result<Server> {
+        let asked = SystemTime::now();
+        let rows = self.query(SERVER, &[]).await?;
+        let row = only(&rows)?;
+        // The server read its clock somewhere between our two readings.
+        let trip = asked.elapsed().unwrap_or_default().as_secs_f64();
+        let ours = asked
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs_f64();
+        Ok(Server {
+            version: row.try_get("version")?,
+            version_text: row.try_get("version_text")?,
+            clock_ahead: row.try_get::<_, f64>("clock")? - (ours + trip / 2.0),
+            notification_queue: row.try_get("notification_queue")?,
+            has_partitions: row.try_get("tomorrow")?,
+        })
+    }
+
+    /// Every live secret, up to [`COUNT_LIMIT`].
+    pub async fn live_secrets(&self) -> Result<Vec<NamedSecret>> {
+        let mut secrets = Vec::new();
+        for row in &self.query(LIVE_SECRETS, &[&long(COUNT_LIMIT)]).await? {
+            if let Some(secret) = stored_secret(row)? {
+                secrets.push(NamedSecret {
+                    subscription_id: row.try_get("subscription_id")?,
+                    subscription: row.try_get("name")?,
+                    secret,
+                });
+            }
+        }
+        Ok(secrets)
+    }
+
     /// The id of the subscription with this name.
     pub async fn subscription_named(&self, name: &str) -> Result<Option<i32>> {
         let rows = self.query(SUBSCRIPTION_NAMED, &[&name]).await?;
         Ok(rows.first().map(|row| row.try_get(0)).transpose()?)
     }
+}
+
+fn only(rows: &[tokio_postgres::Row]) -> Result<&tokio_postgres::Row> {
+    rows.first()
+        .ok_or_else(|| Error::Database("a statement returned no row".to_owned()))
 }

@@ -13,11 +13,14 @@ use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{Listener, listen};
-use super::{DOZE, HOLD_IDENTITY, NEXT_WORKER_ID, REGISTER_WORKER, ROUSE, Statement, failed};
+use super::{
+    DOZE, HOLD_IDENTITY, NEXT_WORKER_ID, REGISTER_WORKER, RESUME_WORKER, ROUSE, Statement, failed,
+};
 use crate::config::{Config, Wake};
 use crate::{Error, Result};
 
-/// One registration of a worker. A new connection is a new registration, with a new id.
+/// One session of a worker. When it is lost, the next one goes on under the same id if nobody has
+/// declared the worker gone meanwhile; its leases then still stand.
 #[derive(Debug)]
 pub struct Presence {
     listener: Listener,
@@ -27,23 +30,48 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// Connects, locks an identity, registers under it, and listens.
-    pub async fn register(config: &Config, name: &str) -> Result<Self> {
+    /// Connects, locks an identity, registers under it, and listens. `before` is the id that it had.
+    pub async fn register(config: &Config, name: &str, before: Option<i32>) -> Result<Self> {
         let listener = listen(config.required_database_url()?).await?;
-        let mut presence =
-            Self { listener, worker_id: 0, may_doze: config.wake == Wake::Listen, dozing: false };
-        presence.worker_id = first(&presence.ask(NEXT_WORKER_ID, &[]).await?)?;
-        if !first::<bool>(&presence.ask(HOLD_IDENTITY, &[&presence.worker_id]).await?)? {
-            let held = format!("worker id {} is locked by someone else", presence.worker_id);
+        let mut presence = Self {
+            listener,
+            worker_id: 0,
+            may_doze: config.wake == Wake::Listen,
+            dozing: false,
+        };
+        presence.worker_id = match before {
+            Some(id) if presence.resume(id).await? => id,
+            _ => presence.begin(config, name).await?,
+        };
+        if presence.may_doze {
+            presence
+                .listener
+                .client
+                .batch_execute("listen posthaste")
+                .await?;
+        }
+        Ok(presence)
+    }
+
+    /// Registers under a new id.
+    async fn begin(&self, config: &Config, name: &str) -> Result<i32> {
+        let worker_id = first(&self.ask(NEXT_WORKER_ID, &[]).await?)?;
+        // Locked first: nobody ever sees a row whose lock is not held.
+        if !first::<bool>(&self.ask(HOLD_IDENTITY, &[&worker_id]).await?)? {
+            let held = format!("worker id {worker_id} is locked by someone else");
             return Err(Error::Database(held));
         }
         let lease = config.lease.as_secs_f64();
         let version = env!("CARGO_PKG_VERSION");
-        presence.ask(REGISTER_WORKER, &[&presence.worker_id, &name, &version, &lease]).await?;
-        if presence.may_doze {
-            presence.listener.client.batch_execute("listen posthaste").await?;
-        }
-        Ok(presence)
+        self.ask(REGISTER_WORKER, &[&worker_id, &name, &version, &lease])
+            .await?;
+        Ok(worker_id)
+    }
+
+    /// Whether we may go on under an id that was ours.
+    async fn resume(&self, worker_id: i32) -> Result<bool> {
+        Ok(first(&self.ask(HOLD_IDENTITY, &[&worker_id]).await?)?
+            && first(&self.ask(RESUME_WORKER, &[&worker_id]).await?)?)
     }
 
     /// The id that stands in leases and attempt rows.
@@ -88,20 +116,27 @@ impl Presence {
         self.ask(("probe", "select 1"), &[]).await.map(drop)
     }
 
-    async fn ask(&self, (name, sql): Statement, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
+    async fn ask(
+        &self,
+        (name, sql): Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>> {
         let asked = self.listener.client.query(sql, parameters);
-        match tokio::time::timeout(PATIENCE, asked).await {
-            Ok(rows) => rows.map_err(failed(name)),
-            Err(_) => {
-                self.listener.lost.cancel();
-                Err(Error::Database(format!("{name}: no answer within {PATIENCE:?}")))
-            }
+        if let Ok(rows) = tokio::time::timeout(PATIENCE, asked).await {
+            rows.map_err(failed(name))
+        } else {
+            self.listener.lost.cancel();
+            Err(Error::Database(format!(
+                "{name}: no answer within {PATIENCE:?}"
+            )))
         }
     }
 }
 
 fn first<'r, T: tokio_postgres::types::FromSql<'r>>(rows: &'r [Row]) -> Result<T> {
-    let row = rows.first().ok_or_else(|| Error::Database("presence: no row".to_owned()))?;
+    let row = rows
+        .first()
+        .ok_or_else(|| Error::Database("presence: no row".to_owned()))?;
     Ok(row.try_get(0)?)
 }
 

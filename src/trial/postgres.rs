@@ -210,7 +210,10 @@ impl Cluster {
     }
 
     async fn execute(&self, statement: &str, refused: String) -> Result<()> {
-        let done = connect_once(&self.url).await?.batch_execute(statement).await;
+        let done = connect_once(&self.url)
+            .await?
+            .batch_execute(statement)
+            .await;
         done.map_err(|error| Error::Database(format!("{refused}: {}", Error::from(error))))
     }
 }

@@ -33,6 +33,8 @@ impl Housekeeping {
         let mut last_sweep: Option<Instant> = None;
         let mut last_round: Option<Instant> = None;
         let mut partitions_due = Instant::now();
+        let mut clock_due = Instant::now();
+        let mut missing = Vec::new();
         loop {
             tokio::select! {
                 _ = rounds.tick() => {}
@@ -42,9 +44,15 @@ impl Housekeeping {
             if now >= partitions_due {
                 partitions_due = now + self.make_partitions().await;
             }
+            if now >= clock_due {
+                clock_due = now + CLOCK_EVERY;
+                self.mind_the_clock().await;
+            }
             let sweep = last_sweep.is_none_or(|last| now.duration_since(last) > SWEEP_EVERY);
-            let look_back = last_round.filter(|_| !sweep).map(|last| now.duration_since(last) + MARGIN);
-            match self.take_over(look_back).await {
+            let look_back = last_round
+                .filter(|_| !sweep)
+                .map(|last| now.duration_since(last) + MARGIN);
+            match self.take_over(look_back, &mut missing).await {
                 Ok(()) => {
                     last_round = Some(now);
                     last_sweep = if sweep { Some(now) } else { last_sweep };
@@ -55,11 +63,23 @@ impl Housekeeping {
     }
 
     /// Adopts leases that ended, and those of workers that are gone, and records each as abandoned.
-    async fn take_over(&self, look_back: Option<Duration>) -> Result<()> {
-        let gone = self.store.gone_workers(self.worker_id).await?;
+    ///
+    /// A worker is gone when it was `missing` at two rounds in a row: one whose connection broke has
+    /// that long to come back before its requests under way are repeated.
+    async fn take_over(&self, look_back: Option<Duration>, missing: &mut Vec<i32>) -> Result<()> {
+        let now_missing = self.store.gone_workers(self.worker_id).await?;
+        let before = std::mem::replace(missing, now_missing);
+        let gone: Vec<i32> = missing
+            .iter()
+            .filter(|id| before.contains(id))
+            .copied()
+            .collect();
         let lease = self.config.lease;
         loop {
-            let adopted = self.store.adopt(self.worker_id, lease, &gone, look_back, ADOPT_AT_ONCE).await?;
+            let adopted = self
+                .store
+                .adopt(self.worker_id, lease, &gone, look_back, ADOPT_AT_ONCE)
+                .await?;
             self.abandon(&adopted).await?;
             if adopted.len() < ADOPT_AT_ONCE {
                 break;
@@ -100,18 +120,30 @@ impl Housekeeping {
         Ok(())
     }
 
+    /// Partners refuse signatures that are too old or too new, so a clock that is off is said aloud.
+    async fn mind_the_clock(&self) {
+        match self.store.server().await {
+            Ok(server) => telemetry::clock(-server.clock_ahead),
+            Err(error) => tracing::warn!(%error, "cannot compare clocks"),
+        }
+    }
+
     /// Makes the partitions of the coming days; says when to try again.
     async fn make_partitions(&self) -> Duration {
-        match self.store.create_partitions(self.config.partitions_ahead).await {
+        match self
+            .store
+            .create_partitions(self.config.partitions_ahead)
+            .await
+        {
             Ok(made) => {
                 if made > 0 {
                     tracing::info!(made, "partitions made");
                 }
-                Duration::from_secs(3600)
+                Duration::from_hours(1)
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot make partitions yet");
-                Duration::from_secs(60)
+                Duration::from_mins(1)
             }
         }
     }
@@ -119,6 +151,8 @@ impl Housekeeping {
 
 /// How often it looks after the others.
 const ROUND: Duration = Duration::from_millis(500);
+/// How often clocks are compared.
+const CLOCK_EVERY: Duration = Duration::from_mins(1);
 /// How often it looks at every lease, however long ago it ended.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// By how much each look overlaps the one before it.

@@ -15,10 +15,11 @@ pub(super) type Ready = (Lease, Arc<Terms>);
 /// All lanes, and the room that they share.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    lanes: HashMap<i32, Lane>,
+    by_subscription: HashMap<i32, Lane>,
     limits: Limits,
     deliveries: usize,
     bytes: usize,
+    sending: usize,
 }
 
 /// The bounds that hold over all lanes.
@@ -39,6 +40,10 @@ pub(super) struct Free {
     pub(super) bytes: usize,
     pub(super) slots: Vec<(i32, usize)>,
     pub(super) slots_of_others: usize,
+    /// How many new events may be taken, or `None` for as many as there are. An event whose lane is
+    /// full must be written down as waiting and claimed again; a brisk lane will have room in a
+    /// moment, so it is worth that moment to the others too.
+    pub(super) events: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -50,7 +55,13 @@ struct Lane {
 
 impl Lanes {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { lanes: HashMap::new(), limits, deliveries: 0, bytes: 0 }
+        Self {
+            by_subscription: HashMap::new(),
+            limits,
+            deliveries: 0,
+            bytes: 0,
+            sending: 0,
+        }
     }
 
     /// Takes a delivery in. It counts against the room until [`release`](Self::release).
@@ -58,24 +69,30 @@ impl Lanes {
         self.deliveries += 1;
         self.bytes += ready.0.bytes;
         let id = ready.0.key.subscription_id;
-        self.lanes.entry(id).or_insert_with(|| Lane::new(now)).ready.push_back(ready);
+        self.by_subscription
+            .entry(id)
+            .or_insert_with(|| Lane::new(now))
+            .ready
+            .push_back(ready);
     }
 
     /// The next delivery of a lane that may be sent now.
     pub(super) fn next(&mut self, subscription_id: i32) -> Option<Ready> {
-        let lane = self.lanes.get_mut(&subscription_id)?;
+        let lane = self.by_subscription.get_mut(&subscription_id)?;
         if lane.sending >= self.limits.concurrency {
             return None;
         }
         let ready = lane.ready.pop_front()?;
         lane.sending += 1;
+        self.sending += 1;
         Some(ready)
     }
 
     /// A request of this lane is over: the lane may send another.
     pub(super) fn finished(&mut self, subscription_id: i32, now: Instant) {
-        if let Some(lane) = self.lanes.get_mut(&subscription_id) {
+        if let Some(lane) = self.by_subscription.get_mut(&subscription_id) {
             lane.sending = lane.sending.saturating_sub(1);
+            self.sending = self.sending.saturating_sub(1);
             lane.pace.count(now);
         }
     }
@@ -86,20 +103,38 @@ impl Lanes {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
+    /// What lanes that have stopped moving hold beyond what they are sending: better given back than
+    /// kept from others. It still counts against the room.
+    pub(super) fn take_stuck(&mut self, now: Instant) -> Vec<Ready> {
+        let lanes = self.by_subscription.values_mut();
+        let stuck = lanes.filter(|lane| lane.sending > 0 && lane.pace.is_slow(now));
+        stuck.flat_map(|lane| lane.ready.drain(..)).collect()
+    }
+
     /// Everything whose attempt has not begun. It still counts against the room.
     pub(super) fn take_unbegun(&mut self) -> Vec<Ready> {
-        self.lanes.values_mut().flat_map(|lane| lane.ready.drain(..)).collect()
+        self.by_subscription
+            .values_mut()
+            .flat_map(|lane| lane.ready.drain(..))
+            .collect()
     }
 
     /// How much more fits, in all and lane by lane. Forgets lanes that have been idle.
     pub(super) fn free(&mut self, now: Instant) -> Free {
         let limits = self.limits;
-        self.lanes.retain(|_, lane| lane.held() > 0 || !lane.pace.is_stale(now));
-        let slots = self.lanes.iter().map(|(id, lane)| {
-            (*id, lane.share(limits, now).saturating_sub(lane.held()))
-        });
+        self.by_subscription
+            .retain(|_, lane| lane.held() > 0 || !lane.pace.is_stale(now));
+        let slots = self
+            .by_subscription
+            .iter()
+            .map(|(id, lane)| (*id, lane.share(limits, now).saturating_sub(lane.held())));
+        let lanes = self.by_subscription.values();
+        let brisk = lanes.filter(|lane| lane.is_brisk(limits, now));
         Free {
-            slots: slots.collect(),
+            events: brisk.map(|lane| lane.worth_taking(limits, now)).min(),
+            slots: slots
+                .filter(|(_, slots)| *slots != limits.fresh_share())
+                .collect(),
             deliveries: limits.deliveries.saturating_sub(self.deliveries),
             bytes: limits.bytes.saturating_sub(self.bytes),
             slots_of_others: limits.fresh_share(),
@@ -113,7 +148,7 @@ impl Lanes {
 
     /// How many requests are under way.
     pub(super) fn sending(&self) -> usize {
-        self.lanes.values().map(|lane| lane.sending).sum()
+        self.sending
     }
 }
 
@@ -131,7 +166,11 @@ impl Limits {
 
 impl Lane {
     fn new(now: Instant) -> Self {
-        Self { ready: VecDeque::new(), sending: 0, pace: Pace::new(now) }
+        Self {
+            ready: VecDeque::new(),
+            sending: 0,
+            pace: Pace::new(now),
+        }
     }
 
     fn held(&self) -> usize {
@@ -144,7 +183,20 @@ impl Lane {
         if self.sending > 0 && self.pace.is_slow(now) {
             return limits.concurrency.min(limits.most());
         }
-        self.pace.recent(now).max(limits.fresh_share()).min(limits.most())
+        let brisk_share = self.pace.recent(now) / 4;
+        brisk_share.max(limits.fresh_share()).min(limits.most())
+    }
+
+    /// Whether it finishes so much that a quarter of its share is free again within some 20 ms.
+    fn is_brisk(&self, limits: Limits, now: Instant) -> bool {
+        self.pace.recent(now) / 4 >= limits.fresh_share().min(limits.most())
+    }
+
+    /// Its free slots, if they are enough to be worth a statement.
+    fn worth_taking(&self, limits: Limits, now: Instant) -> usize {
+        let share = self.share(limits, now);
+        let free = share.saturating_sub(self.held());
+        if free >= share / 4 { free } else { 0 }
     }
 }
 
@@ -159,7 +211,12 @@ struct Pace {
 
 impl Pace {
     fn new(now: Instant) -> Self {
-        Self { since: now, current: 0, before: 0, last: now }
+        Self {
+            since: now,
+            current: 0,
+            before: 0,
+            last: now,
+        }
     }
 
     fn count(&mut self, now: Instant) {
@@ -173,7 +230,11 @@ impl Pace {
     }
 
     fn recent(&self, now: Instant) -> usize {
-        if now.duration_since(self.last) < 2 * SPAN { self.before.max(self.current) } else { 0 }
+        if now.duration_since(self.last) < 2 * SPAN {
+            self.before.max(self.current)
+        } else {
+            0
+        }
     }
 
     fn is_slow(&self, now: Instant) -> bool {

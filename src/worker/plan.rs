@@ -56,12 +56,22 @@ impl Plan {
 
     /// A producer rang. Many rings in a row are hectic.
     pub(super) fn rang(&mut self, now: Instant) {
-        self.hectic = if now.duration_since(self.rang_at) < HECTIC { self.hectic + 1 } else { 0 };
+        self.hectic = if now.duration_since(self.rang_at) < HECTIC {
+            self.hectic + 1
+        } else {
+            0
+        };
         (self.rang_at, self.events_at, self.source) = (now, now, Source::Notification);
     }
 
     /// A look at new events found `events`, and perhaps not all there were.
-    pub(super) fn saw_events(&mut self, events: u64, more: bool, dozing: bool, now: Instant) -> Sleep {
+    pub(super) fn saw_events(
+        &mut self,
+        events: u64,
+        more: bool,
+        dozing: bool,
+        now: Instant,
+    ) -> Sleep {
         if events == 0 {
             return self.saw_nothing(dozing, now);
         }
@@ -71,7 +81,13 @@ impl Plan {
         self.events_at = match (more, dozing && !rouse) {
             (true, _) => now,
             (false, true) => now + self.poll,
-            (false, false) => now + if events >= MANY { Duration::ZERO } else { SHORTEST },
+            (false, false) => {
+                now + if events >= MANY {
+                    Duration::ZERO
+                } else {
+                    SHORTEST
+                }
+            }
         };
         if rouse { Sleep::Rouse } else { Sleep::AsItIs }
     }
@@ -117,6 +133,11 @@ impl Plan {
     /// Some deliveries had no room and were left waiting.
     pub(super) fn left_waiting(&mut self, now: Instant) {
         self.waiting_at = self.waiting_at.min(now + PACE);
+    }
+
+    /// A brisk lane is full: its room is worth waiting a moment for.
+    pub(super) fn hold_events(&mut self, now: Instant) {
+        self.events_at = self.events_at.max(now + SHORTEST);
     }
 
     /// A look failed: again after a while.

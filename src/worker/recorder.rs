@@ -1,5 +1,6 @@
 //! Writes down what came of attempts, many in one statement, until it is written.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -35,25 +36,51 @@ pub(super) async fn run(
 /// only when told to; then the leases end by themselves and the attempts are recorded as abandoned.
 pub(super) async fn record(store: &Store, attempts: &[Attempt], give_up: &CancellationToken) {
     let mut wait = Duration::from_millis(100);
-    let mut again = false;
+    let mut left = Cow::Borrowed(attempts);
     loop {
-        match store.record(attempts, again).await {
-            Ok(late) => return telemetry::recorded(attempts, &late),
-            Err(Error::Data(why)) if attempts.len() > 1 => {
+        let error = match store.record(&left).await {
+            Ok(late) => return telemetry::recorded(&left, &late),
+            Err(Error::Data(why)) if left.len() > 1 => {
                 tracing::error!(why, "a batch was refused; recording one by one");
-                return one_by_one(store, attempts, give_up).await;
+                return one_by_one(store, &left, give_up).await;
             }
-            Err(Error::Data(why)) => return telemetry::unrecordable(attempts, &why),
-            Err(error) => tracing::warn!(%error, attempts = attempts.len(), "cannot record; trying again"),
+            Err(Error::Data(why)) => return telemetry::unrecordable(&left, &why),
+            Err(error) => error,
+        };
+        tracing::warn!(%error, attempts = left.len(), "cannot record; trying again");
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_WAIT),
+                () = give_up.cancelled() => {
+                    return tracing::error!(attempts = left.len(), "stopped before these were recorded");
+                }
+            }
+            // It may have committed, and only its answer been lost.
+            if let Ok(done) = store.recorded_already(&left).await {
+                let (done, not) = split(&left, &done);
+                telemetry::recorded(&done, &[]);
+                left = Cow::Owned(not);
+                break;
+            }
         }
-        again = true;
-        tokio::select! {
-            () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_secs(5)),
-            () = give_up.cancelled() => {
-                return tracing::error!(attempts = attempts.len(), "stopped before these were recorded");
-            }
+        if left.is_empty() {
+            return;
         }
     }
+}
+
+/// The attempts at these places, and the others.
+fn split(attempts: &[Attempt], places: &[usize]) -> (Vec<Attempt>, Vec<Attempt>) {
+    let (mut at, mut others) = (Vec::new(), Vec::new());
+    for (place, attempt) in attempts.iter().enumerate() {
+        let part = if places.contains(&place) {
+            &mut at
+        } else {
+            &mut others
+        };
+        part.push(attempt.clone());
+    }
+    (at, others)
 }
 
 /// One result that Postgres refuses must not keep the others from being recorded.
@@ -62,3 +89,5 @@ async fn one_by_one(store: &Store, attempts: &[Attempt], give_up: &CancellationT
         Box::pin(record(store, std::slice::from_ref(attempt), give_up)).await;
     }
 }
+
+const LONGEST_WAIT: Duration = Duration::from_secs(5);

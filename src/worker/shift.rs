@@ -79,8 +79,13 @@ impl Shift {
         let left = mpsc::unbounded_channel();
         let give_up = CancellationToken::new();
         let (store, batch) = (worker.store.clone(), config.batch);
-        let recorder =
-            tokio::spawn(recorder::run(store.clone(), attempts, left.0.clone(), batch, give_up.clone()));
+        let recorder = tokio::spawn(recorder::run(
+            store.clone(),
+            attempts,
+            left.0.clone(),
+            batch,
+            give_up.clone(),
+        ));
         let limits = Limits {
             deliveries: config.max_in_flight,
             bytes: config.max_in_flight_bytes,
@@ -136,7 +141,11 @@ impl Shift {
 
     /// Registered: may claim again.
     fn clock_in(&mut self, presence: Presence) {
-        tracing::info!(worker_id = presence.worker_id(), name = self.name, "worker registered");
+        tracing::info!(
+            worker_id = presence.worker_id(),
+            name = self.name,
+            "worker registered"
+        );
         self.rounds = CancellationToken::new();
         let housekeeping = Housekeeping {
             store: self.store.clone(),
@@ -157,11 +166,11 @@ impl Shift {
     /// recorded before somebody has taken it over.
     fn clock_out(&mut self) {
         tracing::warn!("the worker's session was lost; registering anew");
-        self.presence = None;
+        let before = self.presence.take().map(|presence| presence.worker_id());
         self.rounds.cancel();
         self.say_ready(false);
         let (config, name) = (Arc::clone(&self.config), self.name.clone());
-        self.registering = Some(tokio::spawn(register(config, name)));
+        self.registering = Some(tokio::spawn(register(config, name, before)));
     }
 
     fn say_ready(&self, is: bool) {
@@ -172,23 +181,38 @@ impl Shift {
     /// When the next look is due; never while one is under way, without an identity, or without room
     /// that is worth a statement.
     fn look_is_due_at(&self) -> Option<Instant> {
-        let free = self.config.max_in_flight - self.lanes.deliveries().min(self.config.max_in_flight);
+        let free =
+            self.config.max_in_flight - self.lanes.deliveries().min(self.config.max_in_flight);
         let may = self.look.is_none() && self.presence.is_some() && free > 0;
         let roomy = free >= self.config.max_in_flight / 8;
-        let soonest = if roomy { self.looked_at } else { self.looked_at + LITTLE_ROOM };
+        let soonest = if roomy {
+            self.looked_at
+        } else {
+            self.looked_at + LITTLE_ROOM
+        };
         may.then(|| self.plan.due_at().max(soonest))
     }
 
     fn start_look_if_due(&mut self) {
         let now = Instant::now();
-        let Some(worker_id) = self.presence.as_ref().map(Presence::worker_id) else { return };
+        let Some(worker_id) = self.presence.as_ref().map(Presence::worker_id) else {
+            return;
+        };
         if self.look_is_due_at().is_none_or(|at| at > now) {
             return;
         }
+        let stuck = self.lanes.take_stuck(now);
+        self.give_back(stuck);
+        let free = self.lanes.free(now);
+        if free.events == Some(0) {
+            self.plan.hold_events(now);
+        }
         let (events, waiting, source) = self.plan.due(now);
+        if !events && !waiting {
+            return;
+        }
         telemetry::woke(source);
         self.looked_at = now;
-        let free = self.lanes.free(now);
         let room = Room {
             worker_id,
             lease: self.config.lease,
@@ -202,7 +226,7 @@ impl Shift {
             store: self.store.clone(),
             directory: Arc::clone(&self.directory),
             room,
-            batch: self.config.batch,
+            batch: free.events.unwrap_or(usize::MAX).min(self.config.batch),
             events: events.then(|| self.watermark.next(now)),
             waiting,
         };
@@ -212,7 +236,11 @@ impl Shift {
     /// A look is over: takes in what it brought, and decides when to look next.
     async fn take_in(&mut self, seen: Option<Result<Seen>>) {
         let now = Instant::now();
-        let Seen { ready, events, waiting } = match seen {
+        let Seen {
+            ready,
+            events,
+            waiting,
+        } = match seen {
             Some(Ok(seen)) => seen,
             Some(Err(error)) => {
                 tracing::warn!(%error, "cannot look for work; trying again");
@@ -220,7 +248,10 @@ impl Shift {
             }
             None => return self.plan.failed(now),
         };
-        let mut lanes: Vec<i32> = ready.iter().map(|(lease, _)| lease.key.subscription_id).collect();
+        let mut lanes: Vec<i32> = ready
+            .iter()
+            .map(|(lease, _)| lease.key.subscription_id)
+            .collect();
         lanes.sort_unstable();
         lanes.dedup();
         for ready in ready {
@@ -242,15 +273,23 @@ impl Shift {
     }
 
     async fn mind_sleep(&mut self, events: u64, more: bool, now: Instant) {
-        let Some(presence) = &mut self.presence else { return };
-        let result = match self.plan.saw_events(events, more, presence.is_dozing(), now) {
+        let Some(presence) = &mut self.presence else {
+            return;
+        };
+        let result = match self
+            .plan
+            .saw_events(events, more, presence.is_dozing(), now)
+        {
             Sleep::AsItIs => Ok(()),
             Sleep::Rouse => presence.rouse().await,
             Sleep::Try if self.config.wake == Wake::Poll => {
                 self.plan.dozed(None, now);
                 Ok(())
             }
-            Sleep::Try => presence.doze().await.map(|asleep| self.plan.dozed(Some(asleep), Instant::now())),
+            Sleep::Try => presence
+                .doze()
+                .await
+                .map(|asleep| self.plan.dozed(Some(asleep), Instant::now())),
         };
         if let Err(error) = result {
             tracing::warn!(%error, "the worker's session does not answer");
@@ -330,7 +369,11 @@ impl Shift {
     /// the drain time, has everything recorded, and says goodbye.
     async fn wind_up(mut self) {
         let deadline = tokio::time::Instant::now() + self.config.drain;
-        tracing::info!(held = self.lanes.deliveries(), sending = self.lanes.sending(), "stopping");
+        tracing::info!(
+            held = self.lanes.deliveries(),
+            sending = self.lanes.sending(),
+            "stopping"
+        );
         self.say_ready(false);
         self.rounds.cancel();
         if let Some(Ok(Ok(seen))) = match self.look.take() {
@@ -351,7 +394,10 @@ impl Shift {
         }
         drop(self.results);
         let grace = deadline + LAST_GRACE;
-        if tokio::time::timeout_at(grace, &mut self.recorder).await.is_err() {
+        if tokio::time::timeout_at(grace, &mut self.recorder)
+            .await
+            .is_err()
+        {
             self.give_up.cancel();
             let _ = self.recorder.await;
         }
@@ -408,8 +454,20 @@ impl Look {
             waiting = Some((any, more.len()));
             leases.extend(more);
         }
-        let ready = self.directory.with_terms(leases).await?;
-        Ok(Seen { ready, events, waiting })
+        if let Err(error) = self.directory.learn(&leases).await {
+            // Without their terms they cannot be sent; nor may they be kept.
+            let leases: Vec<_> = leases
+                .iter()
+                .map(|lease| (lease.key, lease.number))
+                .collect();
+            self.store.give_back(self.room.worker_id, &leases).await?;
+            return Err(error);
+        }
+        Ok(Seen {
+            ready: self.directory.with_terms(leases),
+            events,
+            waiting,
+        })
     }
 }
 
@@ -444,10 +502,10 @@ impl Watermark {
 }
 
 /// Registers, however often it takes.
-async fn register(config: Arc<Config>, name: String) -> Presence {
+async fn register(config: Arc<Config>, name: String, before: Option<i32>) -> Presence {
     let mut wait = Duration::from_millis(100);
     loop {
-        match Presence::register(&config, &name).await {
+        match Presence::register(&config, &name, before).await {
             Ok(presence) => return presence,
             Err(error) => tracing::warn!(%error, "cannot register; trying again"),
         }
@@ -459,7 +517,10 @@ async fn register(config: Arc<Config>, name: String) -> Presence {
 async fn give_back(store: &Store, unbegun: &[Ready]) -> Result<()> {
     let mut by_holder: Vec<(i32, Vec<(DeliveryKey, i16)>)> = Vec::new();
     for (lease, _) in unbegun {
-        match by_holder.iter_mut().find(|(holder, _)| *holder == lease.holder) {
+        match by_holder
+            .iter_mut()
+            .find(|(holder, _)| *holder == lease.holder)
+        {
             Some((_, leases)) => leases.push((lease.key, lease.number)),
             None => by_holder.push((lease.holder, vec![(lease.key, lease.number)])),
         }
@@ -502,7 +563,9 @@ async fn due(at: Option<Instant>) {
 }
 
 fn unix_now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 

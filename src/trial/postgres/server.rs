@@ -43,7 +43,7 @@ impl Site {
         let log = Log::create(&self.home.path().join("initdb.log"))?;
         let made = child::run(command, INITDB_DEADLINE, &log).await;
         let _ = fs::remove_file(self.home.path().join(PASSWORD_FILE));
-        made.map(drop).map_err(|why| Error::Database(why))
+        made.map(drop).map_err(Error::Database)
     }
 
     /// Starts the server and returns once it takes connections.
@@ -120,10 +120,7 @@ impl Server {
             parent: Some(parent),
         };
         let lost = |_| Err("its thread ended".to_owned());
-        server.pid = start
-            .await
-            .unwrap_or_else(lost)
-            .map_err(|why| Error::Database(why))?;
+        server.pid = start.await.unwrap_or_else(lost).map_err(Error::Database)?;
         Ok(server)
     }
 

@@ -1,0 +1,146 @@
+//! A batch of attempts as record.sql takes it: an array for each column.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use crate::delivery::{Attempt, Outcome, Verdict};
+
+/// A batch of attempts, a column each, in the order of record.sql's parameters.
+#[derive(Default)]
+pub(super) struct Columns<'a> {
+    event_id: Vec<Uuid>,
+    subscription_id: Vec<i32>,
+    replay: Vec<i16>,
+    number: Vec<i16>,
+    holder: Vec<i32>,
+    worker_id: Vec<i32>,
+    revision: Vec<i32>,
+    age: Vec<f64>,
+    retry_in: Vec<Option<f64>>,
+    duration: Vec<Option<i32>>,
+    dns: Vec<Option<i32>>,
+    connect: Vec<Option<i32>>,
+    tls: Vec<Option<i32>>,
+    first_byte: Vec<Option<i32>>,
+    body: Vec<Option<i32>>,
+    outcome: Vec<&'static str>,
+    verdict: Vec<&'static str>,
+    http_status: Vec<Option<i16>>,
+    remote: Vec<Option<String>>,
+    signed_with: Vec<Option<String>>,
+    error: Vec<Option<Cow<'a, str>>>,
+    response: Vec<Option<Cow<'a, str>>>,
+}
+
+impl<'a> Columns<'a> {
+    pub(super) fn of(attempts: &'a [Attempt], now: Instant) -> Self {
+        let mut columns = Self::default();
+        for attempt in attempts {
+            columns.push(attempt, now);
+        }
+        columns
+    }
+
+    fn push(&mut self, attempt: &'a Attempt, now: Instant) {
+        let Attempt { key, report, .. } = attempt;
+        self.event_id.push(key.event_id);
+        self.subscription_id.push(key.subscription_id);
+        self.replay.push(key.replay);
+        self.number.push(attempt.number);
+        self.holder.push(attempt.holder);
+        self.worker_id.push(attempt.worker_id);
+        self.revision.push(attempt.revision);
+        self.age
+            .push(now.duration_since(attempt.began).as_secs_f64());
+        self.retry_in.push(match attempt.verdict {
+            Verdict::Retry(wait) => Some(wait.as_secs_f64()),
+            _ => None,
+        });
+        self.duration
+            .push((report.outcome != Outcome::Abandoned).then(|| micros(report.duration)));
+        self.dns.push(report.phases.dns.map(micros));
+        self.connect.push(report.phases.connect.map(micros));
+        self.tls.push(report.phases.tls.map(micros));
+        self.first_byte.push(report.phases.first_byte.map(micros));
+        self.body.push(report.phases.body.map(micros));
+        self.outcome.push(report.outcome.as_str());
+        self.verdict.push(attempt.verdict.as_str());
+        self.http_status.push(
+            report
+                .http_status
+                .and_then(|status| i16::try_from(status).ok()),
+        );
+        self.remote
+            .push(report.remote.map(|address| address.to_string()));
+        self.signed_with.push(array_literal(&attempt.signed_with));
+        self.error
+            .push(report.error.as_deref().map(|text| bounded(text, 2048)));
+        self.response
+            .push(report.snippet.as_deref().map(|text| bounded(text, 65_536)));
+    }
+
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 22] {
+        [
+            &self.event_id,
+            &self.subscription_id,
+            &self.replay,
+            &self.number,
+            &self.holder,
+            &self.worker_id,
+            &self.revision,
+            &self.age,
+            &self.retry_in,
+            &self.duration,
+            &self.dns,
+            &self.connect,
+            &self.tls,
+            &self.first_byte,
+            &self.body,
+            &self.outcome,
+            &self.verdict,
+            &self.http_status,
+            &self.remote,
+            &self.signed_with,
+            &self.error,
+            &self.response,
+        ]
+    }
+
+    /// What tells an attempt from every other, in the order of recorded_already.sql's parameters.
+    pub(super) fn identity(&self) -> [&(dyn ToSql + Sync); 6] {
+        [
+            &self.event_id,
+            &self.subscription_id,
+            &self.replay,
+            &self.number,
+            &self.worker_id,
+            &self.outcome,
+        ]
+    }
+}
+
+/// What a partner sent must never make an attempt unrecordable: Postgres refuses NUL, and the schema
+/// refuses what is too long.
+fn bounded(text: &str, limit: usize) -> Cow<'_, str> {
+    let cut = text
+        .char_indices()
+        .nth(limit)
+        .map_or(text, |(end, _)| &text[..end]);
+    if cut.contains('\0') {
+        Cow::Owned(cut.replace('\0', "\u{fffd}"))
+    } else {
+        Cow::Borrowed(cut)
+    }
+}
+
+fn micros(duration: Duration) -> i32 {
+    i32::try_from(duration.as_micros()).unwrap_or(i32::MAX)
+}
+
+fn array_literal(numbers: &[i16]) -> Option<String> {
+    let words: Vec<String> = numbers.iter().map(i16::to_string).collect();
+    (!words.is_empty()).then(|| format!("{{{}}}", words.join(",")))
+}
