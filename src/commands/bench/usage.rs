@@ -19,11 +19,21 @@ pub(super) fn of(pid: u32) -> Usage {
 
 /// Seconds of processor time of a Postgres server: the postmaster, its children, and those that have ended.
 pub(super) fn of_server(postmaster: u32) -> Option<f64> {
-    let server = Stat::read(postmaster)?;
-    let pids = fs::read_dir("/proc").ok()?.flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let children = pids.filter_map(Stat::read).filter(|stat| stat.parent == postmaster);
-    Some(server.own() + server.ended_children + children.map(|stat| stat.own()).sum::<f64>())
+    loop {
+        let before = Stat::read(postmaster)?;
+        let children: f64 = children_of(postmaster)?.map(|stat| stat.own()).sum();
+        let after = Stat::read(postmaster)?;
+        // One that ended between the two readings would be counted nowhere.
+        if before.ended_children.total_cmp(&after.ended_children).is_eq() {
+            return Some(after.own() + after.ended_children + children);
+        }
+    }
+}
+
+fn children_of(parent: u32) -> Option<impl Iterator<Item = Stat>> {
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Some(ids.filter_map(Stat::read).filter(move |stat| stat.parent == parent))
 }
 
 struct Stat {
