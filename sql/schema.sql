@@ -556,8 +556,12 @@ begin
     if to_regclass(partition) is not null then
         return false;
     end if;
-    -- Made apart and attached, so that the parent is locked for the attach alone, and never against inserts.
+    -- Made apart and attached, so that the parent is locked for the attach alone; against inserts only where the day has begun:
+    -- an INSERT on its way to the default partition would wait there for our commit, and then be refused for being in the wrong one.
     execute format('create table %s (like %s including defaults including constraints)', partition, history);
+    if day <= (now() at time zone 'UTC')::date then
+        execute format('lock table %s in share row exclusive mode', history);
+    end if;
     if parent = 'outbox' then
         execute format('alter table posthaste.outbox attach partition %s for values from (%L) to (%L)',
             partition, posthaste.first_event_id(lower), posthaste.first_event_id(upper));
@@ -595,13 +599,22 @@ create function posthaste.create_partitions(days_ahead integer) returns integer
 as $$
 declare
     made integer := 0;
+    history regclass;
     day date;
 begin
     -- One at a time; whoever comes second has nothing left to do.
     perform pg_advisory_xact_lock(1347375958, 0);
-    for day in select generate_series(current_date, current_date + days_ahead, interval '1 day')::date loop
-        made := made + posthaste.create_partition('posthaste.outbox', day)::int;
-        made := made + posthaste.create_partition('posthaste.attempt', day)::int;
+    for history, day in
+        select h, d::date
+        from unnest('{posthaste.outbox,posthaste.attempt}'::regclass[]) h,
+             generate_series(current_date, current_date + days_ahead, interval '1 day') d
+    loop
+        begin
+            made := made + posthaste.create_partition(history, day)::int;
+        exception when check_violation then
+            -- The default partition holds rows of that day already. It goes on taking them; the other days get theirs.
+            raise warning 'no partition of % for %: the default partition holds rows of that day', history, day;
+        end;
     end loop;
     return made;
 end

@@ -2,6 +2,7 @@
 //!
 //! Labels come from closed sets. No label, and no log line, holds a secret or a payload.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
@@ -17,6 +18,16 @@ pub enum Kind {
     Gauge,
     /// Counts observations by size.
     Histogram,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
 }
 
 /// One metric: its name, what it is, its labels, and what it means.
@@ -130,6 +141,25 @@ const fn metric(
         labels,
         meaning,
     }
+}
+
+/// The table in the README: every metric with its kind, its labels and its meaning.
+pub fn markdown_table() -> String {
+    let mut table =
+        String::from("| metric | kind | labels | meaning |\n| --- | --- | --- | --- |\n");
+    for Metric {
+        name,
+        kind,
+        labels,
+        meaning,
+    } in METRICS
+    {
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        let (kind, labels) = (kind.word(), labels.join(", "));
+        // Writing to a String cannot fail.
+        let _ = writeln!(table, "| `{name}` | {kind} | {labels} | {meaning} |");
+    }
+    table
 }
 
 /// The bounds of each histogram, in seconds.

@@ -55,11 +55,16 @@ impl Worker {
     /// time, gives back the rest and returns. Fails only where it could not begin: no database, or
     /// another schema than this program's.
     pub async fn run(&self, stop: CancellationToken) -> Result<()> {
-        self.check_schema().await?;
-        let presence =
-            Presence::register(&self.config, &self.config.name_of_worker(), None).await?;
-        Shift::begin(self, presence).work(stop).await;
+        // A database that takes the connection and says nothing must not make us deaf.
+        if let Some(presence) = stop.run_until_cancelled(self.register()).await {
+            Shift::begin(self, presence?).work(stop).await;
+        }
         Ok(())
+    }
+
+    async fn register(&self) -> Result<Presence> {
+        self.check_schema().await?;
+        Presence::register(&self.config, &self.config.name_of_worker(), None).await
     }
 
     async fn check_schema(&self) -> Result<()> {

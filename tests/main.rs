@@ -1,1 +1,22 @@
-//! The promises.
+//! The promises: one file each, over a real Postgres and real HTTPS. A test's name is the claim that it proves.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that meets the unexpected has failed"
+)]
+
+#[allow(dead_code, reason = "each promise uses its part")]
+mod harness;
+
+mod at_least_once;
+mod database_loss;
+mod delivery;
+mod history;
+mod hostile_receivers;
+mod leases;
+mod partitions;
+mod program;
+mod readme;
+mod retries;
+mod schema;

@@ -10,20 +10,21 @@
 -- $5 how many deliveries to lease     $6 how many payload bytes       $7 longest payload to fetch, in bytes
 -- $8, $9 subscription ids, and how many deliveries each may be leased here   $10 the same for all the others
 with picked as materialized (
-    select ctid from posthaste.intake
+    select ctid as address, event_id from posthaste.intake
     where xid >= $1::text::xid8
     order by xid limit $2::bigint
     for update skip locked
-), taken as (
-    -- By address: joined on anything else, the planner may read the whole backlog to delete a batch.
-    delete from posthaste.intake where ctid = any (array(select ctid from picked))
-    returning event_id
 ), read as materialized (
-    select o.event_id, o.event_type, o.tenant, o.occurred_at, octet_length(o.payload::text) as bytes,
+    select p.address, o.event_id, o.event_type, o.tenant, o.occurred_at, octet_length(o.payload::text) as bytes,
            case when octet_length(o.payload::text) <= $7::integer then o.payload::text end as payload
-    from taken t
+    from picked p
     -- `limit 1` and `offset 0` keep each of these a look-up by key per row, whatever the planner believes about sizes.
-    cross join lateral (select * from posthaste.outbox where outbox.event_id = t.event_id limit 1) o
+    cross join lateral (select * from posthaste.outbox where outbox.event_id = p.event_id limit 1) o
+), taken as (
+    -- What was read, not what was picked: a plan made while the day's partition was being attached does not know it and finds
+    -- nothing there. What it misses stays for the next sweep.
+    -- By address: joined on anything else, the planner may read the whole backlog to delete a batch.
+    delete from posthaste.intake where ctid = any (array(select address from read))
 ), matched as (
     select r.event_id, s.subscription_id, s.revision, least(r.bytes, $7::integer) as bytes,
            row_number() over (partition by s.subscription_id order by r.event_id)
@@ -58,9 +59,9 @@ with picked as materialized (
 )
 select null::uuid as event_id, null::integer as subscription_id, null::integer as revision,
        null::text as event_type, null::timestamptz as occurred_at, null::integer as bytes, null::text as payload,
-       (select count(*) from picked) as events_taken,
+       (select count(*) from read) as events_taken,
        (select count(*) from placed) as deliveries_made,
-       (select count(*) from picked) - (select count(distinct event_id) from placed) as unrouted,
+       (select count(*) from read) - (select count(distinct event_id) from placed) as unrouted,
        pg_snapshot_xmin(pg_current_snapshot())::text as next_watermark
 union all
 select p.event_id, p.subscription_id, p.revision, r.event_type, r.occurred_at, r.bytes, r.payload, null, null, null, null

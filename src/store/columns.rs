@@ -109,7 +109,7 @@ impl<'a> Columns<'a> {
         ]
     }
 
-    /// What tells an attempt from every other, in the order of recorded_already.sql's parameters.
+    /// What tells an attempt from every other, in the order of the parameters of `recorded_already.sql`.
     pub(super) fn identity(&self) -> [&(dyn ToSql + Sync); 6] {
         [
             &self.event_id,

@@ -41,12 +41,12 @@ impl Housekeeping {
                 () = self.stop.cancelled() => return,
             }
             let now = Instant::now();
-            if now >= partitions_due {
-                partitions_due = now + self.make_partitions().await;
-            }
             if now >= clock_due {
                 clock_due = now + CLOCK_EVERY;
                 self.mind_the_clock().await;
+            }
+            if now >= partitions_due {
+                partitions_due = now + self.make_partitions().await;
             }
             let sweep = last_sweep.is_none_or(|last| now.duration_since(last) > SWEEP_EVERY);
             let look_back = last_round

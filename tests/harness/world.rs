@@ -1,0 +1,318 @@
+//! One test's world.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use posthaste::config::Config;
+use posthaste::secret::{Keyring, SigningSecret};
+use posthaste::store::{Listener, Store, connect_once, listen};
+use posthaste::trial::partner::Reply;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::backstage::{BACKSTAGE, Database};
+use super::{PATIENCE, Partner, Wire, WorkerProcess, WorkerThread};
+
+/// A migrated database of its own, and all that is needed to deliver from it. Declare it first, so that it goes last.
+pub(crate) struct World {
+    /// For whatever SQL the test wants. Its application name is `trial`, a worker's begins with `posthaste`.
+    pub(crate) db: Client,
+    changes: Listener,
+    keys: String,
+    ca_file: PathBuf,
+    database: Database,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let database = Database::migrated().await;
+        let db = connect(&database.url).await;
+        let changes = listen(&database.url).await.unwrap();
+        changes
+            .client
+            .batch_execute("set application_name = 'trial'; listen trial")
+            .await
+            .unwrap();
+        let ca_file = std::env::temp_dir().join(format!("posthaste-test-{}.pem", Uuid::now_v7()));
+        BACKSTAGE.authority.write_pem(&ca_file).unwrap();
+        let keys = Keyring::generate_line("k1").unwrap().to_string();
+        Self {
+            db,
+            changes,
+            keys,
+            ca_file,
+            database,
+        }
+    }
+
+    /// The database's connection string.
+    pub(crate) fn url(&self) -> &str {
+        &self.database.url
+    }
+
+    /// One more session.
+    pub(crate) async fn session(&self) -> Client {
+        connect(self.url()).await
+    }
+
+    /// A partner that answers 200 to everything.
+    pub(crate) async fn partner(&self) -> Partner {
+        Partner::replying(Reply::Status(200)).await
+    }
+
+    /// Subscribes a partner to all events at the path `/<name>`. `retry` is a list of intervals such as `5s,1h`.
+    pub(crate) async fn subscribe(&self, name: &str, partner: &Partner, retry: &str) -> i32 {
+        self.subscribe_to(name, partner, &["*"], None, retry).await
+    }
+
+    /// As [`subscribe`](Self::subscribe), by way of a wire.
+    pub(crate) async fn subscribe_through(&self, wire: &Wire, partner: &Partner, retry: &str) -> i32 {
+        let id = self.subscribe_url("wired", &wire.url("/wired"), &["*"], None, retry).await;
+        self.share_secret(id, partner).await;
+        id
+    }
+
+    /// Subscribes a partner to these event types, which are added to the catalogue, and to one tenant where it is named.
+    pub(crate) async fn subscribe_to(
+        &self,
+        name: &str,
+        partner: &Partner,
+        event_types: &[&str],
+        tenant: Option<&str>,
+        retry: &str,
+    ) -> i32 {
+        let id = self.subscribe_url(name, &partner.url(&format!("/{name}")), event_types, tenant, retry).await;
+        self.share_secret(id, partner).await;
+        id
+    }
+
+    /// Subscribes a URL. It gets a secret that nobody knows at its first delivery.
+    pub(crate) async fn subscribe_url(
+        &self,
+        name: &str,
+        url: &str,
+        event_types: &[&str],
+        tenant: Option<&str>,
+        retry: &str,
+    ) -> i32 {
+        let catalogue = "insert into posthaste.event_type (event_type, description)
+            select t, 'for a test' from unnest($1::text[]) t where t <> '*' on conflict do nothing";
+        self.db.execute(catalogue, &[&event_types]).await.unwrap();
+        let door = "select posthaste.create_subscription(
+            $1::text, $2::text, $3::text[], $4::text, ('{' || $5::text || '}')::interval[])";
+        self.db
+            .query_one(door, &[&name, &url, &event_types, &tenant, &retry])
+            .await
+            .unwrap()
+            .get(0)
+    }
+
+    async fn share_secret(&self, subscription_id: i32, partner: &Partner) {
+        let secret = SigningSecret::generate().unwrap();
+        partner.learn(secret.clone());
+        self.add_secret(subscription_id, &secret).await;
+    }
+
+    /// Stores one more signing secret for a subscription.
+    pub(crate) async fn add_secret(&self, subscription_id: i32, secret: &SigningSecret) {
+        let config = self.config(&[]);
+        let secret_id = Uuid::now_v7();
+        let sealed = config
+            .keyring()
+            .unwrap()
+            .seal(subscription_id, secret_id, secret)
+            .unwrap();
+        let store = Store::open(&config).unwrap();
+        store
+            .add_secret(subscription_id, secret_id, &sealed, false)
+            .await
+            .unwrap();
+    }
+
+    /// Commits one event, by a plain INSERT.
+    pub(crate) async fn publish(&self, event_type: &str, payload: &str) -> Uuid {
+        let insert = "insert into posthaste.outbox (event_type, payload) values ($1, $2::text::json) returning event_id";
+        self.db
+            .query_one(insert, &[&event_type, &payload])
+            .await
+            .unwrap()
+            .get(0)
+    }
+
+    /// Commits this many events of one type in one statement, with their numbers from 1 as payloads.
+    pub(crate) async fn publish_many(&self, event_type: &str, count: i32) {
+        let insert = "insert into posthaste.outbox (event_type, payload)
+            select $1, to_json(n) from generate_series(1, $2::integer) n";
+        self.db
+            .execute(insert, &[&event_type, &count])
+            .await
+            .unwrap();
+    }
+
+    /// What a worker of this world is configured with, and `settings` on top.
+    pub(crate) fn config(&self, settings: &[(&str, &str)]) -> Config {
+        let mut config = Config::default();
+        for (key, value) in self.settings(settings) {
+            config.set(&key, &value).unwrap();
+        }
+        config
+    }
+
+    /// A worker in this process that is registered and looks for work. Settings are written as in a configuration file.
+    pub(crate) async fn worker(&self, settings: &[(&str, &str)]) -> WorkerThread {
+        WorkerThread::start(self.config(settings)).ready().await
+    }
+
+    /// The real program, registered and looking for work.
+    pub(crate) async fn worker_process(&self, settings: &[(&str, &str)]) -> WorkerProcess {
+        let before = self.count("select count(*) from posthaste.worker").await;
+        let variables = self.settings(settings).into_iter();
+        let process = WorkerProcess::start(
+            variables.map(|(key, value)| (format!("POSTHASTE_{}", key.to_uppercase()), value)),
+        );
+        self.until(&format!(
+            "(select count(*) from posthaste.worker) > {before}"
+        ))
+        .await;
+        process
+    }
+
+    /// Waits until an SQL condition is true: looks again after every change in the queue, the intake,
+    /// the attempts and the workers, and now and then for what changes without a row. Fails when
+    /// nothing has changed for as long as a test waits, or when it takes several times as long.
+    pub(crate) async fn until(&self, condition: &str) {
+        let begun = Instant::now();
+        let mut changed = begun;
+        while !self.holds(condition).await {
+            if changed.elapsed() > PATIENCE || begun.elapsed() > 5 * PATIENCE {
+                panic!("never true: {condition}\n{}", self.state().await);
+            }
+            let change = tokio::time::timeout(LOOK_AGAIN, self.changes.bell.notified()).await;
+            changed = if change.is_ok() { Instant::now() } else { changed };
+        }
+    }
+
+    /// Waits until nothing is owed.
+    pub(crate) async fn until_all_is_done(&self) {
+        self.until("not exists (select from posthaste.intake) and not exists (select from posthaste.queue)").await;
+    }
+
+    /// Whether an SQL condition is true now.
+    pub(crate) async fn holds(&self, condition: &str) -> bool {
+        let row = self
+            .changes
+            .client
+            .query_one(&format!("select coalesce(({condition}), false)"), &[])
+            .await;
+        row.unwrap().get(0)
+    }
+
+    /// The one number that a query returns.
+    pub(crate) async fn count(&self, query: &str) -> i64 {
+        self.db.query_one(query, &[]).await.unwrap().get(0)
+    }
+
+    /// The one text that a query returns; empty for null.
+    pub(crate) async fn text(&self, query: &str) -> String {
+        self.db
+            .query_one(query, &[])
+            .await
+            .unwrap()
+            .get::<_, Option<String>>(0)
+            .unwrap_or_default()
+    }
+
+    /// Runs statements.
+    pub(crate) async fn run(&self, statements: &str) {
+        self.db.batch_execute(statements).await.unwrap();
+    }
+
+    /// The attempts of an event in order, such as `1 rejected retry, 2 accepted done`.
+    pub(crate) async fn story(&self, event_id: Uuid) -> String {
+        self.text(&format!(
+            "select string_agg(format('%s %s %s', number, outcome, verdict), ', '
+                order by subscription_id, replay, number, outcome <> 'abandoned')
+             from posthaste.attempt where event_id = '{event_id}'"
+        ))
+        .await
+    }
+
+    /// Makes every waiting delivery due now.
+    pub(crate) async fn make_due(&self) {
+        self.run(
+            "begin;
+             update posthaste.queue set due_at = least(due_at, now()) where lease_holder is null;
+             update posthaste.lane set wake_at = '-infinity'
+             where subscription_id in (select subscription_id from posthaste.queue where lease_holder is null);
+             commit",
+        )
+        .await;
+    }
+
+    /// Lets every lease end now.
+    pub(crate) async fn end_leases(&self) {
+        self.run("update posthaste.queue set lease_ends_at = now() - interval '1 ms' where lease_holder is not null")
+            .await;
+    }
+
+    fn settings(&self, settings: &[(&str, &str)]) -> Vec<(String, String)> {
+        let ca_file = self.ca_file.to_str().unwrap();
+        let base = [
+            ("database_url", self.url()),
+            ("keys", self.keys.as_str()),
+            ("ca_file", ca_file),
+            ("allow_networks", "127.0.0.0/8,::1/128"),
+            ("listen", "off"),
+        ];
+        let all = base
+            .iter()
+            .filter(|(key, _)| settings.iter().all(|(own, _)| own != key))
+            .chain(settings);
+        all.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    /// Where things stand, for whoever reads why a test failed.
+    async fn state(&self) -> String {
+        let mut state = String::new();
+        for (title, query) in [
+            ("intake", "select * from posthaste.intake"),
+            ("queue", "select * from posthaste.queue order by event_id"),
+            ("lane", "select * from posthaste.lane"),
+            ("worker", "select * from posthaste.worker order by worker_id"),
+            (
+                "attempt",
+                "select started_at, event_id, subscription_id, number, worker_id, outcome, verdict, error
+                 from posthaste.attempt order by started_at desc",
+            ),
+        ] {
+            let query = format!(
+                "select coalesce(string_agg(r::text, E'\\n') filter (where n <= 20), ''), count(*)
+                 from (select r, row_number() over () n from ({query}) r) r"
+            );
+            let row = self.db.query_one(&query, &[]).await.unwrap();
+            let (rows, count): (String, i64) = (row.get(0), row.get(1));
+            let _ = writeln!(state, "-- {title}: {count} rows\n{rows}");
+        }
+        state
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.ca_file);
+    }
+}
+
+async fn connect(url: &str) -> Client {
+    let client = connect_once(url).await.unwrap();
+    client
+        .batch_execute("set application_name = 'trial'")
+        .await
+        .unwrap();
+    client
+}
+
+/// For conditions on what no trigger tells of, such as locks and sessions.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);

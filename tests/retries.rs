@@ -1,0 +1,139 @@
+//! A failed attempt is followed by the next at its interval, until the list ends or the partner says never again; and one
+//! partner's failures are no other's.
+
+use posthaste::trial::partner::{Partner as Receiver, PartnerConfig, Reply};
+
+use crate::harness::{Partner, World};
+
+#[tokio::test]
+async fn each_failed_attempt_is_followed_at_its_interval_and_the_last_one_ends_the_delivery() {
+    let world = World::new().await;
+    let partner = Partner::replying(Reply::Status(503)).await;
+    world.subscribe("p", &partner, "10m,1h,6h").await;
+    let _worker = world.worker(&[]).await;
+    let id = world.publish("a", "1").await;
+    for (number, seconds) in [(1, 600), (2, 3600), (3, 6 * 3600)] {
+        world.until(&format!("exists (select from posthaste.queue where attempts = {number} and lease_holder is null)")).await;
+        // Counted from the record, which a busy machine makes later than the attempt's end.
+        let wait = format!(
+            "select extract(epoch from next_attempt_at - started_at - duration_us * interval '1 us')::bigint
+             from posthaste.attempt where number = {number}"
+        );
+        let (wait, jitter) = (world.count(&wait).await, seconds / 10);
+        assert!((seconds - jitter..=seconds + jitter + 60).contains(&wait), "{number}: {wait} s");
+        assert!(world.holds("(select due_at from posthaste.queue) = (select max(next_attempt_at) from posthaste.attempt)").await);
+        assert!(world.holds("(select wake_at from posthaste.lane) <= (select due_at from posthaste.queue)").await);
+        world.make_due().await;
+    }
+    world.until_all_is_done().await;
+    assert_eq!(
+        world.story(id).await,
+        "1 rejected retry, 2 rejected retry, 3 rejected retry, 4 rejected exhausted"
+    );
+    assert_eq!(status(&world).await, "RETRY_EXHAUSTED after 4");
+}
+
+#[tokio::test]
+async fn a_delivery_that_may_be_tried_once_is_tried_once() {
+    let world = World::new().await;
+    let partner = Partner::replying(Reply::Status(500)).await;
+    world.subscribe("p", &partner, "").await;
+    let _worker = world.worker(&[]).await;
+    let id = world.publish("a", "1").await;
+    world.until("exists (select from posthaste.attempt)").await;
+    world.until_all_is_done().await;
+    assert_eq!(world.story(id).await, "1 rejected exhausted");
+    assert_eq!(status(&world).await, "RETRY_EXHAUSTED after 1");
+}
+
+#[tokio::test]
+async fn a_partner_that_says_gone_is_not_asked_again() {
+    let world = World::new().await;
+    let partner = Partner::replying(Reply::Status(410)).await;
+    world.subscribe("p", &partner, "1h,1h").await;
+    let _worker = world.worker(&[]).await;
+    let id = world.publish("a", "1").await;
+    world.until("exists (select from posthaste.attempt)").await;
+    world.until_all_is_done().await;
+    assert_eq!(world.story(id).await, "1 rejected rejected");
+    assert_eq!(status(&world).await, "REJECTED after 1");
+}
+
+#[tokio::test]
+async fn the_delivery_view_tells_what_waits_and_what_failed_so_far() {
+    let world = World::new().await;
+    let partner = Partner::replying(Reply::Status(500)).await;
+    world.subscribe("p", &partner, "1h").await;
+    let worker = world.worker(&[]).await;
+    world.publish("a", "1").await;
+    world.until("exists (select from posthaste.queue where attempts = 1 and lease_holder is null)").await;
+    assert_eq!(status(&world).await, "FAILED after 1");
+    partner.set_reply(Reply::Status(204));
+    world.make_due().await;
+    world.until_all_is_done().await;
+    assert_eq!(status(&world).await, "SUCCESS after 2");
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn partners_that_hang_cost_the_others_nothing() {
+    let world = World::new().await;
+    let hanging = Partner::replying(Reply::Hang).await;
+    let healthy = world.partner().await;
+    for name in ["hanging-1", "hanging-2", "hanging-3"] {
+        world.subscribe_to(name, &hanging, &["slow"], None, "1h").await;
+    }
+    world.subscribe_to("healthy", &healthy, &["quick"], None, "1h").await;
+    let _worker = world.worker(&[("request_timeout", "2m"), ("lease", "1h")]).await;
+    world.publish_many("slow", 1000).await;
+    // All that may hang at once hangs.
+    hanging.wait_for(3 * 16).await;
+    world.publish_many("quick", 300).await;
+    healthy.wait_for(300).await;
+    world.until("(select count(*) from posthaste.attempt where verdict = 'done') = 300").await;
+    assert_eq!(world.count("select count(*) from posthaste.attempt where verdict <> 'done'").await, 0);
+    assert_eq!(hanging.count(), 3 * 16);
+}
+
+#[tokio::test]
+async fn a_partner_that_is_down_costs_the_others_nothing() {
+    let world = World::new().await;
+    let healthy = world.partner().await;
+    let gone = Receiver::start(PartnerConfig::default()).await.unwrap();
+    gone.stop().await;
+    let nobody = gone.url("/").replace("http:", "https:");
+    world.subscribe_url("down", &nobody, &["*"], None, "1h").await;
+    world.subscribe("healthy", &healthy, "1h").await;
+    let _worker = world.worker(&[]).await;
+    world.publish_many("a", 300).await;
+    healthy.wait_for(300).await;
+    world.until("(select count(*) from posthaste.attempt where verdict = 'done') = 300").await;
+    world.until("(select count(*) from posthaste.attempt where outcome = 'unreachable' and verdict = 'retry') = 300").await;
+    assert_eq!(healthy.count(), 300);
+}
+
+#[tokio::test]
+async fn a_lane_asleep_wakes_for_its_earliest_delivery() {
+    let world = World::new().await;
+    let partner = Partner::replying(Reply::Status(500)).await;
+    world.subscribe("p", &partner, "6h,1h").await;
+    let _worker = world.worker(&[]).await;
+    let later = world.publish("a", "1").await;
+    world.until("exists (select from posthaste.queue where attempts = 1 and lease_holder is null)").await;
+    // Only this one is due again, after the other in the order of their coming.
+    partner.set_reply(Reply::Status(200));
+    let sooner = world.publish("a", "2").await;
+    world.until(&format!("exists (select from posthaste.attempt where event_id = '{sooner}' and verdict = 'done')")).await;
+    assert_eq!(world.story(later).await, "1 rejected retry");
+    let asleep = "(select wake_at from posthaste.lane) > now() + interval '5 hours'";
+    world.until(asleep).await;
+    world.make_due().await;
+    world.until_all_is_done().await;
+    assert_eq!(world.story(later).await, "1 rejected retry, 2 accepted done");
+    assert!(world.holds("(select wake_at from posthaste.lane) = 'infinity'").await);
+}
+
+/// Of the only delivery, such as `SUCCESS after 1`.
+async fn status(world: &World) -> String {
+    world.text("select format('%s after %s', status, attempts) from posthaste.delivery").await
+}
