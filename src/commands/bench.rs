@@ -77,7 +77,10 @@ fn number(
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    Arg::new(name)
+        .long(name)
+        .action(ArgAction::SetTrue)
+        .help(help)
 }
 
 pub(crate) async fn run(args: &ArgMatches) -> Result<ExitCode> {
@@ -87,7 +90,10 @@ pub(crate) async fn run(args: &ArgMatches) -> Result<ExitCode> {
     let plan = Plan::from(args)?;
     let interrupted = interrupted()?;
     let scenarios = scenarios(args);
-    let bench = Bench { site: Site::open(&plan).await?, plan };
+    let bench = Bench {
+        site: Site::open(&plan).await?,
+        plan,
+    };
     let result = tokio::select! {
         biased;
         () = interrupted => None,
@@ -95,7 +101,9 @@ pub(crate) async fn run(args: &ArgMatches) -> Result<ExitCode> {
     };
     // Whatever came of it, nothing of ours stays behind.
     bench.site.close().await?;
-    result.map_or(Ok(ExitCode::from(INTERRUPTED)), |result| result.map(|()| ExitCode::SUCCESS))
+    result.map_or(Ok(ExitCode::from(INTERRUPTED)), |result| {
+        result.map(|()| ExitCode::SUCCESS)
+    })
 }
 
 /// One way to measure. Each is a file, and stands in [`SCENARIOS`].
@@ -108,9 +116,8 @@ const SCENARIOS: &[Scenario] = &[drain::SCENARIO, latency::SCENARIO];
 
 fn scenarios(args: &ArgMatches) -> Vec<&'static Scenario> {
     let named: Vec<&String> = args.get_many("scenario").unwrap_or_default().collect();
-    let wanted = |scenario: &&Scenario| {
-        named.is_empty() || named.iter().any(|name| *name == scenario.name)
-    };
+    let wanted =
+        |scenario: &&Scenario| named.is_empty() || named.iter().any(|name| *name == scenario.name);
     SCENARIOS.iter().filter(wanted).collect()
 }
 
@@ -130,9 +137,14 @@ impl Plan {
     fn from(args: &ArgMatches) -> Result<Self> {
         let count = |name: &str| args.get_one::<u32>(name).copied().unwrap_or(1);
         let size = |name: &str| usize::try_from(count(name)).unwrap_or(usize::MAX);
-        let duration = args.get_one::<Duration>("duration").copied().unwrap_or_default();
+        let duration = args
+            .get_one::<Duration>("duration")
+            .copied()
+            .unwrap_or_default();
         if !(MIN_DURATION..=MAX_DURATION).contains(&duration) {
-            return Err(Error::Config("--duration: must be from 1s to 1h".to_owned()));
+            return Err(Error::Config(
+                "--duration: must be from 1s to 1h".to_owned(),
+            ));
         }
         Ok(Self {
             events: size("events"),
@@ -148,8 +160,13 @@ impl Plan {
 
 /// A production default of 16 requests to one endpoint is kind to that endpoint; here it would measure kindness.
 fn config(loaded: Loaded) -> Result<Config> {
-    let Loaded { mut config, sources } = loaded;
-    let place = posthaste::config::SETTINGS.iter().position(|s| s.key == "endpoint_concurrency");
+    let Loaded {
+        mut config,
+        sources,
+    } = loaded;
+    let place = posthaste::config::SETTINGS
+        .iter()
+        .position(|s| s.key == "endpoint_concurrency");
     if place.and_then(|place| sources.get(place)) == Some(&Source::Default) {
         config.set("endpoint_concurrency", CONCURRENCY)?;
     }

@@ -19,8 +19,10 @@ use super::usage::Usage;
 use super::worker::Worker;
 use super::{Bench, Scenario, part};
 
-pub(super) const SCENARIO: Scenario =
-    Scenario { name: "drain", run: |bench| Box::pin(measure(bench)) };
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "drain",
+    run: |bench| Box::pin(measure(bench)),
+};
 
 async fn measure(bench: &Bench) -> Result<Report> {
     let mut turns = Vec::new();
@@ -46,8 +48,12 @@ enum Competitor {
     Limit,
 }
 
-const COMPETITORS: [Competitor; 4] =
-    [Competitor::Posthaste, Competitor::Loop(1), Competitor::Loop(8), Competitor::Limit];
+const COMPETITORS: [Competitor; 4] = [
+    Competitor::Posthaste,
+    Competitor::Loop(1),
+    Competitor::Loop(8),
+    Competitor::Limit,
+];
 
 impl Competitor {
     fn name(self) -> String {
@@ -87,11 +93,15 @@ async fn posthaste(bench: &Bench, database: &Database, mut receiver: Receiver) -
     let patience = patience(events);
     receiver.wait(events as u64, patience).await?;
     database.nothing_owed(patience).await?;
-    let mut turn = meter.stop(bench, database, &worker.player, &receiver).await?;
+    let mut turn = meter
+        .stop(bench, database, &worker.player, &receiver)
+        .await?;
     let metrics = worker.metrics().await?;
     worker.player.end().await;
     turn.deliveries = receiver.count().await?;
-    database.each_delivered_once(events as u64, turn.deliveries).await?;
+    database
+        .each_delivered_once(events as u64, turn.deliveries)
+        .await?;
     turn.insert_wal = Some(insert_wal);
     turn.work = Some(Work::of(metrics, database, bench.plan.statements).await?);
     receiver.player.end().await;
@@ -152,7 +162,11 @@ struct Meter {
 impl Meter {
     async fn start(bench: &Bench, database: &Database) -> Result<Self> {
         let (wal, server_cpu) = (database.wal().await?, bench.site.server_cpu());
-        Ok(Self { begun: Instant::now(), wal, server_cpu })
+        Ok(Self {
+            begun: Instant::now(),
+            wal,
+            server_cpu,
+        })
     }
 
     async fn stop(
@@ -245,8 +259,16 @@ impl Turn {
 
 fn report(bench: &Bench, turns: &[Turn]) -> Report {
     let header = [
-        "over", "who", "deliveries/s", "x the loop", "of the limit", "CPU µs each: sender",
-        "receiver", "Postgres", "sender's peak MiB", "WAL bytes each",
+        "over",
+        "who",
+        "deliveries/s",
+        "x the loop",
+        "of the limit",
+        "CPU µs each: sender",
+        "receiver",
+        "Postgres",
+        "sender's peak MiB",
+        "WAL bytes each",
     ];
     let mut rates = table(&header, 2);
     for tls in [false, true] {
@@ -256,16 +278,25 @@ fn report(bench: &Bench, turns: &[Turn]) -> Report {
     }
     let mut tables = vec![rates];
     let mut notes = vec![NOTE.to_owned()];
-    let last = turns.iter().rev().find(|turn| turn.work.is_some() && !turn.tls);
+    let last = turns
+        .iter()
+        .rev()
+        .find(|turn| turn.work.is_some() && !turn.tls);
     if let Some((turn, work)) = last.and_then(|turn| Some((turn, turn.work.as_ref()?))) {
         tables.extend(work.tables(turn.deliveries));
         notes.push(work.note());
-        let insert = turn.insert_wal.map_or_else(String::new, |bytes| grouped(bytes, 0));
-        notes.push(format!("Inserting an event in batches, before the clock: {insert} bytes of WAL."));
+        let insert = turn
+            .insert_wal
+            .map_or_else(String::new, |bytes| grouped(bytes, 0));
+        notes.push(format!(
+            "Inserting an event in batches, before the clock: {insert} bytes of WAL."
+        ));
     }
     let events = grouped(float(bench.plan.events as u64), 0);
     Report {
-        title: format!("Drain: {events} committed events to one endpoint; median (range) of the rounds"),
+        title: format!(
+            "Drain: {events} committed events to one endpoint; median (range) of the rounds"
+        ),
         tables,
         notes,
         json: json!({ "turns": turns.iter().map(Turn::json).collect::<Vec<_>>() }),
@@ -274,7 +305,9 @@ fn report(bench: &Bench, turns: &[Turn]) -> Report {
 
 fn add_row(rates: &mut Table, turns: &[Turn], tls: bool, competitor: Competitor) {
     let of = |who: Competitor| {
-        turns.iter().filter(move |turn| turn.tls == tls && turn.competitor == who)
+        turns
+            .iter()
+            .filter(move |turn| turn.tls == tls && turn.competitor == who)
     };
     let ours = || of(competitor);
     let against = |who: Competitor| {
@@ -298,7 +331,10 @@ fn add_row(rates: &mut Table, turns: &[Turn], tls: bool, competitor: Competitor)
         each(|turn| turn.sender.cpu),
         each(|turn| turn.receiver.cpu),
         each(|turn| turn.server_cpu.filter(|_| turn.touches_postgres())),
-        peak.map_or_else(|| "-".to_owned(), |bytes| grouped(float(bytes) / 1_048_576.0, 0)),
+        peak.map_or_else(
+            || "-".to_owned(),
+            |bytes| grouped(float(bytes) / 1_048_576.0, 0),
+        ),
         text(wal, 0),
     ]);
 }

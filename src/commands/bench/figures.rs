@@ -26,7 +26,11 @@ impl Figure {
     /// For a table: the median, and the range in brackets where it says more.
     pub(super) fn text(self, decimals: usize) -> String {
         let [median, low, high] = [self.median, self.low, self.high].map(|n| grouped(n, decimals));
-        if low == high { median } else { format!("{median} ({low} to {high})") }
+        if low == high {
+            median
+        } else {
+            format!("{median} ({low} to {high})")
+        }
     }
 }
 
@@ -38,9 +42,15 @@ pub(super) fn text(figure: Option<Figure>, decimals: usize) -> String {
 /// The value that this share of the sorted values does not exceed.
 pub(super) fn percentile(sorted: &[f64], share: f64) -> Option<f64> {
     let rank = (float(sorted.len() as u64) * share).ceil().max(1.0);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small rank")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a small rank"
+    )]
     let place = rank as usize - 1;
-    sorted.get(place.min(sorted.len().saturating_sub(1))).copied()
+    sorted
+        .get(place.min(sorted.len().saturating_sub(1)))
+        .copied()
 }
 
 /// With commas between thousands.
@@ -58,7 +68,10 @@ pub(super) fn grouped(number: f64, decimals: usize) -> String {
     format!("{sign}{grouped}{rest}")
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts of a benchmark are far below 2^52")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of a benchmark are far below 2^52"
+)]
 pub(super) fn float(count: u64) -> f64 {
     count as f64
 }
@@ -69,7 +82,11 @@ mod tests {
 
     #[test]
     fn the_median_of_an_even_number_lies_between() {
-        let figure = Figure { median: 2.5, low: 1.0, high: 4.0 };
+        let figure = Figure {
+            median: 2.5,
+            low: 1.0,
+            high: 4.0,
+        };
         assert_eq!(Figure::of([4.0, 1.0, 3.0, 2.0]), Some(figure));
         assert_eq!(Figure::of([]), None);
     }

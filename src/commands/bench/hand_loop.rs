@@ -27,11 +27,15 @@ pub(super) async fn play(part: &Value, mut orders: Orders) -> Result<()> {
     orders.next().await;
     let idle = part["idle_ms"].as_u64().map(Duration::from_millis);
     let deadline = Instant::now() + Duration::from_millis(number(part, "deadline_ms")?);
-    let running: Vec<_> =
-        loops.into_iter().map(|it| tokio::spawn(it.run(idle, deadline))).collect();
+    let running: Vec<_> = loops
+        .into_iter()
+        .map(|it| tokio::spawn(it.run(idle, deadline)))
+        .collect();
     let mut sent = 0;
     for running in running {
-        let ended = running.await.map_err(|_| Error::Database("a loop panicked".to_owned()))?;
+        let ended = running
+            .await
+            .map_err(|_| Error::Database("a loop panicked".to_owned()))?;
         sent += ended?;
     }
     answer(&json!({ "sent": sent }))?;
@@ -51,7 +55,13 @@ impl HandLoop {
         let client = connect_once(database).await?;
         let take = client.prepare(TAKE).await?;
         let finish = client.prepare(FINISH).await?;
-        Ok(Self { client, take, finish, endpoint, secrets: [secret.clone()] })
+        Ok(Self {
+            client,
+            take,
+            finish,
+            endpoint,
+            secrets: [secret.clone()],
+        })
     }
 
     async fn run(mut self, idle: Option<Duration>, deadline: Instant) -> Result<u64> {

@@ -22,8 +22,10 @@ use super::usage::Usage;
 use super::worker::Worker;
 use super::{Bench, Scenario};
 
-pub(super) const SCENARIO: Scenario =
-    Scenario { name: "latency", run: |bench| Box::pin(measure(bench)) };
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "latency",
+    run: |bench| Box::pin(measure(bench)),
+};
 
 async fn measure(bench: &Bench) -> Result<Report> {
     let mut turns = Vec::new();
@@ -110,7 +112,11 @@ async fn observe(
     let sent = produce(bench, &database.url, fill).await?;
     receiver.wait(sent.len() as u64, PATIENCE).await?;
     let usage = player.usage();
-    let server_cpu = bench.site.server_cpu().zip(server_cpu).map(|(after, before)| after - before);
+    let server_cpu = bench
+        .site
+        .server_cpu()
+        .zip(server_cpu)
+        .map(|(after, before)| after - before);
     let cpu = usage.cpu.zip(cpu).map(|(after, before)| after - before);
     let stamps = receiver.stamps().await?;
     receiver.player.end().await;
@@ -127,8 +133,12 @@ async fn bare(bench: &Bench, mut receiver: Receiver) -> Result<Turn> {
     player.hear(Duration::from_secs(30)).await?;
     player.tell("go").await?;
     let told = player.hear(bench.plan.duration + PATIENCE).await?;
-    let sent: Vec<Sent> =
-        told["sent"].as_array().into_iter().flatten().filter_map(Sent::read).collect();
+    let sent: Vec<Sent> = told["sent"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Sent::read)
+        .collect();
     let stamps = receiver.stamps().await?;
     let usage = player.usage();
     player.end().await;
@@ -149,7 +159,12 @@ struct Sent {
 impl Sent {
     fn read(told: &Value) -> Option<Self> {
         let time = |place: usize| told[place].as_i64();
-        Some(Self { place: told[0].as_u64()?, due: time(1)?, begun: time(2)?, over: time(3)? })
+        Some(Self {
+            place: told[0].as_u64()?,
+            due: time(1)?,
+            begun: time(2)?,
+            over: time(3)?,
+        })
     }
 }
 
@@ -169,7 +184,12 @@ async fn produce(bench: &Bench, database: &str, fill: Fill) -> Result<Vec<Sent>>
         inserting.spawn(async move {
             let begun = micros_now();
             session.0.execute(&session.1, &[&payload(place)]).await?;
-            Ok::<_, Error>(Sent { place, due, begun, over: micros_now() })
+            Ok::<_, Error>(Sent {
+                place,
+                due,
+                begun,
+                over: micros_now(),
+            })
         });
     }
     let mut sent = Vec::new();
@@ -220,11 +240,18 @@ impl Turn {
             server_cpu,
             metrics: Value::Null,
         };
-        for Sent { place, due, begun, over } in sent {
+        for Sent {
+            place,
+            due,
+            begun,
+            over,
+        } in sent
+        {
             let at = received.get(place);
             let at = *at.ok_or_else(|| Error::Data(format!("event {place} never came")))?;
             if *place >= u64::from(bench.plan.rate) {
-                turn.receipt.push(millis(at - if is_bare { *begun } else { *over }));
+                turn.receipt
+                    .push(millis(at - if is_bare { *begun } else { *over }));
                 turn.since_due.push(millis(at - due));
                 turn.own.push(millis(over - begun));
             }
@@ -236,7 +263,8 @@ impl Turn {
     }
 
     fn line(&self) -> String {
-        let at = |share| percentile(&self.receipt, share).map_or_else(String::new, |ms| grouped(ms, 2));
+        let at =
+            |share| percentile(&self.receipt, share).map_or_else(String::new, |ms| grouped(ms, 2));
         format!(
             "latency, round {}, {}: p50 {} ms, p99 {} ms",
             self.round,
@@ -268,11 +296,22 @@ impl Turn {
 }
 
 fn report(bench: &Bench, turns: &[Turn]) -> Report {
-    let header =
-        ["who", "from, in ms", "p50", "p95", "p99", "max", "CPU % of a core", "Postgres CPU %"];
+    let header = [
+        "who",
+        "from, in ms",
+        "p50",
+        "p95",
+        "p99",
+        "max",
+        "CPU % of a core",
+        "Postgres CPU %",
+    ];
     let mut page = table(&header, 2);
     for competitor in COMPETITORS {
-        let ours: Vec<&Turn> = turns.iter().filter(|turn| turn.competitor == competitor).collect();
+        let ours: Vec<&Turn> = turns
+            .iter()
+            .filter(|turn| turn.competitor == competitor)
+            .collect();
         let [to_receipt, own] = match competitor {
             Competitor::Bare => ["begin to receipt", "begin to answer"],
             _ => ["commit to receipt", "insert and commit"],
@@ -289,9 +328,21 @@ fn report(bench: &Bench, turns: &[Turn]) -> Report {
         ];
         for (place, (from, times)) in rows.into_iter().enumerate() {
             let at = |share| {
-                text(Figure::of(ours.iter().filter_map(|turn| percentile(times(turn), share))), 2)
+                text(
+                    Figure::of(
+                        ours.iter()
+                            .filter_map(|turn| percentile(times(turn), share)),
+                    ),
+                    2,
+                )
             };
-            let first = |text: &str| if place == 0 { text.to_owned() } else { String::new() };
+            let first = |text: &str| {
+                if place == 0 {
+                    text.to_owned()
+                } else {
+                    String::new()
+                }
+            };
             page.add_row([
                 first(competitor.name()),
                 from.to_owned(),
@@ -306,7 +357,9 @@ fn report(bench: &Bench, turns: &[Turn]) -> Report {
     }
     let rate = grouped(f64::from(bench.plan.rate), 0);
     Report {
-        title: format!("Latency: {rate} single-row transactions a second; median (range) of the rounds"),
+        title: format!(
+            "Latency: {rate} single-row transactions a second; median (range) of the rounds"
+        ),
         tables: vec![page],
         notes: vec![NOTE.to_owned()],
         json: json!({ "turns": turns.iter().map(Turn::json).collect::<Vec<_>>() }),

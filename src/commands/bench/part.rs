@@ -39,13 +39,15 @@ pub(super) struct Orders(mpsc::UnboundedReceiver<String>);
 impl Orders {
     fn open() -> Result<Self> {
         let (lines, orders) = mpsc::unbounded_channel();
-        let reading = thread::Builder::new().name("orders".to_owned()).spawn(move || {
-            for line in io::stdin().lock().lines().map_while(Result::ok) {
-                let _ = lines.send(line);
-            }
-            // Whoever gave the orders is gone, or has no more use for us.
-            std::process::exit(0);
-        });
+        let reading = thread::Builder::new()
+            .name("orders".to_owned())
+            .spawn(move || {
+                for line in io::stdin().lock().lines().map_while(Result::ok) {
+                    let _ = lines.send(line);
+                }
+                // Whoever gave the orders is gone, or has no more use for us.
+                std::process::exit(0);
+            });
         reading.map_err(|error| Error::Io("a thread".to_owned(), error))?;
         Ok(Self(orders))
     }
@@ -70,8 +72,12 @@ pub(super) fn answer(value: &Value) -> Result<()> {
 
 /// The sender as the worker has it, and its endpoint for this URL.
 pub(super) fn endpoint(part: &Value) -> Result<Endpoint> {
-    let ca = part["ca"].as_str().map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()));
-    let ca = ca.transpose().map_err(|error| Error::Tls(error.to_string()))?;
+    let ca = part["ca"]
+        .as_str()
+        .map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()));
+    let ca = ca
+        .transpose()
+        .map_err(|error| Error::Tls(error.to_string()))?;
     let loopback = "127.0.0.0/8".parse().map_err(|_| unreadable("a network"))?;
     let sender = Sender::new(SenderConfig {
         egress: EgressPolicy::allowing(vec![loopback])?,
@@ -101,12 +107,17 @@ pub(super) fn micros_now() -> i64 {
 
 /// Microseconds since 1970.
 pub(super) fn micros(at: SystemTime) -> i64 {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn unreadable(what: &str) -> Error {
-    Error::Io("a part of the benchmark".to_owned(), io::Error::other(format!("cannot read {what}")))
+    Error::Io(
+        "a part of the benchmark".to_owned(),
+        io::Error::other(format!("cannot read {what}")),
+    )
 }
 
 /// How long one request may take.

@@ -30,7 +30,11 @@ pub(super) fn request(
     secrets: &[SigningSecret],
 ) -> Result<(HeaderMap, Bytes)> {
     let now = SystemTime::now();
-    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().cast_signed();
+    let seconds = now
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+        .cast_signed();
     let body = envelope::standard(EVENT_TYPE, now, payload);
     let signature = signature::sign(secrets, id, seconds, &body);
     let value = |text: &str| {
@@ -54,12 +58,19 @@ mod tests {
     #[test]
     fn a_body_tells_its_place_before_and_after_postgres_wrote_it_anew() {
         assert_eq!(place_in(payload(4711).as_bytes()), Some(4711));
-        assert_eq!(place_in(br#"{"grade": 9.25, "place": 12, "x": 1}"#), Some(12));
+        assert_eq!(
+            place_in(br#"{"grade": 9.25, "place": 12, "x": 1}"#),
+            Some(12)
+        );
         assert_eq!(place_in(br#"{"grade": 9.25}"#), None);
     }
 
     #[test]
     fn a_payload_has_about_300_bytes() {
-        assert!((280..=340).contains(&payload(50_000).len()), "{}", payload(50_000).len());
+        assert!(
+            (280..=340).contains(&payload(50_000).len()),
+            "{}",
+            payload(50_000).len()
+        );
     }
 }

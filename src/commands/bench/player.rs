@@ -30,17 +30,36 @@ impl Player {
         let program = std::env::current_exe().map_err(failed)?;
         let mut command = Command::new(program);
         // In a group of its own: a Ctrl-C in the terminal is for us, and we end it.
-        command.args(["bench", "--part"]).process_group(0).kill_on_drop(true);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(["bench", "--part"])
+            .process_group(0)
+            .kill_on_drop(true);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         let none = || failed(std::io::ErrorKind::BrokenPipe.into());
         let orders = child.stdin.take().ok_or_else(none)?;
         let (lines, answers) = mpsc::channel(ANSWERS);
         let said = Said::default();
-        tokio::spawn(said.clone().note(child.stdout.take().ok_or_else(none)?, Some(lines)));
-        tokio::spawn(said.clone().note(child.stderr.take().ok_or_else(none)?, None));
+        tokio::spawn(
+            said.clone()
+                .note(child.stdout.take().ok_or_else(none)?, Some(lines)),
+        );
+        tokio::spawn(
+            said.clone()
+                .note(child.stderr.take().ok_or_else(none)?, None),
+        );
         let pid = child.id().ok_or_else(none)?;
-        let mut player = Self { name, child, orders, answers, said, pid };
+        let mut player = Self {
+            name,
+            child,
+            orders,
+            answers,
+            said,
+            pid,
+        };
         player.tell(&part.to_string()).await?;
         Ok(player)
     }
@@ -74,14 +93,20 @@ impl Player {
     /// Ends it, and returns when it is gone.
     pub(super) async fn end(mut self) {
         drop(self.orders);
-        if tokio::time::timeout(PATIENCE, self.child.wait()).await.is_err() {
+        if tokio::time::timeout(PATIENCE, self.child.wait())
+            .await
+            .is_err()
+        {
             let _ = self.child.kill().await;
         }
     }
 
     fn failure(&self, what: &str) -> Error {
         let tail = self.said.tail();
-        Error::Io(self.name.to_owned(), std::io::Error::other(format!("{what}: {tail}")))
+        Error::Io(
+            self.name.to_owned(),
+            std::io::Error::other(format!("{what}: {tail}")),
+        )
     }
 }
 

@@ -29,9 +29,15 @@ pub(super) async fn play(part: &Value, mut orders: Orders) -> Result<()> {
         answer(&json!({ "sent": at_rate(&endpoint, &secrets, count, rate).await? }))?;
         return orders.until_the_end().await;
     }
-    let signed = (0..SIGNED).map(|place| request(&format!("msg_{place}"), &payload(place), &secrets));
+    let signed =
+        (0..SIGNED).map(|place| request(&format!("msg_{place}"), &payload(place), &secrets));
     let signed = signed.collect::<Result<Vec<_>>>()?.into();
-    let many = Many { endpoint, signed, next: AtomicU64::new(0), count };
+    let many = Many {
+        endpoint,
+        signed,
+        next: AtomicU64::new(0),
+        count,
+    };
     answer(&json!({ "ready": true }))?;
     orders.next().await;
     many.post(number(part, "concurrency")?).await?;
@@ -87,7 +93,9 @@ async fn at_rate(
         let endpoint = endpoint.clone();
         posting.spawn(async move {
             let begun = micros_now();
-            post(&endpoint, headers, body).await.map(|()| (place, due, begun, micros_now()))
+            post(&endpoint, headers, body)
+                .await
+                .map(|()| (place, due, begun, micros_now()))
         });
     }
     let mut sent = Vec::new();
@@ -113,16 +121,18 @@ async fn post(endpoint: &Endpoint, headers: HeaderMap, body: Bytes) -> Result<()
 /// runtime's timers are exact to a millisecond only.
 pub(super) fn pace(count: u64, rate: u64) -> Result<mpsc::UnboundedReceiver<(u64, i64)>> {
     let (places, due) = mpsc::unbounded_channel();
-    let pacing = thread::Builder::new().name("pace".to_owned()).spawn(move || {
-        let (begin, begin_wall) = (Instant::now(), SystemTime::now());
-        for place in 0..count {
-            let after = Duration::from_nanos(place.saturating_mul(1_000_000_000) / rate);
-            thread::sleep(after.saturating_sub(begin.elapsed()));
-            if places.send((place, micros(begin_wall + after))).is_err() {
-                return;
+    let pacing = thread::Builder::new()
+        .name("pace".to_owned())
+        .spawn(move || {
+            let (begin, begin_wall) = (Instant::now(), SystemTime::now());
+            for place in 0..count {
+                let after = Duration::from_nanos(place.saturating_mul(1_000_000_000) / rate);
+                thread::sleep(after.saturating_sub(begin.elapsed()));
+                if places.send((place, micros(begin_wall + after))).is_err() {
+                    return;
+                }
             }
-        }
-    });
+        });
     pacing.map_err(|error| Error::Io("a thread".to_owned(), error))?;
     Ok(due)
 }

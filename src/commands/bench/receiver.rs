@@ -27,7 +27,11 @@ impl Receiver {
         let mut player = Player::start("the receiver", &part).await?;
         let ready = player.hear(Duration::from_secs(10)).await?;
         let ca = ready["ca"].as_str().map(str::to_owned);
-        Ok(Self { player, url: text(&ready, "url")?.to_owned(), ca })
+        Ok(Self {
+            player,
+            url: text(&ready, "url")?.to_owned(),
+            ca,
+        })
     }
 
     /// Returns when it has counted so many requests.
@@ -47,7 +51,9 @@ impl Receiver {
         self.player.tell("stamps").await?;
         let told = self.player.hear(Duration::from_secs(10)).await?;
         let pairs = told["stamps"].as_array().into_iter().flatten();
-        Ok(pairs.filter_map(|pair| Some((pair[0].as_u64()?, pair[1].as_i64()?))).collect())
+        Ok(pairs
+            .filter_map(|pair| Some((pair[0].as_u64()?, pair[1].as_i64()?)))
+            .collect())
     }
 }
 
@@ -62,8 +68,17 @@ pub(super) async fn play(part: &Value, mut orders: Orders) -> Result<()> {
     } else {
         (None, None)
     };
-    let replies = if part["stamps"] == true { stamps.noting() } else { Reply::Status(200).into() };
-    let config = PartnerConfig { tls, replies, keep: 0, ..PartnerConfig::default() };
+    let replies = if part["stamps"] == true {
+        stamps.noting()
+    } else {
+        Reply::Status(200).into()
+    };
+    let config = PartnerConfig {
+        tls,
+        replies,
+        keep: 0,
+        ..PartnerConfig::default()
+    };
     let partner = Partner::start(config).await?;
     answer(&json!({ "url": partner.url("/hook"), "ca": ca }))?;
     loop {
@@ -98,6 +113,9 @@ impl Stamps {
     }
 
     fn all(&self) -> Vec<(u64, i64)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }

@@ -34,7 +34,9 @@ impl Report {
 /// An empty table: the first `words` columns hold words, the others numbers.
 pub(super) fn table(header: &[&str], words: usize) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header(header.to_vec());
+    table
+        .load_preset(UTF8_FULL_CONDENSED)
+        .set_header(header.to_vec());
     for column in table.column_iter_mut().skip(words) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -59,11 +61,18 @@ pub(super) fn write_json(
     settings: &[(String, String)],
     reports: &[(&str, Report)],
 ) -> Result<()> {
-    let settings: Map<String, Value> =
-        settings.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
-    let scenarios: Map<String, Value> =
-        reports.iter().map(|(name, report)| ((*name).to_owned(), report.json.clone())).collect();
-    let text = format!("{:#}\n", json!({ "settings": settings, "scenarios": scenarios }));
+    let settings: Map<String, Value> = settings
+        .iter()
+        .map(|(name, value)| (name.clone(), value.as_str().into()))
+        .collect();
+    let scenarios: Map<String, Value> = reports
+        .iter()
+        .map(|(name, report)| ((*name).to_owned(), report.json.clone()))
+        .collect();
+    let text = format!(
+        "{:#}\n",
+        json!({ "settings": settings, "scenarios": scenarios })
+    );
     if path == Path::new("-") {
         return say(text.trim_end());
     }

@@ -35,12 +35,19 @@ pub(super) struct Site {
 impl Site {
     /// Obtains a server and prepares the database that every turn gets a copy of.
     pub(super) async fn open(plan: &Plan) -> Result<Self> {
-        let given = plan.config.database_url.as_ref().map(|url| url.reveal().to_owned());
+        let given = plan
+            .config
+            .database_url
+            .as_ref()
+            .map(|url| url.reveal().to_owned());
         if plan.statements && given.is_some() {
             let why = "--statements needs a private server, whose libraries it may choose";
             return Err(Error::Config(why.to_owned()));
         }
-        let preload = ("shared_preload_libraries".to_owned(), "pg_stat_statements".to_owned());
+        let preload = (
+            "shared_preload_libraries".to_owned(),
+            "pg_stat_statements".to_owned(),
+        );
         let options = Options {
             database_url: given,
             durability: Durability::Durable,
@@ -65,13 +72,22 @@ impl Site {
         let url = self.cluster.url_of(&template);
         store::migrate(&url).await?;
         let client = connect_once(&url).await?;
-        client.execute("select posthaste.create_event_type($1, 'measured')", &[&EVENT_TYPE]).await?;
+        client
+            .execute(
+                "select posthaste.create_event_type($1, 'measured')",
+                &[&EVENT_TYPE],
+            )
+            .await?;
         // Before the first event, or it would lie in the default partition.
         let days = i32::try_from(plan.config.partitions_ahead).unwrap_or(1);
-        client.execute("select posthaste.create_partitions($1)", &[&days]).await?;
+        client
+            .execute("select posthaste.create_partitions($1)", &[&days])
+            .await?;
         client.batch_execute(PLAIN_OUTBOX).await?;
         if plan.statements {
-            client.batch_execute("create extension pg_stat_statements").await?;
+            client
+                .batch_execute("create extension pg_stat_statements")
+                .await?;
         }
         Ok(())
     }
@@ -81,7 +97,11 @@ impl Site {
         let template = self.names().first().cloned();
         let name = self.create(template.as_deref()).await?;
         let url = self.cluster.url_of(&name);
-        Ok(Database { client: connect_once(&url).await?, name, url })
+        Ok(Database {
+            client: connect_once(&url).await?,
+            name,
+            url,
+        })
     }
 
     /// Removes a database that has served.
@@ -102,7 +122,11 @@ impl Site {
         config.database_url = Some(Hidden::new(database.url.as_str()));
         config.keys = Some(self.keys.clone());
         config.key_file = None;
-        config.ca_file = receiver.ca.as_ref().map(|pem| self.folder.write("ca.pem", pem)).transpose()?;
+        config.ca_file = receiver
+            .ca
+            .as_ref()
+            .map(|pem| self.folder.write("ca.pem", pem))
+            .transpose()?;
         for (key, value) in [
             ("allow_http_loopback", "true"),
             ("allow_networks", "127.0.0.0/8"),
@@ -124,16 +148,32 @@ impl Site {
     pub(super) async fn settings(&self, plan: &Plan) -> Result<Vec<(String, String)>> {
         let client = connect_once(self.cluster.url()).await?;
         let mut settings = machine();
-        let server = if self.cluster.is_private() { "private" } else { "given" };
-        settings.push(said("postgres", format!("{} ({server})", self.cluster.version())));
+        let server = if self.cluster.is_private() {
+            "private"
+        } else {
+            "given"
+        };
+        settings.push(said(
+            "postgres",
+            format!("{} ({server})", self.cluster.version()),
+        ));
         for row in client.query(SERVER_SETTINGS, &[]).await? {
             settings.push((row.try_get(0)?, row.try_get(1)?));
         }
         for key in super::OF_THE_WORKER {
             settings.push(said(key, plan.config.text(key)?));
         }
-        settings.push(said("payload", format!("{} bytes of JSON", payload(10_000).len())));
-        let Plan { events, rounds, rate, duration, .. } = plan;
+        settings.push(said(
+            "payload",
+            format!("{} bytes of JSON", payload(10_000).len()),
+        ));
+        let Plan {
+            events,
+            rounds,
+            rate,
+            duration,
+            ..
+        } = plan;
         let amount = format!("{events} events, {rounds} rounds; {rate} events/s for {duration:?}");
         settings.push(said("measured", amount));
         Ok(settings)
@@ -155,7 +195,11 @@ impl Site {
     async fn create(&self, template: Option<&str>) -> Result<String> {
         let name = {
             let mut names = self.names();
-            let name = format!("posthaste_bench_{}_{:08x}", std::process::id(), fastrand::u32(..));
+            let name = format!(
+                "posthaste_bench_{}_{:08x}",
+                std::process::id(),
+                fastrand::u32(..)
+            );
             names.push(name.clone());
             name
         };
@@ -164,7 +208,9 @@ impl Site {
     }
 
     fn names(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
-        self.databases.lock().unwrap_or_else(PoisonError::into_inner)
+        self.databases
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -179,10 +225,17 @@ impl Database {
     /// Makes the one subscription, with a secret of its own.
     pub(super) async fn subscribe(&self, url: &str, config: &Config) -> Result<()> {
         let sql = "select posthaste.create_subscription('bench', $1, array[$2])";
-        let id: i32 = self.client.query_one(sql, &[&url, &EVENT_TYPE]).await?.try_get(0)?;
+        let id: i32 = self
+            .client
+            .query_one(sql, &[&url, &EVENT_TYPE])
+            .await?
+            .try_get(0)?;
         let (secret_id, secret) = (Uuid::now_v7(), SigningSecret::generate()?);
         let sealed = config.keyring()?.seal(id, secret_id, &secret)?;
-        Store::open(config)?.add_secret(id, secret_id, &sealed, false).await.map(drop)
+        Store::open(config)?
+            .add_secret(id, secret_id, &sealed, false)
+            .await
+            .map(drop)
     }
 
     /// Commits so many events, and returns how many bytes of WAL each took. Then a checkpoint, so that none falls due by itself while
@@ -205,7 +258,10 @@ impl Database {
 
     /// Lets the server count its statements from here on.
     pub(super) async fn count_statements(&self) -> Result<()> {
-        self.client.execute("select pg_stat_statements_reset()", &[]).await.map(drop)?;
+        self.client
+            .execute("select pg_stat_statements_reset()", &[])
+            .await
+            .map(drop)?;
         Ok(())
     }
 
@@ -224,7 +280,9 @@ impl Database {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(Error::Data(format!("{owed} deliveries are owed after {within:?}")));
+                return Err(Error::Data(format!(
+                    "{owed} deliveries are owed after {within:?}"
+                )));
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
@@ -238,8 +296,11 @@ impl Database {
         if (attempts, done, received) == (as_it_should, as_it_should, events) {
             return Ok(());
         }
-        let what = format!("{events} events: {received} received, {attempts} attempts, {done} done");
-        Err(Error::Data(format!("not every event was delivered exactly once: {what}")))
+        let what =
+            format!("{events} events: {received} received, {attempts} attempts, {done} done");
+        Err(Error::Data(format!(
+            "not every event was delivered exactly once: {what}"
+        )))
     }
 
     /// Rows of a question about the past, when no other session is left to add to it.
@@ -288,7 +349,11 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn create() -> Result<Self> {
-        let name = format!("posthaste-bench-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let name = format!(
+            "posthaste-bench-{}-{:08x}",
+            std::process::id(),
+            fastrand::u32(..)
+        );
         let path = std::env::temp_dir().join(name);
         DirBuilder::new()
             .mode(0o700)
@@ -312,16 +377,32 @@ impl Drop for Folder {
 }
 
 fn machine() -> Vec<(String, String)> {
-    let build = if cfg!(debug_assertions) { "debug build: these figures say little" } else { "release build" };
+    let build = if cfg!(debug_assertions) {
+        "debug build: these figures say little"
+    } else {
+        "release build"
+    };
     let cores = thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let line = |read: io::Result<String>| read.map(|text| text.trim().to_owned()).unwrap_or_default();
+    let line =
+        |read: io::Result<String>| read.map(|text| text.trim().to_owned()).unwrap_or_default();
     let kernel = line(fs::read_to_string("/proc/sys/kernel/osrelease"));
     let cpu = line(fs::read_to_string("/proc/cpuinfo"));
-    let cpu = cpu.lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1));
+    let cpu = cpu
+        .lines()
+        .find_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1));
     vec![
-        said("posthaste", format!("{} ({build})", env!("CARGO_PKG_VERSION"))),
+        said(
+            "posthaste",
+            format!("{} ({build})", env!("CARGO_PKG_VERSION")),
+        ),
         said("kernel", format!("{} {kernel}", std::env::consts::OS)),
-        said("cores", format!("{cores}, shared by everybody ({})", cpu.unwrap_or("unknown"))),
+        said(
+            "cores",
+            format!(
+                "{cores}, shared by everybody ({})",
+                cpu.unwrap_or("unknown")
+            ),
+        ),
     ]
 }
 

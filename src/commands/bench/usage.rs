@@ -14,7 +14,10 @@ pub(super) struct Usage {
 /// Of one process.
 pub(super) fn of(pid: u32) -> Usage {
     let cpu = Stat::read(pid).map(|stat| stat.own());
-    Usage { cpu, peak: peak(pid) }
+    Usage {
+        cpu,
+        peak: peak(pid),
+    }
 }
 
 /// Seconds of processor time of a Postgres server: the postmaster, its children, and those that have ended.
@@ -24,7 +27,11 @@ pub(super) fn of_server(postmaster: u32) -> Option<f64> {
         let children: f64 = children_of(postmaster)?.map(|stat| stat.own()).sum();
         let after = Stat::read(postmaster)?;
         // One that ended between the two readings would be counted nowhere.
-        if before.ended_children.total_cmp(&after.ended_children).is_eq() {
+        if before
+            .ended_children
+            .total_cmp(&after.ended_children)
+            .is_eq()
+        {
             return Some(after.own() + after.ended_children + children);
         }
     }
@@ -33,7 +40,10 @@ pub(super) fn of_server(postmaster: u32) -> Option<f64> {
 fn children_of(parent: u32) -> Option<impl Iterator<Item = Stat>> {
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    Some(ids.filter_map(Stat::read).filter(move |stat| stat.parent == parent))
+    Some(
+        ids.filter_map(Stat::read)
+            .filter(move |stat| stat.parent == parent),
+    )
 }
 
 struct Stat {
@@ -67,7 +77,9 @@ impl Stat {
 
 fn peak(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -90,6 +102,10 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn this_process_has_used_memory() {
-        assert!(of(std::process::id()).peak.is_some_and(|peak| peak > 100_000));
+        assert!(
+            of(std::process::id())
+                .peak
+                .is_some_and(|peak| peak > 100_000)
+        );
     }
 }

@@ -43,7 +43,9 @@ impl Worker {
     pub(super) async fn metrics(&self) -> Result<BTreeMap<String, f64>> {
         let page = page(self.metrics).await;
         let page = page.map_err(|error| Error::Io("the worker's metrics".to_owned(), error))?;
-        let samples = page.lines().filter(|line| !line.starts_with('#') && !line.contains("_bucket"));
+        let samples = page
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.contains("_bucket"));
         let samples = samples.filter_map(|line| {
             let (name, value) = line.rsplit_once(' ')?;
             Some((name.to_owned(), value.parse().ok()?))
@@ -70,7 +72,10 @@ fn settings(config: &Config) -> Result<Map<String, Value>> {
             settings.insert(setting.key.to_owned(), text.into());
         }
     }
-    let secrets = [("database_url", &config.database_url), ("keys", &config.keys)];
+    let secrets = [
+        ("database_url", &config.database_url),
+        ("keys", &config.keys),
+    ];
     for (key, secret) in secrets {
         if let Some(secret) = secret {
             settings.insert(key.to_owned(), secret.reveal().into());

@@ -45,7 +45,10 @@ impl Work {
             for (place, count) in counts.iter_mut().enumerate() {
                 *count = row.try_get(place + 1)?;
             }
-            Ok(TableWork { name: row.try_get(0)?, counts })
+            Ok(TableWork {
+                name: row.try_get(0)?,
+                counts,
+            })
         });
         let tables = tables.collect::<Result<_>>()?;
         let rows = match statements {
@@ -62,7 +65,11 @@ impl Work {
                 pages: row.try_get(5)?,
             })
         });
-        Ok(Self { metrics, tables, statements: statements.collect::<Result<_>>()? })
+        Ok(Self {
+            metrics,
+            tables,
+            statements: statements.collect::<Result<_>>()?,
+        })
     }
 
     pub(super) fn json(&self) -> Value {
@@ -101,11 +108,22 @@ impl Work {
         let (made, claimed) = (made.unsigned_abs(), claimed.unsigned_abs());
         let share = float(claimed) * 100.0 / float(made.max(1));
         let [made, claimed] = [made, claimed].map(|count| grouped(float(count), 0));
-        format!("Of {made} deliveries {claimed} ({share:.0} %) were born waiting, and leased by an update later.")
+        format!(
+            "Of {made} deliveries {claimed} ({share:.0} %) were born waiting, and leased by an update later."
+        )
     }
 
     fn by_statement(&self, deliveries: u64) -> Table {
-        let mut page = table(&["worker's statement", "calls", "mean ms", "in all s", "deliveries a call"], 1);
+        let mut page = table(
+            &[
+                "worker's statement",
+                "calls",
+                "mean ms",
+                "in all s",
+                "deliveries a call",
+            ],
+            1,
+        );
         let counts = self.metrics.iter().filter_map(|(name, value)| {
             let query = name.strip_prefix(STATEMENT_COUNT)?.strip_suffix("\"}")?;
             Some((query, *value))
@@ -127,14 +145,24 @@ impl Work {
     fn by_table(&self) -> Table {
         let mut page = table(&TABLE_HEADER, 1);
         for TableWork { name, counts } in &self.tables {
-            let counts = counts.iter().map(|count| grouped(float(count.unsigned_abs()), 0));
+            let counts = counts
+                .iter()
+                .map(|count| grouped(float(count.unsigned_abs()), 0));
             page.add_row(std::iter::once(name.clone()).chain(counts));
         }
         page
     }
 
     fn by_server(&self, deliveries: u64) -> Table {
-        let header = ["statement, by the server", "calls", "rows", "total ms", "µs a delivery", "WAL bytes a delivery", "pages a delivery"];
+        let header = [
+            "statement, by the server",
+            "calls",
+            "rows",
+            "total ms",
+            "µs a delivery",
+            "WAL bytes a delivery",
+            "pages a delivery",
+        ];
         let mut page = table(&header, 1);
         let each = |total: f64| grouped(total / float(deliveries.max(1)), 1);
         for statement in &self.statements {
@@ -154,7 +182,9 @@ impl Work {
 
 /// Enough of a statement to know it by.
 fn first_words(text: &str) -> String {
-    let code = text.lines().filter(|line| !line.trim_start().starts_with("--"));
+    let code = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("--"));
     let words: Vec<&str> = code.flat_map(str::split_whitespace).take(9).collect();
     words.join(" ").chars().take(60).collect()
 }
@@ -162,8 +192,16 @@ fn first_words(text: &str) -> String {
 const STATEMENT_COUNT: &str = "posthaste_statement_duration_seconds_count{query=\"";
 const STATEMENT_SUM: &str = "posthaste_statement_duration_seconds_sum{query=\"";
 const TABLE_HEADER: [&str; 10] = [
-    "table", "inserted", "updated", "updated in place", "deleted", "dead at the end", "index scans",
-    "seq scans", "table bytes", "index bytes",
+    "table",
+    "inserted",
+    "updated",
+    "updated in place",
+    "deleted",
+    "dead at the end",
+    "index scans",
+    "seq scans",
+    "table bytes",
+    "index bytes",
 ];
 /// Statements that the server is asked about.
 const SHOWN: i64 = 16;
