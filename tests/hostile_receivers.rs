@@ -61,6 +61,7 @@ async fn a_giant_body_is_accepted_and_cut_off_with_its_connection() {
         let met = scene.attempt(subscription, event).await;
         met.was("accepted", Some(200), "done", "");
         assert_eq!(met.response.as_deref(), Some("x".repeat(100).as_str()));
+        assert!(met.duration < SOON, "{met:?}");
         assert_eq!(partner.counts().connections, connections);
     }
 }

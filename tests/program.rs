@@ -634,7 +634,7 @@ async fn let_through(
     let closes = open.clone();
     tokio::select! {
         _ = through => {}
-        _ = closed(closes) => {}
+        () = closed(closes) => {}
     }
 }
 

@@ -15,6 +15,8 @@ pub(super) struct Plan {
     idle: Duration,
     found_at: Instant,
     rang_at: Instant,
+    /// A producer rang since the last look at new events began: that look may not have seen why.
+    rung: bool,
     hectic: u32,
 }
 
@@ -40,6 +42,7 @@ impl Plan {
             idle: SHORTEST,
             found_at: now,
             rang_at: now,
+            rung: false,
             hectic: 0,
         }
     }
@@ -50,8 +53,11 @@ impl Plan {
     }
 
     /// What the look that is due should look at: (new events, waiting deliveries), and why.
-    pub(super) fn due(&self, now: Instant) -> (bool, bool, Source) {
-        (self.events_at <= now, self.waiting_at <= now, self.source)
+    /// A ring from now on calls for another look at new events.
+    pub(super) fn due(&mut self, now: Instant) -> (bool, bool, Source) {
+        let events = self.events_at <= now;
+        self.rung &= !events;
+        (events, self.waiting_at <= now, self.source)
     }
 
     /// A producer rang. Many rings in a row are hectic.
@@ -62,6 +68,7 @@ impl Plan {
             0
         };
         (self.rang_at, self.events_at, self.source) = (now, now, Source::Notification);
+        self.rung = true;
     }
 
     /// A look at new events found `events`, and perhaps not all there were.
@@ -72,9 +79,17 @@ impl Plan {
         dozing: bool,
         now: Instant,
     ) -> Sleep {
-        if events == 0 {
-            return self.saw_nothing(dozing, now);
+        let sleep = match events {
+            0 => self.saw_nothing(dozing, now),
+            _ => self.saw_some(events, more, dozing, now),
+        };
+        if self.rung {
+            (self.events_at, self.source) = (now, Source::Notification);
         }
+        sleep
+    }
+
+    fn saw_some(&mut self, events: u64, more: bool, dozing: bool, now: Instant) -> Sleep {
         (self.found_at, self.idle, self.source) = (now, SHORTEST, Source::Work);
         let rouse = dozing && (more || events >= MANY || self.hectic >= HECTIC_RINGS);
         // Asleep, every later insert rings. Awake, let a few gather.
@@ -205,6 +220,20 @@ mod tests {
         assert_eq!(plan.due(now), (true, true, Source::Notification));
         assert_eq!(plan.saw_events(1, false, true, now), Sleep::AsItIs);
         assert_eq!(plan.events_at, now + POLL);
+    }
+
+    #[test]
+    fn a_ring_during_a_look_is_answered_right_after_it() {
+        for events in [0, 1] {
+            let (mut plan, begun) = plan();
+            plan.due(begun);
+            plan.rang(begun);
+            let now = begun + SHORTEST;
+            assert_eq!(plan.saw_events(events, false, true, now), Sleep::AsItIs);
+            assert!(plan.due(now).0);
+            plan.saw_events(events, false, true, now);
+            assert!(!plan.due(now).0, "once is enough");
+        }
     }
 
     #[test]
