@@ -106,10 +106,12 @@ pub(crate) async fn run(args: &ArgMatches) -> Result<ExitCode> {
     })
 }
 
+type Measuring<'b> = Pin<Box<dyn Future<Output = Result<Report>> + 'b>>;
+
 /// One way to measure. Each is a file, and stands in [`SCENARIOS`].
 struct Scenario {
     name: &'static str,
-    run: for<'b> fn(&'b Bench) -> Pin<Box<dyn Future<Output = Result<Report>> + 'b>>,
+    run: for<'b> fn(&'b Bench) -> Measuring<'b>,
 }
 
 const SCENARIOS: &[Scenario] = &[drain::SCENARIO, latency::SCENARIO];

@@ -340,7 +340,7 @@ fn add_row(rates: &mut Table, turns: &[Turn], tls: bool, competitor: Competitor)
 }
 
 fn patience(events: usize) -> Duration {
-    Duration::from_secs(60) + Duration::from_millis(5) * u32::try_from(events).unwrap_or(u32::MAX)
+    Duration::from_mins(1) + Duration::from_millis(5) * u32::try_from(events).unwrap_or(u32::MAX)
 }
 
 /// After so long a loop is stopped.

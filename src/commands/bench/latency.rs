@@ -295,6 +295,8 @@ impl Turn {
     }
 }
 
+type Times = fn(&Turn) -> &[f64];
+
 fn report(bench: &Bench, turns: &[Turn]) -> Report {
     let header = [
         "who",
@@ -321,7 +323,7 @@ fn report(bench: &Bench, turns: &[Turn]) -> Report {
             text(Figure::of(seconds.map(|s| s * 100.0 / wall(bench))), 1)
         };
         let [cpu, server_cpu] = [cpu(|turn| turn.usage.cpu), cpu(|turn| turn.server_cpu)];
-        let rows: [(&str, fn(&Turn) -> &[f64]); 3] = [
+        let rows: [(&str, Times); 3] = [
             (to_receipt, |turn| &turn.receipt),
             ("due to receipt", |turn| &turn.since_due),
             (own, |turn| &turn.own),

@@ -51,9 +51,10 @@ impl Work {
             })
         });
         let tables = tables.collect::<Result<_>>()?;
-        let rows = match statements {
-            true => database.ask_alone(STATEMENTS, &[&SHOWN]).await?,
-            false => Vec::new(),
+        let rows = if statements {
+            database.ask_alone(STATEMENTS, &[&SHOWN]).await?
+        } else {
+            Vec::new()
         };
         let statements = rows.iter().map(|row| {
             Ok(StatementWork {
