@@ -1,24 +1,65 @@
 //! `posthaste bench`: how fast it is on this machine, beside the loop that one would write by hand.
+//!
+//! Every competitor is a process of its own, and so is the receiver: what each costs is read from the system. This process starts
+//! them, fills the tables, and reads clocks. The processes are this program again, told by a hidden flag to play a [`part`].
 
+mod drain;
+mod figures;
+mod hand_loop;
+mod latency;
+mod part;
+mod payload;
+mod player;
+mod poster;
+mod receiver;
+mod report;
+mod site;
+mod usage;
+mod worker;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Arg, ArgMatches, Command, value_parser};
-use posthaste::Result;
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use posthaste::config::Config;
+use posthaste::{Error, Result};
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::input::span;
+use self::report::Report;
+use self::site::Site;
+use super::input::{path, span};
+use super::settings::{self, Loaded, Source};
 
 pub(crate) fn command() -> Command {
-    Command::new("bench")
+    let names = SCENARIOS.iter().map(|scenario| scenario.name);
+    let command = Command::new("bench")
         .about("Measure drain rate and latency on this machine, beside a hand-written loop")
         .long_about(
-            "Measures, with a private Postgres (or DATABASE_URL) and one local endpoint: how fast a \
-             backlog is drained, how long an event takes from its commit to its receipt at a steady \
-             rate, and both for a hand-written loop (one row a transaction, the request inside it).",
+            "Measures, with a durable private Postgres (or a database of its own at DATABASE_URL) and one \
+             local endpoint: how fast a backlog is drained, and how long an event takes from its commit to \
+             its receipt at a steady rate. In the same run, in turns: a hand-written loop (one row a \
+             transaction, the request inside it), and the same HTTP client without a database.",
+        )
+        .arg(
+            Arg::new("scenario")
+                .value_name("SCENARIO")
+                .num_args(0..)
+                .value_parser(PossibleValuesParser::new(names))
+                .help("What to measure; everything where none is named"),
         )
         .arg(number("events", "50000", 1..=10_000_000, "Committed events to drain"))
+        .arg(number("rounds", "3", 1..=99, "How often each competitor has its turn"))
         .arg(number("rate", "200", 1..=10_000, "Events a second while latency is measured"))
-        .arg(span("duration", "How long latency is measured").default_value("10s"))
-        .after_help(EXAMPLES)
+        .arg(span("duration", "How long latency is measured, each turn").default_value("10s"))
+        .arg(path("json", "Where every figure goes as JSON; - is standard output"))
+        .arg(switch("statements", "Tell which statements cost the private server most"))
+        .arg(switch(PART, "Play a part that standard input tells").hide(true))
+        .after_help(EXAMPLES);
+    settings::arguments(command, |setting| OF_THE_WORKER.contains(&setting.key))
 }
 
 fn number(
@@ -35,15 +76,161 @@ fn number(
         .help(help)
 }
 
-#[expect(clippy::unused_async, reason = "its parts are still to come")]
-pub(crate) async fn run(_args: &ArgMatches) -> Result<ExitCode> {
-    super::unfinished("bench")
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .action(ArgAction::SetTrue)
+        .help(help)
 }
 
+pub(crate) async fn run(args: &ArgMatches) -> Result<ExitCode> {
+    if args.get_flag(PART) {
+        return part::play().await;
+    }
+    let plan = Plan::from(args)?;
+    let interrupted = interrupted()?;
+    let scenarios = scenarios(args);
+    let bench = Bench {
+        site: Site::open(&plan).await?,
+        plan,
+    };
+    let result = tokio::select! {
+        biased;
+        () = interrupted => None,
+        result = bench.measure(&scenarios) => Some(result),
+    };
+    // Whatever came of it, nothing of ours stays behind.
+    bench.site.close().await?;
+    result.map_or(Ok(ExitCode::from(INTERRUPTED)), |result| {
+        result.map(|()| ExitCode::SUCCESS)
+    })
+}
+
+type Measuring<'b> = Pin<Box<dyn Future<Output = Result<Report>> + 'b>>;
+
+/// One way to measure. Each is a file, and stands in [`SCENARIOS`].
+struct Scenario {
+    name: &'static str,
+    run: for<'b> fn(&'b Bench) -> Measuring<'b>,
+}
+
+const SCENARIOS: &[Scenario] = &[drain::SCENARIO, latency::SCENARIO];
+
+fn scenarios(args: &ArgMatches) -> Vec<&'static Scenario> {
+    let named: Vec<&String> = args.get_many("scenario").unwrap_or_default().collect();
+    let wanted =
+        |scenario: &&Scenario| named.is_empty() || named.iter().any(|name| *name == scenario.name);
+    SCENARIOS.iter().filter(wanted).collect()
+}
+
+/// What to measure, and how much of it.
+struct Plan {
+    events: usize,
+    rounds: usize,
+    rate: u32,
+    duration: Duration,
+    json: Option<PathBuf>,
+    statements: bool,
+    /// Of the worker, before a run adds its database, its keys and its trust.
+    config: Config,
+}
+
+impl Plan {
+    fn from(args: &ArgMatches) -> Result<Self> {
+        let count = |name: &str| args.get_one::<u32>(name).copied().unwrap_or(1);
+        let size = |name: &str| usize::try_from(count(name)).unwrap_or(usize::MAX);
+        let duration = args
+            .get_one::<Duration>("duration")
+            .copied()
+            .unwrap_or_default();
+        if !(MIN_DURATION..=MAX_DURATION).contains(&duration) {
+            return Err(Error::Config(
+                "--duration: must be from 1s to 1h".to_owned(),
+            ));
+        }
+        Ok(Self {
+            events: size("events"),
+            rounds: size("rounds"),
+            rate: count("rate"),
+            duration,
+            json: args.get_one::<PathBuf>("json").cloned(),
+            statements: args.get_flag("statements"),
+            config: config(settings::load(args)?)?,
+        })
+    }
+}
+
+/// A production default of 16 requests to one endpoint is kind to that endpoint; here it would measure kindness.
+fn config(loaded: Loaded) -> Result<Config> {
+    let Loaded {
+        mut config,
+        sources,
+    } = loaded;
+    let place = posthaste::config::SETTINGS
+        .iter()
+        .position(|s| s.key == "endpoint_concurrency");
+    if place.and_then(|place| sources.get(place)) == Some(&Source::Default) {
+        config.set("endpoint_concurrency", CONCURRENCY)?;
+    }
+    Ok(config)
+}
+
+/// Everything that a scenario needs.
+struct Bench {
+    plan: Plan,
+    site: Site,
+}
+
+impl Bench {
+    async fn measure(&self, scenarios: &[&Scenario]) -> Result<()> {
+        let settings = self.site.settings(&self.plan).await?;
+        report::print_settings(&settings)?;
+        let mut reports = Vec::new();
+        for scenario in scenarios {
+            let report = (scenario.run)(self).await?;
+            report.print()?;
+            reports.push((scenario.name, report));
+        }
+        match &self.plan.json {
+            Some(path) => report::write_json(path, &settings, &reports),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Ends with the first Ctrl-C or SIGTERM.
+fn interrupted() -> Result<impl Future<Output = ()>> {
+    let cannot = |error| Error::Io("listening for signals".to_owned(), error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// The worker's settings that can be tried here; the others come from the environment and the file.
+const OF_THE_WORKER: &[&str] = &[
+    "database_connections",
+    "max_in_flight",
+    "batch",
+    "endpoint_concurrency",
+    "wake",
+    "poll_interval",
+];
+const CONCURRENCY: &str = "64";
+const PART: &str = "part";
+const INTERRUPTED: u8 = 130;
+const MIN_DURATION: Duration = Duration::from_secs(1);
+const MAX_DURATION: Duration = Duration::from_hours(1);
 const EXAMPLES: &str = "\
 Build with --release first: a debug build measures the compiler.
 
 Examples:
   posthaste bench
-  posthaste bench --events 5000 --rate 500 --duration 30s
+  posthaste bench drain --events 5000 --rounds 1 --statements
+  posthaste bench latency --rate 500 --duration 30s --json figures.json
+  posthaste bench drain --batch 256 --endpoint-concurrency 32
   DATABASE_URL=postgres://localhost/scratch posthaste bench";

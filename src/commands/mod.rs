@@ -15,7 +15,6 @@ mod settings;
 mod status;
 mod verify;
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
@@ -61,12 +60,6 @@ pub(crate) async fn dispatch(matches: &ArgMatches) -> Result<ExitCode> {
         Some(("bench", args)) => bench::run(args).await,
         _ => Err(Error::Config("no command was given".to_owned())),
     }
-}
-
-/// For a command whose parts are not all there.
-fn unfinished(command: &str) -> Result<ExitCode> {
-    let reason = io::Error::new(io::ErrorKind::Unsupported, "this build cannot do that yet");
-    Err(Error::Io(command.to_owned(), reason))
 }
 
 const PROMISE: &str =

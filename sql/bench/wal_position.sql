@@ -1,0 +1,2 @@
+-- How much WAL was ever written, in bytes. Called by: bench, before and after a run.
+select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint
