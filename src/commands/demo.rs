@@ -127,7 +127,8 @@ async fn tell(database: &Database, wishes: &Wishes) -> Result<Ending> {
 
     let config = crew::config(database.url())?;
     let store = Store::open(&config)?;
-    let (migrations, partitions) = database.prepare(&store).await?;
+    // As far ahead as the worker wants them: it would make the rest later, under locks that hold up its own looks.
+    let (migrations, partitions) = database.prepare(&store, config.partitions_ahead).await?;
     say(&format!(
         "  schema made: {migrations} migration(s), {partitions} partitions, and a platform of three tables"
     ))?;

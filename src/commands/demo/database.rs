@@ -63,10 +63,11 @@ impl Database {
         connect_once(&self.url).await
     }
 
-    /// Makes Posthaste's schema, the event types, and the platform's own tables. Says how many migrations and partitions it took.
-    pub(super) async fn prepare(&self, store: &Store) -> Result<(usize, i32)> {
+    /// Makes Posthaste's schema, the event types, and the platform's own tables. Says how many migrations and
+    /// partitions it took.
+    pub(super) async fn prepare(&self, store: &Store, days_ahead: usize) -> Result<(usize, i32)> {
         let migrations = store::migrate(&self.url).await?.len();
-        let partitions = store.create_partitions(DAYS_AHEAD).await?;
+        let partitions = store.create_partitions(days_ahead).await?;
         let client = self.connect().await?;
         client
             .batch_execute(include_str!("../../../sql/demo/catalogue.sql"))
@@ -113,4 +114,3 @@ async fn may_create_databases(server: &Cluster) -> Result<()> {
 }
 
 const PREFIX: &str = "posthaste_demo";
-const DAYS_AHEAD: usize = 1;

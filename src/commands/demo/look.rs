@@ -38,7 +38,7 @@ mod tests {
             .unwrap();
         let config = crew::config(database.url()).unwrap();
         database
-            .prepare(&Store::open(&config).unwrap())
+            .prepare(&Store::open(&config).unwrap(), 1)
             .await
             .unwrap();
         let client = database.connect().await.unwrap();
