@@ -114,7 +114,9 @@ mod tests {
     /// The part of a line that is our command, up to the next shell word.
     fn example(line: &str) -> Option<&str> {
         let start = line.find("posthaste ")?;
-        let command = line[start..].split([';', '|', '<', '>', '\\', '#']).next()?;
+        let command = line[start..]
+            .split([';', '|', '<', '>', '\\', '#'])
+            .next()?;
         Some(command)
     }
 

@@ -1,0 +1,111 @@
+//! Secrets and the keys that seal them can be changed while workers run.
+
+use std::path::{Path, PathBuf};
+
+use posthaste::config::Config;
+use posthaste::secret::{Keyring, SigningSecret};
+use posthaste::store::Store;
+use uuid::Uuid;
+
+use crate::harness::{WorkerThread, World};
+
+#[tokio::test]
+async fn two_live_secrets_both_sign() {
+    let world = World::new().await;
+    let partner = world.partner().await;
+    let subscription = world.subscribe("harbour", &partner, "5s").await;
+    let _worker = world.worker(&[]).await;
+    world.publish("a.b", "1").await;
+    partner.wait_for(1).await;
+    world
+        .add_secret(subscription, &SigningSecret::generate().unwrap())
+        .await;
+    let id = world.publish("a.b", "2").await;
+    let received = partner.wait_for(2).await;
+    let last = received
+        .iter()
+        .find(|received| received.id == id.to_string())
+        .unwrap();
+    let signatures = last.headers["webhook-signature"].to_str().unwrap();
+    // The partner knows the first secret alone, and verifies all the same.
+    assert_eq!(
+        (signatures.split(' ').count(), last.verified),
+        (2, Some(Ok(())))
+    );
+    world.until_all_is_done().await;
+    let signed_with =
+        format!("select signed_with::text from posthaste.attempt where event_id = '{id}'");
+    assert_eq!(world.text(&signed_with).await, "{1,2}");
+}
+
+#[tokio::test]
+async fn a_key_is_added_to_the_file_while_the_worker_runs() {
+    let world = World::new().await;
+    let partner = world.partner().await;
+    let keys = KeyFile::new();
+    let old = Keyring::generate_line("old").unwrap();
+    keys.write(&old);
+    let config = Config {
+        keys: None,
+        key_file: Some(keys.0.clone()),
+        ..world.config(&[])
+    };
+    let subscription = world
+        .subscribe_url("harbour", &partner.url("/"), &["*"], None, "5s")
+        .await;
+    let _worker = WorkerThread::start(config.clone()).ready().await;
+    world.publish("a.b", "1").await;
+    partner.wait_for(1).await;
+
+    // A new key seals from now on, the old one still opens; the worker learns of it by itself.
+    keys.write(&format!(
+        "{}\n{}",
+        *Keyring::generate_line("new").unwrap(),
+        *old
+    ));
+    let secret = SigningSecret::generate().unwrap();
+    partner.learn(secret.clone());
+    add_secret(&config, subscription, &secret).await;
+    let id = world.publish("a.b", "2").await;
+    let received = partner.wait_for(2).await;
+    let last = received
+        .iter()
+        .find(|received| received.id == id.to_string())
+        .unwrap();
+    assert_eq!(last.verified, Some(Ok(())));
+    let under = "select string_agg(key_id, ' ' order by number) from posthaste.signing_secret";
+    assert_eq!(world.text(under).await, "old new");
+}
+
+async fn add_secret(config: &Config, subscription_id: i32, secret: &SigningSecret) {
+    let secret_id = Uuid::now_v7();
+    let sealed = config
+        .keyring()
+        .unwrap()
+        .seal(subscription_id, secret_id, secret)
+        .unwrap();
+    let store = Store::open(config).unwrap();
+    store
+        .add_secret(subscription_id, secret_id, &sealed, false)
+        .await
+        .unwrap();
+}
+
+/// A file of keys, removed at the end.
+struct KeyFile(PathBuf);
+
+impl KeyFile {
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("posthaste-keys-{}", Uuid::now_v7())))
+    }
+
+    fn write(&self, text: &str) {
+        std::fs::write(Path::new(&self.0), text).unwrap();
+    }
+}
+
+impl Drop for KeyFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
