@@ -14,6 +14,7 @@ mod database_loss;
 mod delivery;
 mod history;
 mod hostile_receivers;
+mod keys;
 mod leases;
 mod partitions;
 mod program;
