@@ -293,6 +293,28 @@ comment on table posthaste.signing_secret is
 comment on column posthaste.signing_secret.key_id is 'Which of the worker''s keys encrypted it.';
 comment on column posthaste.signing_secret.ends_at is 'No longer signs from then on. Null: no end agreed.';
 
+create function posthaste.count_revision() returns trigger
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if tg_table_name = 'subscription' then
+        new.revision := old.revision + 1;
+        return new;
+    end if;
+    -- A change of a secret is a change of the terms: the update counts it.
+    update posthaste.subscription s set revision = s.revision
+    where s.subscription_id = case when tg_op = 'DELETE' then old.subscription_id else new.subscription_id end;
+    return null;
+end
+$$;
+comment on function posthaste.count_revision() is 'Counts every change of a subscription or of its secrets, so that workers read the terms anew.';
+
+create trigger subscription_counts_revision before update on posthaste.subscription
+    for each row execute function posthaste.count_revision();
+create trigger signing_secret_counts_revision after insert or update or delete on posthaste.signing_secret
+    for each row execute function posthaste.count_revision();
+
 -- ---------------------------------------------------------------------------------------------------------------------------
 -- What is still owed
 -- ---------------------------------------------------------------------------------------------------------------------------
@@ -516,7 +538,6 @@ begin
     end if;
     insert into posthaste.signing_secret (secret_id, subscription_id, number, key_id, ciphertext)
     values (add_signing_secret.secret_id, add_signing_secret.subscription_id, free_number, add_signing_secret.key_id, add_signing_secret.ciphertext);
-    update posthaste.subscription s set revision = s.revision + 1 where s.subscription_id = add_signing_secret.subscription_id;
     return free_number;
 end
 $$;
@@ -609,6 +630,12 @@ begin
         from unnest('{posthaste.outbox,posthaste.attempt}'::regclass[]) h,
              generate_series(current_date, current_date + days_ahead, interval '1 day') d
     loop
+        -- To attach a partition, Postgres reads the whole default one, and inserts wait for it meanwhile: a moment while it is
+        -- small, as it is if partitions were always made in time.
+        if pg_relation_size(format('%s_default', history)::regclass) > 16 * 1024 * 1024 then
+            raise warning 'no partition of % for %: the default partition is large, and inserts would wait while it is read; call posthaste.create_partition in a quiet hour', history, day;
+            continue;
+        end if;
         begin
             made := made + posthaste.create_partition(history, day)::int;
         exception when check_violation then

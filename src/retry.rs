@@ -25,8 +25,9 @@ impl RetryPolicy {
         match (outcome, http_status) {
             (Outcome::Accepted, _) => Verdict::Done,
             (Outcome::Rejected, Some(GONE)) => Verdict::Rejected,
-            // Nobody failed but a worker: whoever adopted the lease sends at once.
-            (Outcome::Abandoned, _) if self.interval_after(number).is_some() => {
+            // Nobody failed but a worker: it is sent again at once, even where the list has ended. But
+            // not for ever: what kills every worker that touches it must end some day.
+            (Outcome::Abandoned, _) if number <= self.allowed() + GRACE => {
                 Verdict::Retry(Duration::ZERO)
             }
             _ => self
@@ -35,6 +36,11 @@ impl RetryPolicy {
                     Verdict::Retry(self.jittered(interval, chance))
                 }),
         }
+    }
+
+    /// How many attempts there are, if each fails.
+    fn allowed(&self) -> i16 {
+        i16::try_from(self.intervals.len()).map_or(i16::MAX - GRACE, |retries| retries + 1)
     }
 
     fn interval_after(&self, number: i16) -> Option<Duration> {
@@ -46,6 +52,9 @@ impl RetryPolicy {
         interval.mul_f64(1.0 + self.jitter * (2.0 * chance - 1.0))
     }
 }
+
+/// How many abandoned attempts may follow the last one that the list allows.
+const GRACE: i16 = 3;
 
 /// The one status by which a receiver says that it will never want this.
 const GONE: u16 = 410;
@@ -97,10 +106,12 @@ mod tests {
     }
 
     #[test]
-    fn an_abandoned_attempt_is_repeated_at_once_but_counts() {
+    fn an_abandoned_attempt_is_repeated_at_once_even_after_the_last_but_not_for_ever() {
         let verdict = |number| policy().verdict(Outcome::Abandoned, None, number, 0.5);
         assert_eq!(verdict(1), Verdict::Retry(Duration::ZERO));
-        assert_eq!(verdict(3), Verdict::Exhausted);
+        assert_eq!(verdict(3), Verdict::Retry(Duration::ZERO));
+        assert_eq!(verdict(3 + GRACE), Verdict::Retry(Duration::ZERO));
+        assert_eq!(verdict(4 + GRACE), Verdict::Exhausted);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use self::columns::Columns;
 pub use self::connect::{Listener, connect_once, listen};
 pub use self::migrate::{Applied, SchemaState, migrate, schema_state};
 pub use self::people::{COUNT_LIMIT, NamedSecret, Overview, Server, WorkerAlive};
-pub use self::presence::Presence;
+pub use self::presence::{Doze, Presence};
 use crate::config::Config;
 use crate::delivery::{Attempt, DeliveryKey, Lease};
 use crate::secret::Sealed;
@@ -54,6 +54,8 @@ pub struct Room {
 pub struct Taken {
     /// Deliveries that are ours to attempt now.
     pub leases: Vec<Lease>,
+    /// Events that were found; more than `events` only while a plan does not know the newest partition.
+    pub seen: u64,
     /// Events fanned out.
     pub events: u64,
     /// Deliveries made of them, leased or waiting.
@@ -147,6 +149,7 @@ impl Store {
         };
         for row in &rows {
             if row.try_get::<_, Option<Uuid>>("event_id")?.is_none() {
+                taken.seen = count(row, "events_seen")?;
                 taken.events = count(row, "events_taken")?;
                 taken.deliveries = count(row, "deliveries_made")?;
                 taken.unrouted = count(row, "unrouted")?;
@@ -161,6 +164,16 @@ impl Store {
     /// Leases waiting deliveries that are due, from at most `lanes` subscriptions, leaving out those
     /// that have no room here. The flag tells whether any lane had something due.
     pub async fn claim_waiting(&self, room: &Room, lanes: usize) -> Result<(bool, Vec<Lease>)> {
+        let answer = tokio::time::timeout(PATIENCE, self.lock_and_claim(room, lanes)).await;
+        answer.unwrap_or_else(|_| {
+            let name = CLAIM_WAITING.0;
+            Err(Error::Database(format!(
+                "{name}: no answer within {PATIENCE:?}"
+            )))
+        })
+    }
+
+    async fn lock_and_claim(&self, room: &Room, lanes: usize) -> Result<(bool, Vec<Lease>)> {
         let asked = Instant::now();
         let full: Vec<i32> = room
             .slots
@@ -173,6 +186,7 @@ impl Store {
             session.prepare_cached(LOCK_LANES.1).await?,
             session.prepare_cached(CLAIM_WAITING.1).await?,
         ];
+        let begun = Instant::now();
         let transaction = session.transaction().await.map_err(failed("begin"))?;
         let locked = transaction
             .query(&lock, &[&long(lanes), &full])
@@ -180,6 +194,7 @@ impl Store {
             .map_err(failed(LOCK_LANES.0))?;
         if locked.is_empty() {
             transaction.rollback().await.map_err(failed("rollback"))?;
+            crate::telemetry::statement(LOCK_LANES.0, begun.elapsed());
             return Ok((false, Vec::new()));
         }
         let ids = locked
@@ -201,6 +216,7 @@ impl Store {
             .await
             .map_err(failed(CLAIM_WAITING.0))?;
         transaction.commit().await.map_err(failed("commit"))?;
+        crate::telemetry::statement(CLAIM_WAITING.0, begun.elapsed());
         let leases = rows
             .iter()
             .map(|row| {
@@ -295,9 +311,12 @@ impl Store {
             .collect()
     }
 
-    /// Notes that these workers have ended.
-    pub async fn end_workers(&self, worker_ids: &[i32]) -> Result<()> {
-        self.query(END_WORKERS, &[&worker_ids]).await.map(drop)
+    /// Notes that these workers have ended, unless they left leases or came back. `ourselves` is the
+    /// one that says so of itself while it is still alive.
+    pub async fn end_workers(&self, worker_ids: &[i32], ourselves: Option<i32>) -> Result<()> {
+        self.query(END_WORKERS, &[&worker_ids, &ourselves])
+            .await
+            .map(drop)
     }
 
     /// Makes the partitions of the coming days and returns how many were missing.
@@ -366,14 +385,19 @@ impl Store {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>> {
         let session = self.session().await?;
-        let statement = session.prepare_cached(sql).await.map_err(failed(name))?;
         let begun = Instant::now();
-        let rows = session
-            .query(&statement, parameters)
-            .await
-            .map_err(failed(name));
+        let answer = async {
+            let statement = session.prepare_cached(sql).await?;
+            session.query(&statement, parameters).await
+        };
+        let answer = tokio::time::timeout(PATIENCE, answer).await;
         crate::telemetry::statement(name, begun.elapsed());
-        rows
+        let Ok(rows) = answer else {
+            abandon(session);
+            let text = format!("{name}: no answer within {PATIENCE:?}");
+            return Err(Error::Database(text));
+        };
+        rows.map_err(failed(name))
     }
 
     async fn session(&self) -> Result<Object> {
@@ -383,6 +407,14 @@ impl Store {
             .map_err(|error| Error::Database(connect::explain_pool(&error)))
     }
 }
+
+/// Closes a session that does not answer, rather than let the next statement find it in the pool.
+fn abandon(session: Object) {
+    drop(Object::take(session));
+}
+
+/// How long an answer is waited for: longer than the server works on a statement.
+const PATIENCE: Duration = Duration::from_secs(35);
 
 impl Room {
     /// What is left after these were leased.

@@ -272,7 +272,12 @@ async fn a_stopped_worker_that_could_not_give_back_its_leases_is_taken_over_like
     let world = World::new().await;
     let partner = Partner::replying(Reply::Hang).await;
     world.subscribe("p", &partner, "1h,1h").await;
-    let settings = [("endpoint_concurrency", "2"), ("request_timeout", "2m"), ("lease", "1h"), ("drain", "100ms")];
+    let settings = [
+        ("endpoint_concurrency", "2"),
+        ("request_timeout", "2m"),
+        ("lease", "1h"),
+        ("drain", "100ms"),
+    ];
     let worker = world.worker(&settings).await;
     world
         .run(
@@ -284,14 +289,27 @@ async fn a_stopped_worker_that_could_not_give_back_its_leases_is_taken_over_like
     world.publish_many("a", 8).await;
     partner.wait_for(2).await;
     worker.stop().await.unwrap();
-    assert_eq!(world.count("select count(*) from posthaste.queue where lease_holder is not null").await, 6);
-    assert!(world.holds("(select ended_at is null from posthaste.worker)").await);
+    assert_eq!(
+        world
+            .count("select count(*) from posthaste.queue where lease_holder is not null")
+            .await,
+        6
+    );
+    assert!(
+        world
+            .holds("(select ended_at is null from posthaste.worker)")
+            .await
+    );
 
     world.run("drop trigger refuse on posthaste.queue").await;
     partner.set_reply(Reply::Status(200));
     let _next = world.worker(&[]).await;
     world.until_all_is_done().await;
-    assert!(world.holds("(select ended_at is not null from posthaste.worker where worker_id = 1)").await);
+    assert!(
+        world
+            .holds("(select ended_at is not null from posthaste.worker where worker_id = 1)")
+            .await
+    );
 }
 
 #[tokio::test]

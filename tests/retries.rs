@@ -182,9 +182,13 @@ async fn old_backlogs_do_not_keep_a_younger_retry_from_its_turn() {
     let world = World::new().await;
     let (recovering, other) = (world.partner().await, world.partner().await);
     for name in ["recovering-1", "recovering-2"] {
-        world.subscribe_to(name, &recovering, &["old"], None, "1h").await;
+        world
+            .subscribe_to(name, &recovering, &["old"], None, "1h")
+            .await;
     }
-    world.subscribe_to("other", &other, &["young"], None, "1h").await;
+    world
+        .subscribe_to("other", &other, &["young"], None, "1h")
+        .await;
     world.publish_many("old", 1000).await;
     world.publish("young", "1").await;
     // As if they had been fanned out before: all of it waits, the young one due last.
@@ -199,5 +203,9 @@ async fn old_backlogs_do_not_keep_a_younger_retry_from_its_turn() {
         .await;
     let _worker = world.worker(&[("max_in_flight", "64")]).await;
     other.wait_for(1).await;
-    assert!(recovering.count() < 1000, "{} went first", recovering.count());
+    assert!(
+        recovering.count() < 1000,
+        "{} went first",
+        recovering.count()
+    );
 }

@@ -21,20 +21,24 @@ with lane as materialized (
         where q.subscription_id = l.subscription_id and q.lease_holder is null and q.due_at >= l.wake_at
         order by q.due_at limit l.slots + 1
     ) w
+), wanted as materialized (
+    -- No more than may be leased, before any payload is touched. Lane by lane in turn: one that was down for a night has the
+    -- oldest rows of all, and would take all the room until its backlog is done.
+    select * from waiting w
+    where w.place <= w.slots and w.due_at <= now()
+    order by w.place, w.due_at, w.event_id, w.subscription_id
+    limit $5::integer
 ), read as materialized (
     select w.*, o.event_type, o.occurred_at, octet_length(o.payload::text) as bytes,
            case when octet_length(o.payload::text) <= $7::integer then o.payload::text end as payload
-    from waiting w
+    from wanted w
     left join lateral (select * from posthaste.outbox where outbox.event_id = w.event_id limit 1) o on true
-    where w.place <= w.slots and w.due_at <= now()
 ), leased as (
     select * from (
-        select r.*, count(*) over running as running_count, sum(least(coalesce(r.bytes, 0), $7::integer)) over running as running_bytes
-        -- Lane by lane in turn: one that was down for a night has the oldest rows of all, and would take all the room until
-        -- its backlog is done.
+        select r.*, sum(least(coalesce(r.bytes, 0), $7::integer)) over running as running_bytes
         from read r window running as (order by r.place, r.due_at, r.event_id, r.subscription_id)
     ) counted
-    where running_count <= $5::integer and running_bytes <= $6::bigint
+    where running_bytes <= $6::bigint
 ), claimed as (
     update posthaste.queue q
     set lease_holder = $3::integer, lease_ends_at = now() + make_interval(secs => $4::float8)

@@ -59,11 +59,12 @@ with picked as materialized (
 )
 select null::uuid as event_id, null::integer as subscription_id, null::integer as revision,
        null::text as event_type, null::timestamptz as occurred_at, null::integer as bytes, null::text as payload,
+       (select count(*) from picked) as events_seen,
        (select count(*) from read) as events_taken,
        (select count(*) from placed) as deliveries_made,
        (select count(*) from read) - (select count(distinct event_id) from placed) as unrouted,
        pg_snapshot_xmin(pg_current_snapshot())::text as next_watermark
 union all
-select p.event_id, p.subscription_id, p.revision, r.event_type, r.occurred_at, r.bytes, r.payload, null, null, null, null
+select p.event_id, p.subscription_id, p.revision, r.event_type, r.occurred_at, r.bytes, r.payload, null, null, null, null, null
 from placed p join read r on r.event_id = p.event_id
 where p.leased

@@ -35,7 +35,11 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
         Some(address) => Some(serve_telemetry(address, worker.ready()).await?),
         None => None,
     };
-    worker.run(told_to_stop()?).await?;
+    let stop = told_to_stop()?;
+    // On a thread of the pool, where what it waits for ends: the main thread would have to be woken each time.
+    let working = tokio::spawn(async move { worker.run(stop).await });
+    let ended = |error: tokio::task::JoinError| Error::Io("the worker".to_owned(), error.into());
+    working.await.map_err(ended)??;
     Ok(ExitCode::SUCCESS)
 }
 

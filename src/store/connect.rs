@@ -186,6 +186,8 @@ impl Target {
             .options(format!("{settings} {asked}").trim())
             .connect_timeout(CONNECT_TIMEOUT)
             .keepalives_idle(Duration::from_secs(5))
+            .keepalives_interval(Duration::from_secs(2))
+            .keepalives_retries(3)
             .tcp_user_timeout(Duration::from_secs(10))
             .target_session_attrs(TargetSessionAttrs::ReadWrite);
         postgres

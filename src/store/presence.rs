@@ -29,6 +29,17 @@ pub struct Presence {
     dozing: bool,
 }
 
+/// How falling asleep went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doze {
+    /// Asleep: look once more, then sleep; the next insert rings the bell.
+    Asleep,
+    /// An insert is under way, so look again soon.
+    Restless,
+    /// Another worker sleeps already, or none may: look at the poll interval. A ring is heard by all.
+    Another,
+}
+
 impl Presence {
     /// Connects, locks an identity, registers under it, and listens. `before` is the id that it had.
     pub async fn register(config: &Config, name: &str, before: Option<i32>) -> Result<Self> {
@@ -94,13 +105,20 @@ impl Presence {
         self.dozing
     }
 
-    /// Tries to fall asleep. True: look once more, then sleep; the next insert rings the bell.
-    /// False: an insert is under way, so look again soon.
-    pub async fn doze(&mut self) -> Result<bool> {
-        if self.may_doze && !self.dozing {
-            self.dozing = first(&self.ask(DOZE, &[]).await?)?;
+    /// Tries to fall asleep.
+    pub async fn doze(&mut self) -> Result<Doze> {
+        if !self.may_doze {
+            return Ok(Doze::Another);
         }
-        Ok(self.dozing)
+        if !self.dozing {
+            let rows = self.ask(DOZE, &[]).await?;
+            match first(&rows)? {
+                "asleep" => self.dozing = true,
+                "another" => return Ok(Doze::Another),
+                _ => return Ok(Doze::Restless),
+            }
+        }
+        Ok(Doze::Asleep)
     }
 
     /// Wakes up: from now on inserts need not ring.
@@ -109,11 +127,6 @@ impl Presence {
             self.ask(ROUSE, &[]).await?;
         }
         Ok(())
-    }
-
-    /// Asks the session for a sign of life; marks it as lost if there is none.
-    pub async fn probe(&self) -> Result<()> {
-        self.ask(("probe", "select 1"), &[]).await.map(drop)
     }
 
     async fn ask(

@@ -87,7 +87,7 @@ impl Housekeeping {
         }
         if !gone.is_empty() {
             tracing::warn!(workers = ?gone, "workers are gone; their leases are taken over");
-            self.store.end_workers(&gone).await?;
+            self.store.end_workers(&gone, None).await?;
         }
         Ok(())
     }

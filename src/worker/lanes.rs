@@ -51,6 +51,8 @@ struct Lane {
     ready: VecDeque<Ready>,
     sending: usize,
     pace: Pace,
+    /// It was full when we last looked for waiting deliveries, so it was left out.
+    left_out: bool,
 }
 
 impl Lanes {
@@ -88,12 +90,24 @@ impl Lanes {
         Some(ready)
     }
 
-    /// A request of this lane is over: the lane may send another.
-    pub(super) fn finished(&mut self, subscription_id: i32, now: Instant) {
-        if let Some(lane) = self.by_subscription.get_mut(&subscription_id) {
-            lane.sending = lane.sending.saturating_sub(1);
-            self.sending = self.sending.saturating_sub(1);
-            lane.pace.count(now);
+    /// A request of this lane is over: the lane may send another. True where it was left out of the
+    /// last look for waiting deliveries, and now has room that is worth a look.
+    pub(super) fn finished(&mut self, subscription_id: i32, now: Instant) -> bool {
+        let limits = self.limits;
+        let Some(lane) = self.by_subscription.get_mut(&subscription_id) else {
+            return false;
+        };
+        lane.sending = lane.sending.saturating_sub(1);
+        self.sending = self.sending.saturating_sub(1);
+        lane.pace.count(now);
+        lane.left_out && lane.worth_taking(limits, now) > 0
+    }
+
+    /// Notes which lanes a look for waiting deliveries leaves out because they are full.
+    pub(super) fn looking_for_waiting(&mut self, now: Instant) {
+        let limits = self.limits;
+        for lane in self.by_subscription.values_mut() {
+            lane.left_out = lane.share(limits, now) <= lane.held();
         }
     }
 
@@ -146,6 +160,11 @@ impl Lanes {
         self.deliveries
     }
 
+    /// How many payload bytes are held in all.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// How many requests are under way.
     pub(super) fn sending(&self) -> usize {
         self.sending
@@ -170,6 +189,7 @@ impl Lane {
             ready: VecDeque::new(),
             sending: 0,
             pace: Pace::new(now),
+            left_out: false,
         }
     }
 
@@ -187,9 +207,9 @@ impl Lane {
         brisk_share.max(limits.fresh_share()).min(limits.most())
     }
 
-    /// Whether it finishes so much that a quarter of its share is free again within some 20 ms.
+    /// Whether it finishes so much that room in it is worth waiting a moment for.
     fn is_brisk(&self, limits: Limits, now: Instant) -> bool {
-        self.pace.recent(now) / 4 >= limits.fresh_share().min(limits.most())
+        self.pace.recent(now) >= limits.fresh_share()
     }
 
     /// Its free slots, if they are enough to be worth a statement.

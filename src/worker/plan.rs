@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::store::Doze;
 use crate::telemetry::Source;
 
 /// When the next look is due, for new events and for waiting deliveries, and whether to sleep.
@@ -17,6 +18,8 @@ pub(super) struct Plan {
     rang_at: Instant,
     /// A producer rang since the last look at new events began: that look may not have seen why.
     rung: bool,
+    /// Since when new events have waited for a brisk lane.
+    held_since: Option<Instant>,
     hectic: u32,
 }
 
@@ -43,6 +46,7 @@ impl Plan {
             found_at: now,
             rang_at: now,
             rung: false,
+            held_since: None,
             hectic: 0,
         }
     }
@@ -57,6 +61,9 @@ impl Plan {
     pub(super) fn due(&mut self, now: Instant) -> (bool, bool, Source) {
         let events = self.events_at <= now;
         self.rung &= !events;
+        if events {
+            self.held_since = None;
+        }
         (events, self.waiting_at <= now, self.source)
     }
 
@@ -120,13 +127,12 @@ impl Plan {
         Sleep::Try
     }
 
-    /// How falling asleep went: asleep, look once more; not, look again soon, since an insert is
-    /// under way; or sleep is not for this worker, and it polls.
-    pub(super) fn dozed(&mut self, asleep: Option<bool>, now: Instant) {
-        match asleep {
-            Some(true) => self.events_at = now,
-            Some(false) => self.wait_idle(RESTLESS, now),
-            None => self.events_at = now + self.poll,
+    /// How falling asleep went.
+    pub(super) fn dozed(&mut self, how: Doze, now: Instant) {
+        match how {
+            Doze::Asleep => self.events_at = now,
+            Doze::Restless => self.wait_idle(RESTLESS, now),
+            Doze::Another => self.events_at = now + self.poll,
         }
     }
 
@@ -145,14 +151,28 @@ impl Plan {
             };
     }
 
+    /// A lane that was full has room again: what waits in it is due a look.
+    pub(super) fn has_room(&mut self, now: Instant) {
+        self.waiting_at = self.waiting_at.min(now);
+    }
+
     /// Some deliveries had no room and were left waiting.
     pub(super) fn left_waiting(&mut self, now: Instant) {
         self.waiting_at = self.waiting_at.min(now + PACE);
     }
 
     /// A brisk lane is full: its room is worth waiting a moment for.
-    pub(super) fn hold_events(&mut self, now: Instant) {
-        self.events_at = self.events_at.max(now + SHORTEST);
+    /// False once it has been waited for long enough: other lanes' events must not wait for ever.
+    pub(super) fn hold_events(&mut self, now: Instant) -> bool {
+        if self.events_at > now {
+            return true;
+        }
+        let since = *self.held_since.get_or_insert(now);
+        let holds = now.duration_since(since) < LONGEST_HOLD;
+        if holds {
+            self.events_at = now + SHORTEST;
+        }
+        holds
     }
 
     /// A look failed: again after a while.
@@ -167,6 +187,8 @@ impl Plan {
 const SHORTEST: Duration = Duration::from_millis(1);
 /// How long lanes that are full are given to empty.
 const PACE: Duration = Duration::from_millis(5);
+/// The longest that new events wait for a brisk lane.
+const LONGEST_HOLD: Duration = Duration::from_millis(25);
 /// How long to go on looking after the last find before falling asleep.
 const LINGER: Duration = Duration::from_millis(20);
 /// The longest wait between two looks while inserts under way keep us from falling asleep.
@@ -194,7 +216,7 @@ mod tests {
         let (mut plan, begun) = plan();
         let now = begun + LINGER;
         assert_eq!(plan.saw_events(0, false, false, now), Sleep::Try);
-        plan.dozed(Some(true), now);
+        plan.dozed(Doze::Asleep, now);
         assert_eq!(plan.events_at, now);
         assert_eq!(plan.saw_events(0, false, true, now), Sleep::AsItIs);
         assert_eq!(plan.events_at, now + POLL);
@@ -205,7 +227,7 @@ mod tests {
         let (mut plan, begun) = plan();
         let mut now = begun + LINGER;
         for _ in 0..20 {
-            plan.dozed(Some(false), now);
+            plan.dozed(Doze::Restless, now);
             assert!(plan.events_at <= now + RESTLESS);
             now = plan.events_at;
         }
@@ -244,6 +266,18 @@ mod tests {
             plan.rang(now);
         }
         assert_eq!(plan.saw_events(1, false, true, now), Sleep::Rouse);
+    }
+
+    #[test]
+    fn a_brisk_lane_holds_the_others_back_for_a_moment_only() {
+        let (mut plan, begun) = plan();
+        let mut now = begun;
+        while plan.hold_events(now) {
+            now = plan.events_at;
+        }
+        assert_eq!(now.duration_since(begun), LONGEST_HOLD);
+        assert!(plan.due(now).0);
+        assert!(plan.hold_events(now), "the next wait is a new one");
     }
 
     #[test]

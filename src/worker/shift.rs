@@ -18,7 +18,7 @@ use super::plan::{Plan, Sleep};
 use super::recorder::{self, Left};
 use crate::Result;
 use crate::attempt::{self, Circumstances};
-use crate::config::{Config, Wake};
+use crate::config::Config;
 use crate::delivery::{Attempt, DeliveryKey};
 use crate::directory::Directory;
 use crate::store::{Presence, Room, Store};
@@ -183,7 +183,8 @@ impl Shift {
     fn look_is_due_at(&self) -> Option<Instant> {
         let free =
             self.config.max_in_flight - self.lanes.deliveries().min(self.config.max_in_flight);
-        let may = self.look.is_none() && self.presence.is_some() && free > 0;
+        let has_room = free > 0 && self.lanes.bytes() < self.config.max_in_flight_bytes;
+        let may = self.look.is_none() && self.presence.is_some() && has_room;
         let roomy = free >= self.config.max_in_flight / 8;
         let soonest = if roomy {
             self.looked_at
@@ -204,12 +205,17 @@ impl Shift {
         let stuck = self.lanes.take_stuck(now);
         self.give_back(stuck);
         let free = self.lanes.free(now);
-        if free.events == Some(0) {
-            self.plan.hold_events(now);
-        }
+        let batch = match free.events {
+            Some(0) if self.plan.hold_events(now) => 0,
+            Some(0) | None => self.config.batch,
+            Some(events) => events.min(self.config.batch),
+        };
         let (events, waiting, source) = self.plan.due(now);
         if !events && !waiting {
             return;
+        }
+        if waiting {
+            self.lanes.looking_for_waiting(now);
         }
         telemetry::woke(source);
         self.looked_at = now;
@@ -226,7 +232,7 @@ impl Shift {
             store: self.store.clone(),
             directory: Arc::clone(&self.directory),
             room,
-            batch: free.events.unwrap_or(usize::MAX).min(self.config.batch),
+            batch,
             events: events.then(|| self.watermark.next(now)),
             waiting,
         };
@@ -282,14 +288,10 @@ impl Shift {
         {
             Sleep::AsItIs => Ok(()),
             Sleep::Rouse => presence.rouse().await,
-            Sleep::Try if self.config.wake == Wake::Poll => {
-                self.plan.dozed(None, now);
-                Ok(())
-            }
             Sleep::Try => presence
                 .doze()
                 .await
-                .map(|asleep| self.plan.dozed(Some(asleep), Instant::now())),
+                .map(|asleep| self.plan.dozed(asleep, Instant::now())),
         };
         if let Err(error) = result {
             tracing::warn!(%error, "the worker's session does not answer");
@@ -329,7 +331,9 @@ impl Shift {
         let mut lanes: Vec<i32> = Vec::new();
         for attempt in over.drain(..) {
             let id = attempt.key.subscription_id;
-            self.lanes.finished(id, now);
+            if self.lanes.finished(id, now) {
+                self.plan.has_room(now);
+            }
             if !lanes.contains(&id) {
                 lanes.push(id);
             }
@@ -380,30 +384,39 @@ impl Shift {
             Some(look) => tokio::time::timeout_at(deadline, look).await.ok(),
             None => None,
         } {
-            self.give_back_now(seen.ready).await;
+            self.give_back_by(deadline, seen.ready).await;
         }
         let unbegun = self.lanes.take_unbegun();
-        self.give_back_now(unbegun).await;
+        self.give_back_by(deadline, unbegun).await;
 
+        let last_call = deadline + LAST_GRACE;
         while self.lanes.sending() > 0 {
             tokio::select! {
                 Some(attempt) = self.finished.1.recv() => self.pass_on(&mut vec![attempt]),
                 // Every request now ends at once, as abandoned.
                 () = tokio::time::sleep_until(deadline), if !self.cut.is_cancelled() => self.cut.cancel(),
+                () = tokio::time::sleep_until(last_call) => break,
             }
         }
         drop(self.results);
-        let grace = deadline + LAST_GRACE;
-        if tokio::time::timeout_at(grace, &mut self.recorder)
+        if tokio::time::timeout_at(last_call, &mut self.recorder)
             .await
             .is_err()
         {
+            // A statement that is never answered would hold us for ever.
             self.give_up.cancel();
-            let _ = self.recorder.await;
+            if tokio::time::timeout(LAST_GRACE, &mut self.recorder)
+                .await
+                .is_err()
+            {
+                self.recorder.abort();
+            }
         }
         if let Some(presence) = &self.presence {
             let ourselves = [presence.worker_id()];
-            let goodbye = self.store.end_workers(&ourselves);
+            let goodbye = self
+                .store
+                .end_workers(&ourselves, Some(presence.worker_id()));
             if !matches!(tokio::time::timeout(LAST_GRACE, goodbye).await, Ok(Ok(()))) {
                 tracing::warn!("could not say goodbye; another worker will notice");
             }
@@ -411,9 +424,16 @@ impl Shift {
         tracing::info!("stopped");
     }
 
-    async fn give_back_now(&mut self, unbegun: Vec<Ready>) {
-        if let Err(error) = give_back(&self.store, &unbegun).await {
-            tracing::warn!(%error, "leases cannot be given back; they will end by themselves");
+    async fn give_back_by(&mut self, deadline: tokio::time::Instant, unbegun: Vec<Ready>) {
+        let deadline = deadline.max(tokio::time::Instant::now() + LAST_GRACE);
+        match tokio::time::timeout_at(deadline, give_back(&self.store, &unbegun)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "leases cannot be given back; others will take them over");
+            }
+            Err(_) => {
+                tracing::warn!("leases are not given back in time; others will take them over");
+            }
         }
     }
 }
@@ -439,7 +459,7 @@ impl Look {
             telemetry::taken(taken.events, taken.deliveries, taken.unrouted);
             events = Some(SeenEvents {
                 taken: taken.events,
-                more: taken.events >= self.batch as u64,
+                more: taken.seen >= self.batch as u64 && taken.events > 0,
                 left_waiting: taken.deliveries > taken.leases.len() as u64,
                 watermark: taken.watermark,
                 swept,
