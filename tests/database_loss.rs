@@ -114,7 +114,8 @@ async fn a_record_whose_commit_was_never_confirmed_is_not_written_twice() {
     until_commits_wait(&world).await;
     wire.release();
     let waiting = "from pg_stat_activity
-        where datname = current_database() and wait_event = 'SyncRep' and application_name = 'posthaste'";
+        where datname = current_database() and wait_event = 'SyncRep' and application_name = 'posthaste'
+            and query like '%Records finished attempts%'";
     world.until(&format!("exists (select {waiting})")).await;
     // It has committed, and its worker will never hear of it.
     world

@@ -21,7 +21,7 @@ use std::time::Duration;
 use posthaste::trial::authority::Authority;
 
 /// How long a test waits for what must come, on a machine that is busy with other things.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
 /// The authority that workers trust.
 pub(crate) fn authority() -> &'static Authority {
