@@ -141,7 +141,8 @@ impl Directory {
         let holds = |id: &i32, revision: i32| {
             known
                 .get(id)
-                .is_some_and(|terms| terms.revision >= revision)
+                // Where a key was missing, it may be there by now.
+                .is_some_and(|terms| terms.revision >= revision && terms.secrets.is_ok())
         };
         let mut ids: Vec<i32> = wanted
             .filter(|(id, revision)| !holds(id, *revision))

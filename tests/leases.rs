@@ -320,6 +320,33 @@ async fn a_worker_told_to_stop_finishes_what_is_in_flight_and_gives_back_the_res
 }
 
 #[tokio::test]
+async fn a_stopped_worker_that_could_not_give_back_its_leases_is_taken_over_like_a_dead_one() {
+    let world = World::new().await;
+    let partner = Partner::replying(Reply::Hang).await;
+    world.subscribe("p", &partner, "1h,1h").await;
+    let settings = [("endpoint_concurrency", "2"), ("request_timeout", "2m"), ("lease", "1h"), ("drain", "100ms")];
+    let worker = world.worker(&settings).await;
+    world
+        .run(
+            "create function trial.refuse() returns trigger language plpgsql as $$ begin raise 'not now'; end $$;
+             create trigger refuse before update on posthaste.queue for each row
+             when (new.lease_holder is null and new.attempts = 0) execute function trial.refuse()",
+        )
+        .await;
+    world.publish_many("a", 8).await;
+    partner.wait_for(2).await;
+    worker.stop().await.unwrap();
+    assert_eq!(world.count("select count(*) from posthaste.queue where lease_holder is not null").await, 6);
+    assert!(world.holds("(select ended_at is null from posthaste.worker)").await);
+
+    world.run("drop trigger refuse on posthaste.queue").await;
+    partner.set_reply(Reply::Status(200));
+    let _next = world.worker(&[]).await;
+    world.until_all_is_done().await;
+    assert!(world.holds("(select ended_at is not null from posthaste.worker where worker_id = 1)").await);
+}
+
+#[tokio::test]
 async fn a_request_that_outlasts_the_drain_is_recorded_as_abandoned() {
     let world = World::new().await;
     let partner = Partner::replying(Reply::Hang).await;

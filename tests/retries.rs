@@ -178,3 +178,28 @@ async fn status(world: &World) -> String {
         .text("select format('%s after %s', status, attempts) from posthaste.delivery")
         .await
 }
+
+#[tokio::test]
+async fn old_backlogs_do_not_keep_a_younger_retry_from_its_turn() {
+    let world = World::new().await;
+    let (recovering, other) = (world.partner().await, world.partner().await);
+    for name in ["recovering-1", "recovering-2"] {
+        world.subscribe_to(name, &recovering, &["old"], None, "1h").await;
+    }
+    world.subscribe_to("other", &other, &["young"], None, "1h").await;
+    world.publish_many("old", 1000).await;
+    world.publish("young", "1").await;
+    // As if they had been fanned out before: all of it waits, the young one due last.
+    world
+        .run(
+            "insert into posthaste.queue (event_id, subscription_id, due_at)
+             select event_id, subscription_id, now() - case event_type when 'old' then interval '1 hour' else '1 minute' end
+             from posthaste.intake join posthaste.outbox using (event_id) join posthaste.subscription_event_type using (event_type);
+             delete from posthaste.intake;
+             update posthaste.lane l set wake_at = (select min(due_at) from posthaste.queue q where q.subscription_id = l.subscription_id)",
+        )
+        .await;
+    let _worker = world.worker(&[("max_in_flight", "64")]).await;
+    other.wait_for(1).await;
+    assert!(recovering.count() < 1000, "{} went first", recovering.count());
+}

@@ -10,6 +10,8 @@ with picked as materialized (
     from posthaste.queue q
     where q.lease_holder is not null
       and q.lease_ends_at >= coalesce(now() - make_interval(secs => $4::float8), '-infinity')
+      -- While nobody is gone the scan ends at now: it never visits the leases that stand, nor the dead entries among them.
+      and q.lease_ends_at < case when cardinality($3::integer[]) = 0 then now() else 'infinity' end
       and (q.lease_ends_at < now() or q.lease_holder = any ($3::integer[]))
     order by q.lease_ends_at limit $5::bigint
     for update skip locked

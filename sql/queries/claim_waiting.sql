@@ -1,4 +1,4 @@
--- Leases deliveries that wait in locked lanes and are due, soonest first, as far as there is room, and sets each lane to sleep
+-- Leases deliveries that wait in locked lanes and are due, lane by lane in turn, soonest first, as far as there is room, and sets each lane to sleep
 -- until the next one it holds.
 --
 -- A lane's wake_at is where its scan starts, so the dead entries of deliveries claimed before are never visited.
@@ -30,7 +30,9 @@ with lane as materialized (
 ), leased as (
     select * from (
         select r.*, count(*) over running as running_count, sum(least(coalesce(r.bytes, 0), $7::integer)) over running as running_bytes
-        from read r window running as (order by r.due_at, r.event_id, r.subscription_id)
+        -- Lane by lane in turn: one that was down for a night has the oldest rows of all, and would take all the room until
+        -- its backlog is done.
+        from read r window running as (order by r.place, r.due_at, r.event_id, r.subscription_id)
     ) counted
     where running_count <= $5::integer and running_bytes <= $6::bigint
 ), claimed as (

@@ -200,9 +200,8 @@ impl World {
         let begun = Instant::now();
         let mut changed = begun;
         while !self.holds(condition).await {
-            if changed.elapsed() > PATIENCE || begun.elapsed() > 5 * PATIENCE {
-                panic!("never true: {condition}\n{}", self.state().await);
-            }
+            let is_lost = changed.elapsed() > PATIENCE || begun.elapsed() > 5 * PATIENCE;
+            assert!(!is_lost, "never true: {condition}\n{}", self.state().await);
             let change = tokio::time::timeout(LOOK_AGAIN, self.changes.bell.notified()).await;
             changed = if change.is_ok() {
                 Instant::now()

@@ -26,7 +26,7 @@ use crate::sender::{Endpoint, Sender, SenderConfig};
 /// The name that the test authority vouches for. Every name resolves to 127.0.0.1.
 pub(super) const PARTNER: &str = "partner.example";
 /// Long enough for any answer on loopback.
-pub(super) const PATIENT: Duration = Duration::from_secs(60);
+pub(super) const PATIENT: Duration = Duration::from_mins(1);
 /// For peers that do not answer.
 pub(super) const BRIEF: Duration = Duration::from_millis(150);
 
