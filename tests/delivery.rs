@@ -195,6 +195,16 @@ async fn a_prepared_transaction_is_delivered_once_it_commits() {
     let _worker = world
         .worker(&[("wake", "poll"), ("poll_interval", "20ms")])
         .await;
+    // Let it run dry first, and look in vain for a while.
+    let later = world
+        .text("select (clock_timestamp() + interval '200 ms')::text")
+        .await;
+    world
+        .until(&format!(
+            "exists (select from pg_stat_activity where datname = current_database()
+             and application_name = 'posthaste' and query_start > timestamptz '{later}')"
+        ))
+        .await;
     let name = world.text("select current_database()::text").await;
     world
         .run(&format!(

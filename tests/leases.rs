@@ -1,6 +1,8 @@
 //! A lease has an identity: nobody sends an attempt that another holds, whoever lost it changes nothing, and what a dead or
 //! frozen worker held is taken over, with a row that says so.
 
+use std::time::Duration;
+
 use posthaste::trial::partner::{Replies, Reply};
 
 use crate::harness::{Partner, Wire, World};
@@ -43,6 +45,47 @@ async fn a_late_finisher_changes_nothing() {
     );
     assert_eq!(world.text(finished).await, before);
     first.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_late_finisher_does_not_end_what_another_has_under_way() {
+    let world = World::new().await;
+    let partner = Partner::replying(Replies::by(|received| match received.attempt {
+        1 => Reply::Status(200),
+        _ => Reply::Hang,
+    }))
+    .await;
+    let wire = Wire::to(&partner).await;
+    world.subscribe_through(&wire, &partner, "1h,1h").await;
+    let settings = [
+        ("idle_timeout", "10m"),
+        ("request_timeout", "2m"),
+        ("lease", "1h"),
+        ("max_in_flight", "1"),
+    ];
+    let _first = world.worker(&settings).await;
+    world.publish("warm.up", "1").await;
+    world.until_all_is_done().await;
+    wire.hold();
+    let id = world.publish("a", "1").await;
+    partner.wait_for(2).await;
+    let _second = world.worker(&settings).await;
+    world.end_leases().await;
+    partner.wait_for(3).await;
+
+    wire.release();
+    world
+        .until(&format!(
+            "(select count(*) from posthaste.attempt where event_id = '{id}') = 2"
+        ))
+        .await;
+    assert_eq!(world.story(id).await, "1 abandoned retry, 1 accepted late");
+    // Still owed, and still the second one's.
+    assert!(
+        world
+            .holds("(select attempts = 1 and lease_holder = 2 from posthaste.queue)")
+            .await
+    );
 }
 
 #[tokio::test]
@@ -175,6 +218,15 @@ async fn three_workers_never_send_the_same_attempt_twice() {
     let world = World::new().await;
     let partner = world.partner().await;
     world.subscribe("p", &partner, "1h").await;
+    // Claims that take a moment meet each other.
+    world
+        .run(
+            "create function trial.dawdle() returns trigger language plpgsql as
+                 $$ begin perform pg_sleep(0.005); return null; end $$;
+             create trigger dawdle before update on posthaste.queue for each statement execute function trial.dawdle();
+             create trigger dawdle before delete on posthaste.intake for each statement execute function trial.dawdle()",
+        )
+        .await;
     let settings: &[(&str, &str)] = &[("batch", "20"), ("max_in_flight", "40")];
     let _workers = [
         world.worker(settings).await,
@@ -345,21 +397,33 @@ async fn no_transaction_is_open_while_a_partner_makes_us_wait() {
     let partner = Partner::replying(Reply::Hang).await;
     world.subscribe("p", &partner, "1h").await;
     let _worker = world
-        .worker(&[("request_timeout", "2m"), ("lease", "1h")])
+        .worker(&[
+            ("request_timeout", "2m"),
+            ("lease", "1h"),
+            ("poll_interval", "1m"),
+        ])
         .await;
     world.publish_many("a", 10).await;
     partner.wait_for(10).await;
     let now = world.text("select clock_timestamp()::text").await;
-    // Whatever was open when the requests hung is closed while they still hang.
-    world.until(&format!("not exists (
-        select from pg_stat_activity where datname = current_database() and application_name like 'posthaste%'
-        and (xact_start <= timestamptz '{now}' or state like 'idle in transaction%'))")).await;
+    let sessions = "from pg_stat_activity where datname = current_database() and application_name like 'posthaste%'";
+    let closed = format!("not exists (select {sessions} and xact_start <= timestamptz '{now}')");
+    // Sooner than our sessions end by themselves when they idle in a transaction.
+    let closed = tokio::time::timeout(Duration::from_secs(8), world.until(&closed)).await;
+    assert!(
+        closed.is_ok(),
+        "a transaction that was open when the requests hung is still open"
+    );
     assert_eq!(
         world.count("select count(*) from posthaste.attempt").await,
         0
     );
     // The test looks at the right sessions: they are there.
-    assert!(world.holds("(select count(*) from pg_stat_activity where datname = current_database() and application_name like 'posthaste%') >= 2").await);
+    assert!(
+        world
+            .holds(&format!("(select count(*) {sessions}) >= 2"))
+            .await
+    );
 }
 
 #[tokio::test]

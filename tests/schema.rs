@@ -6,7 +6,7 @@ use posthaste::store::{SchemaState, connect_once, migrate, schema_state};
 use posthaste::worker::Worker;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Database, World};
+use crate::harness::{Database, PATIENCE, World};
 
 #[tokio::test]
 async fn the_schema_file_is_the_sum_of_the_migrations() {
@@ -167,11 +167,8 @@ async fn a_worker_refuses_a_schema_that_is_newer_older_or_missing() {
 /// Why a worker does not begin.
 async fn begin(world: &World) -> String {
     let worker = Worker::new(world.config(&[])).unwrap();
-    worker
-        .run(CancellationToken::new())
-        .await
-        .unwrap_err()
-        .to_string()
+    let ended = tokio::time::timeout(PATIENCE, worker.run(CancellationToken::new())).await;
+    ended.expect("it began").unwrap_err().to_string()
 }
 
 /// All that the catalogues say of a schema, a line each.
