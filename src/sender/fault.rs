@@ -142,9 +142,7 @@ fn certificate_text(error: &CertificateError) -> String {
 }
 
 fn http_text(error: &hyper::Error) -> String {
-    if error.is_parse_too_large() {
-        "response head with too many or too long lines".to_owned()
-    } else if error.is_parse() {
+    if error.is_parse() {
         "not a valid HTTP response".to_owned()
     } else if error.is_incomplete_message() {
         "the peer closed the connection before a whole response head".to_owned()
