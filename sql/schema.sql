@@ -354,6 +354,22 @@ comment on table posthaste.lane is
     'One row per subscription: no waiting delivery of it is due before wake_at. The backlog of a lane that sleeps is never scanned.';
 comment on column posthaste.lane.wake_at is 'At or before the earliest due_at among its waiting rows; infinity where none waits. Lowered by whoever adds a waiting row, raised by whoever claims.';
 
+create function posthaste.wake_lane() returns trigger
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update posthaste.lane l set wake_at = least(l.wake_at, new.due_at) where l.subscription_id = new.subscription_id;
+    return null;
+end
+$$;
+comment on function posthaste.wake_lane() is 'Lets a lane wake in time for a delivery that a person made due sooner.';
+
+-- Fires for people alone: workers set due_at only together with the end of a lease, and wake the lane themselves.
+create trigger queue_wakes_lane after update of due_at on posthaste.queue
+    for each row when (old.lease_holder is null and new.lease_holder is null and new.due_at < old.due_at)
+    execute function posthaste.wake_lane();
+
 create table posthaste.worker (
     worker_id  integer generated always as identity primary key,
     name       text        not null,

@@ -1,7 +1,7 @@
 //! A failed attempt is followed by the next at its interval, until the list ends or the partner says never again; and one
 //! partner's failures are no other's.
 
-use posthaste::trial::partner::{Partner as Receiver, PartnerConfig, Reply};
+use posthaste::trial::partner::{Partner as Receiver, PartnerConfig, Replies, Reply};
 
 use crate::harness::{Partner, World};
 
@@ -210,4 +210,19 @@ async fn old_backlogs_do_not_keep_a_younger_retry_from_its_turn() {
         "{} went first",
         recovering.count()
     );
+}
+
+#[tokio::test]
+async fn a_delivery_that_a_person_hastens_is_sent_at_once() {
+    let world = World::new().await;
+    let partner = Partner::replying(Replies::fail_first(1, 503)).await;
+    world.subscribe("harbour", &partner, "1h").await;
+    let _worker = world.worker(&[]).await;
+    let id = world.publish("a.b", "1").await;
+    world
+        .until("exists (select from posthaste.queue where attempts = 1 and lease_holder is null)")
+        .await;
+    world.run("update posthaste.queue set due_at = now()").await;
+    world.until_all_is_done().await;
+    assert_eq!(world.story(id).await, "1 rejected retry, 2 accepted done");
 }

@@ -380,6 +380,9 @@ impl Shift {
         );
         self.say_ready(false);
         self.rounds.cancel();
+        if let Some(registering) = self.registering.take() {
+            registering.abort();
+        }
         if let Some(Ok(Ok(seen))) = match self.look.take() {
             Some(look) => tokio::time::timeout_at(deadline, look).await.ok(),
             None => None,
