@@ -1,5 +1,5 @@
 -- How things stand, in one row. Counts stop at $1, so that a look at a huge backlog costs no more than one at a small one.
--- Called by: the `status` command, the metrics listener. $1 where counting stops
+-- Called by: the `status` command. $1 where counting stops
 select
     (select count(*) from (select from posthaste.intake limit $1::bigint) i) as intake,
     (select count(*) from (select from posthaste.queue where lease_holder is null limit $1::bigint) q) as waiting,

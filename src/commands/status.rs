@@ -119,7 +119,7 @@ fn warnings(overview: &Overview, workers: &[WorkerAlive]) -> Vec<&'static str> {
         ),
         (
             overview.in_default_partition,
-            "rows lie in a default partition: run `posthaste migrate`, which makes the partitions of the coming days",
+            "rows lie in a default partition: partitions were not made in time; see posthaste.create_partitions in sql/schema.sql",
         ),
     ];
     findings
