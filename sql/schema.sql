@@ -7,7 +7,7 @@
 --   * A producer pays one INSERT into posthaste.outbox. Nothing in it looks up a subscription, and nothing a partner, a worker
 --     or a subscription does can make it fail or wait.
 --   * posthaste.outbox and posthaste.attempt are history: UPDATE, DELETE and TRUNCATE are refused for everyone, the owner included.
---   * posthaste.queue holds what is still owed and nothing else. It is empty when all is done.
+--   * posthaste.intake, queue and lease hold what is still owed and nothing else. They are empty when all is done.
 
 create schema posthaste;
 comment on schema posthaste is 'Transactional outbox and webhook deliveries. Insert into outbox; read delivery and attempt.';
@@ -191,7 +191,7 @@ create table posthaste.attempt (
     number                smallint    not null,
     http_status           smallint,
     remote_address        inet,
-    signed_with           smallint[],
+    signed_with           text,
     error                 text,
     response              text,
     constraint attempts_are_numbered_from_1 check (number >= 1),
@@ -220,7 +220,7 @@ comment on column posthaste.attempt.first_byte_us is 'Microseconds from sending 
 comment on column posthaste.attempt.replay is '0 for the delivery that the event itself caused, 1 and up for replays.';
 comment on column posthaste.attempt.number is 'Attempts of a delivery count from 1. Two rows bear the same number only where one says abandoned and the other, late, what really came of it.';
 comment on column posthaste.attempt.remote_address is 'The address connected to, or refused.';
-comment on column posthaste.attempt.signed_with is 'The numbers of the subscription''s signing secrets that signed it. Null where nothing was signed.';
+comment on column posthaste.attempt.signed_with is 'The numbers of the subscription''s signing secrets that signed it, joined by commas: 1, or 1,2 during a rotation. Null where nothing was signed.';
 comment on column posthaste.attempt.error is 'Why it was not accepted, in one line.';
 comment on column posthaste.attempt.response is 'The start of the response body, control characters escaped.';
 
@@ -322,26 +322,40 @@ create trigger signing_secret_counts_revision after insert or update or delete o
 create table posthaste.queue (
     event_id        uuid        not null,
     due_at          timestamptz not null,
-    lease_ends_at   timestamptz,
-    lease_holder    integer,
     subscription_id integer     not null,
     replay          smallint    not null default 0,
     attempts        smallint    not null default 0,
-    -- Serves record.sql, which finds the row of each finished attempt; and no delivery can be owed twice.
+    -- Serves people who ask by event; and no delivery can wait twice.
     constraint queue_pkey primary key (event_id, subscription_id, replay),
-    constraint a_lease_has_a_holder_and_an_end check ((lease_holder is null) = (lease_ends_at is null))
+    constraint attempts_count_from_0 check (attempts >= 0)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
         vacuum_truncate = off);
 -- Serves claim_waiting.sql: one subscription's waiting deliveries from its lane's wake_at on, soonest first.
-create index queue_by_due on posthaste.queue (subscription_id, due_at) where lease_holder is null;
--- Serves adopt.sql: leases that have ended, and those of a worker that is gone, from the last look on.
-create index queue_by_lease_end on posthaste.queue (lease_ends_at) where lease_holder is not null;
+create index queue_by_due on posthaste.queue (subscription_id, due_at);
 comment on table posthaste.queue is
-    'One row per delivery that is not finished. A row with a holder is leased: that worker alone may attempt it until the lease ends. A row without one waits for due_at.';
+    'One row per delivery that waits: for its time, or for room at a worker. To claim it is to move it into lease.';
 comment on column posthaste.queue.due_at is 'Not to be attempted before.';
-comment on column posthaste.queue.lease_ends_at is 'From then on anyone may adopt it; the attempt it was leased for is recorded as abandoned.';
-comment on column posthaste.queue.lease_holder is 'worker_id of the worker that may attempt it. Together with attempts + 1, the lease''s identity.';
-comment on column posthaste.queue.attempts is 'Attempts recorded so far. The lease, if any, is for the next.';
+comment on column posthaste.queue.attempts is 'Attempts recorded so far.';
+
+create table posthaste.lease (
+    event_id        uuid        not null,
+    ends_at         timestamptz not null,
+    holder          integer     not null,
+    subscription_id integer     not null,
+    replay          smallint    not null default 0,
+    number          smallint    not null default 1,
+    -- Serves record.sql, which finds the lease of each finished attempt; and no delivery can be under way twice.
+    constraint lease_pkey primary key (event_id, subscription_id, replay),
+    constraint attempts_are_numbered_from_1 check (number >= 1)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
+        vacuum_truncate = off);
+-- No other index: the table holds no more than what workers have in their hands, so adopt.sql reads all of it, and each
+-- delivery pays for one index less.
+comment on table posthaste.lease is
+    'One row per delivery under way: the holder alone may make this one attempt, until the lease ends. Deleted by the statement that records the attempt.';
+comment on column posthaste.lease.ends_at is 'From then on anyone may adopt it; its attempt is recorded as abandoned.';
+comment on column posthaste.lease.holder is 'worker_id of the worker that may make the attempt.';
+comment on column posthaste.lease.number is 'The attempt that it is for. With the delivery and the holder, the lease''s identity.';
 
 create table posthaste.lane (
     subscription_id integer     primary key references posthaste.subscription,
@@ -365,9 +379,9 @@ end
 $$;
 comment on function posthaste.wake_lane() is 'Lets a lane wake in time for a delivery that a person made due sooner.';
 
--- Fires for people alone: workers set due_at only together with the end of a lease, and wake the lane themselves.
+-- Fires for people alone: workers insert and delete, and wake the lane themselves.
 create trigger queue_wakes_lane after update of due_at on posthaste.queue
-    for each row when (old.lease_holder is null and new.lease_holder is null and new.due_at < old.due_at)
+    for each row when (new.due_at < old.due_at)
     execute function posthaste.wake_lane();
 
 create table posthaste.worker (
@@ -380,7 +394,7 @@ create table posthaste.worker (
 );
 comment on table posthaste.worker is
     'Every worker that ever registered. One without ended_at is alive while it holds the session advisory lock (1347375957, worker_id); see the view worker_alive.';
-comment on column posthaste.worker.lease is 'How long its leases last; lease_ends_at - lease is when a lease began.';
+comment on column posthaste.worker.lease is 'How long its leases last; lease.ends_at - lease is when a lease began.';
 
 -- ---------------------------------------------------------------------------------------------------------------------------
 -- Views for people
@@ -398,7 +412,7 @@ comment on type posthaste.delivery_status is 'Where a delivery stands.';
 create view posthaste.delivery as
 select q.event_id, q.subscription_id, q.replay, s.name as subscription, o.event_type,
        (case when q.attempts = 0 then 'PENDING' else 'FAILED' end)::posthaste.delivery_status as status,
-       q.attempts, q.due_at as next_attempt_at, q.lease_holder as leased_to, null::timestamptz as finished_at
+       q.attempts, q.due_at as next_attempt_at, null::integer as leased_to, null::timestamptz as finished_at
 from posthaste.queue q
 join posthaste.subscription s using (subscription_id)
 left join posthaste.outbox o using (event_id)
@@ -445,6 +459,13 @@ begin
     values (id, publish.event_type, publish.payload, publish.occurred_at, publish.tenant, publish.metadata, publish.traceparent);
     return id;
 end
+select l.event_id, l.subscription_id, l.replay, s.name, o.event_type,
+       (case when l.number = 1 then 'PENDING' else 'FAILED' end)::posthaste.delivery_status,
+       (l.number - 1)::smallint, null, l.holder, null
+from posthaste.lease l
+join posthaste.subscription s using (subscription_id)
+left join posthaste.outbox o using (event_id)
+union all
 $$;
 comment on function posthaste.publish(text, json, timestamptz, text, json, text) is
     'Inserts one event into the outbox and returns its id. The same as the plain INSERT, for those who prefer a call.';

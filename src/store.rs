@@ -155,7 +155,7 @@ impl Store {
                 taken.unrouted = count(row, "unrouted")?;
                 taken.watermark = row.try_get("next_watermark")?;
             } else {
-                taken.leases.push(lease(row, room, asked, 0, 0)?);
+                taken.leases.push(lease(row, room, asked, 0, 1)?);
             }
         }
         Ok(taken)
@@ -225,14 +225,14 @@ impl Store {
                     room,
                     asked,
                     row.try_get("replay")?,
-                    row.try_get("attempts")?,
+                    row.try_get("number")?,
                 )
             })
             .collect::<Result<_>>()?;
         Ok((true, leases))
     }
 
-    /// Records attempts: history in, queue rows out or due again, in one statement. Returns the places
+    /// Records attempts: history in, leases out or back into the queue, in one statement. Returns the places
     /// of those that were late. Before a second try, ask [`recorded_already`](Self::recorded_already).
     pub async fn record(&self, attempts: &[Attempt]) -> Result<Vec<usize>> {
         let columns = Columns::of(attempts, Instant::now());
@@ -270,27 +270,18 @@ impl Store {
     }
 
     /// Takes over leases of workers that are `gone`, and leases that have ended; at most `limit`.
-    /// Looks at leases that ended up to `look_back` ago, or at all.
     pub async fn adopt(
         &self,
         worker_id: i32,
         lease: Duration,
         gone: &[i32],
-        look_back: Option<Duration>,
         limit: usize,
     ) -> Result<Vec<Adopted>> {
         let now = Instant::now();
-        let look_back = look_back.map(|look_back| look_back.as_secs_f64());
         let rows = self
             .query(
                 ADOPT,
-                &[
-                    &worker_id,
-                    &lease.as_secs_f64(),
-                    &gone,
-                    &look_back,
-                    &long(limit),
-                ],
+                &[&worker_id, &lease.as_secs_f64(), &gone, &long(limit)],
             )
             .await?;
         rows.iter()
@@ -302,7 +293,7 @@ impl Store {
                         subscription_id: row.try_get("subscription_id")?,
                         replay: row.try_get("replay")?,
                     },
-                    number: row.try_get::<_, i16>("attempts")? + 1,
+                    number: row.try_get("number")?,
                     worker_id: row.try_get("worker_id")?,
                     revision: row.try_get("revision")?,
                     began: now.checked_sub(age).unwrap_or(now),
@@ -499,7 +490,7 @@ fn failed(statement: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Erro
     }
 }
 
-fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, attempts: i16) -> Result<Lease> {
+fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, number: i16) -> Result<Lease> {
     let bytes: Option<i32> = row.try_get("bytes")?;
     Ok(Lease {
         key: DeliveryKey {
@@ -507,7 +498,7 @@ fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, attempts: i16) -> 
             subscription_id: row.try_get("subscription_id")?,
             replay,
         },
-        number: attempts.saturating_add(1),
+        number,
         holder: room.worker_id,
         revision: row.try_get("revision")?,
         event_type: row

@@ -114,7 +114,7 @@ async fn kill_one_that_holds_leases(world: &World, workers: &mut Vec<(i32, Worke
         for place in 0..workers.len() {
             workers[place].1.freeze();
             let held = format!(
-                "exists (select from posthaste.queue where lease_holder = {})",
+                "exists (select from posthaste.lease where holder = {})",
                 workers[place].0
             );
             if world.holds(&held).await {

@@ -663,7 +663,7 @@ struct Met {
     error: String,
     response: Option<String>,
     remote: Option<String>,
-    signed_with: Option<Vec<i16>>,
+    signed_with: Option<String>,
     duration: Duration,
     status: String,
 }

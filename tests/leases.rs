@@ -83,7 +83,7 @@ async fn a_late_finisher_does_not_end_what_another_has_under_way() {
     // Still owed, and still the second one's.
     assert!(
         world
-            .holds("(select attempts = 1 and lease_holder = 2 from posthaste.queue)")
+            .holds("(select number = 2 and holder = 2 from posthaste.lease)")
             .await
     );
 }
@@ -111,7 +111,7 @@ async fn a_killed_workers_leases_are_taken_over_long_before_they_end() {
         .until("not exists (select from posthaste.intake)")
         .await;
     let held = world
-        .count("select count(*) from posthaste.queue where lease_holder = 1")
+        .count("select count(*) from posthaste.lease where holder = 1")
         .await;
     let killed_at = world.text("select clock_timestamp()::text").await;
     killed.kill().await;
@@ -156,7 +156,7 @@ async fn each_lease_that_a_killed_worker_held_leaves_one_abandoned_attempt() {
     wire.hold();
     world.publish_many("a", 16).await;
     world
-        .until("(select count(*) from posthaste.queue where lease_holder is not null) = 16")
+        .until("(select count(*) from posthaste.lease) = 16")
         .await;
     killed.kill().await;
     let _other = world.worker(&[]).await;
@@ -223,7 +223,7 @@ async fn three_workers_never_send_the_same_attempt_twice() {
         .run(
             "create function trial.dawdle() returns trigger language plpgsql as
                  $$ begin perform pg_sleep(0.005); return null; end $$;
-             create trigger dawdle before update on posthaste.queue for each statement execute function trial.dawdle();
+             create trigger dawdle before insert on posthaste.lease for each statement execute function trial.dawdle();
              create trigger dawdle before delete on posthaste.intake for each statement execute function trial.dawdle()",
         )
         .await;
@@ -278,12 +278,12 @@ async fn a_worker_told_to_stop_finishes_what_is_in_flight_and_gives_back_the_res
     world.publish_many("a", 20).await;
     partner.wait_for(3).await;
     world
-        .until("(select count(*) from posthaste.queue where lease_holder is not null) > 2")
+        .until("(select count(*) from posthaste.lease) > 2")
         .await;
 
     worker.terminate();
     world
-        .until("(select count(*) from posthaste.queue where lease_holder is not null) = 2")
+        .until("(select count(*) from posthaste.lease) = 2")
         .await;
     wire.release();
     let status = worker.ended().await;
@@ -301,7 +301,7 @@ async fn a_worker_told_to_stop_finishes_what_is_in_flight_and_gives_back_the_res
         0
     );
     let waiting =
-        "select count(*) from posthaste.queue where lease_holder is null and attempts = 0";
+        "select count(*) from posthaste.queue where attempts = 0";
     assert_eq!(world.count(waiting).await, 18);
     assert!(
         world
@@ -334,8 +334,8 @@ async fn a_stopped_worker_that_could_not_give_back_its_leases_is_taken_over_like
     world
         .run(
             "create function trial.refuse() returns trigger language plpgsql as $$ begin raise 'not now'; end $$;
-             create trigger refuse before update on posthaste.queue for each row
-             when (new.lease_holder is null and new.attempts = 0) execute function trial.refuse()",
+             create trigger refuse before insert on posthaste.queue for each row
+             when (new.attempts = 0) execute function trial.refuse()",
         )
         .await;
     world.publish_many("a", 8).await;
@@ -343,7 +343,7 @@ async fn a_stopped_worker_that_could_not_give_back_its_leases_is_taken_over_like
     worker.stop().await.unwrap();
     assert_eq!(
         world
-            .count("select count(*) from posthaste.queue where lease_holder is not null")
+            .count("select count(*) from posthaste.lease")
             .await,
         6
     );
@@ -384,7 +384,7 @@ async fn a_request_that_outlasts_the_drain_is_recorded_as_abandoned() {
     assert_eq!(
         world
             .count(
-                "select count(*) from posthaste.queue where attempts = 1 and lease_holder is null"
+                "select count(*) from posthaste.queue where attempts = 1"
             )
             .await,
         1
@@ -435,7 +435,7 @@ async fn a_request_leaves_only_under_a_committed_lease() {
     world
         .run(
             "create function trial.refuse() returns trigger language plpgsql as $$ begin raise 'not now'; end $$;
-             create constraint trigger refuse after insert on posthaste.queue deferrable initially deferred
+             create constraint trigger refuse after insert on posthaste.lease deferrable initially deferred
              for each row execute function trial.refuse()",
         )
         .await;
@@ -449,7 +449,7 @@ async fn a_request_leaves_only_under_a_committed_lease() {
         ))
         .await;
     assert_eq!(partner.count(), 0);
-    world.run("drop trigger refuse on posthaste.queue").await;
+    world.run("drop trigger refuse on posthaste.lease").await;
     partner.wait_for(1).await;
     world.until_all_is_done().await;
     assert_eq!(partner.count(), 1);

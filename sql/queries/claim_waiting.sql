@@ -18,7 +18,7 @@ with lane as materialized (
     cross join lateral (
         select q.ctid as address, q.event_id, q.subscription_id, q.replay, q.attempts, q.due_at
         from posthaste.queue q
-        where q.subscription_id = l.subscription_id and q.lease_holder is null and q.due_at >= l.wake_at
+        where q.subscription_id = l.subscription_id and q.due_at >= l.wake_at
         order by q.due_at limit l.slots + 1
     ) w
 ), wanted as materialized (
@@ -33,28 +33,31 @@ with lane as materialized (
            case when octet_length(o.payload::text) <= $7::integer then o.payload::text end as payload
     from wanted w
     left join lateral (select * from posthaste.outbox where outbox.event_id = w.event_id limit 1) o on true
-), leased as (
+), fitting as materialized (
     select * from (
         select r.*, sum(least(coalesce(r.bytes, 0), $7::integer)) over running as running_bytes
         from read r window running as (order by r.place, r.due_at, r.event_id, r.subscription_id)
     ) counted
     where running_bytes <= $6::bigint
 ), claimed as (
-    update posthaste.queue q
-    set lease_holder = $3::integer, lease_ends_at = now() + make_interval(secs => $4::float8)
-    -- coalesce, not `is null`: else the planner may walk a whole partial index to find these addresses.
-    where q.ctid = any (array(select address from leased)) and coalesce(q.lease_holder, 0) = 0
+    delete from posthaste.queue where ctid = any (array(select address from fitting))
+    returning event_id, subscription_id, replay, attempts
+), leased as (
+    insert into posthaste.lease (event_id, subscription_id, replay, number, holder, ends_at)
+    select event_id, subscription_id, replay, attempts + 1, $3::integer, now() + make_interval(secs => $4::float8) from claimed
+    returning event_id, subscription_id, replay, number
 ), left_waiting as (
     select subscription_id, min(due_at) as due_at
     from (select subscription_id, due_at, address from waiting
           except all
-          select subscription_id, due_at, address from leased) w
+          select subscription_id, due_at, address from fitting) w
     group by subscription_id
 ), slept as (
     update posthaste.lane l
     set wake_at = coalesce((select due_at from left_waiting w where w.subscription_id = l.subscription_id), 'infinity')
     where l.subscription_id = any ($1::integer[])
 )
-select l.event_id, l.subscription_id, l.replay, l.attempts, s.revision, l.event_type, l.occurred_at, l.bytes, l.payload
+select l.event_id, l.subscription_id, l.replay, l.number, s.revision, f.event_type, f.occurred_at, f.bytes, f.payload
 from leased l
+join fitting f using (event_id, subscription_id, replay)
 cross join lateral (select revision from posthaste.subscription where subscription.subscription_id = l.subscription_id limit 1) s

@@ -2,10 +2,12 @@
 -- Called by: the `status` command. $1 where counting stops
 select
     (select count(*) from (select from posthaste.intake limit $1::bigint) i) as intake,
-    (select count(*) from (select from posthaste.queue where lease_holder is null limit $1::bigint) q) as waiting,
-    (select count(*) from (select from posthaste.queue where lease_holder is not null limit $1::bigint) q) as leased,
+    (select count(*) from (select from posthaste.queue limit $1::bigint) q) as waiting,
+    (select count(*) from (select from posthaste.lease limit $1::bigint) l) as leased,
     (select extract(epoch from now() - posthaste.event_time(event_id))::float8
-     from (select event_id from posthaste.queue order by event_id limit 1) q) as oldest_delivery,
+     from ((select event_id from posthaste.queue order by event_id limit 1)
+           union all
+           (select event_id from posthaste.lease order by event_id limit 1) order by event_id limit 1) o) as oldest_delivery,
     (select extract(epoch from now() - posthaste.event_time(event_id))::float8
      from (select event_id from posthaste.intake order by xid limit 1) i) as oldest_intake,
     (select count(*) from posthaste.lane where wake_at <= now()) as lanes_awake,

@@ -1,13 +1,14 @@
--- Records finished attempts: history in, and what is owed out of the queue or due again, in one statement.
+-- Records finished attempts: history in, leases out, and what is to be tried again back into the queue, in one statement.
 --
 -- The lease is the fence: an attempt whose lease somebody else took over is recorded as `late` and changes nothing.
 -- Called by: worker, for a batch at a time. Returns the place in the batch (from 1) of each late one.
--- Relies on: queue_pkey; the planner settings of our sessions. Not safe to repeat by itself: see recorded_already.sql.
+-- Relies on: lease_pkey; the planner settings of our sessions. Not safe to repeat by itself: see recorded_already.sql.
 --
 -- $1 to $22: arrays of equal length, one element per attempt; see store::record. Ages are seconds before now, retries seconds
 -- after it: every time that is written comes from the database's clock.
 with result as materialized (
-    select r.* from unnest(
+    select r.*, now() + make_interval(secs => r.retry_in) as due_at
+    from unnest(
         $1::uuid[], $2::integer[], $3::smallint[], $4::smallint[], $5::integer[], $6::integer[], $7::integer[],
         $8::float8[], $9::float8[], $10::integer[], $11::integer[], $12::integer[], $13::integer[], $14::integer[], $15::integer[],
         $16::text[], $17::text[], $18::smallint[], $19::text[], $20::text[], $21::text[], $22::text[]
@@ -16,31 +17,20 @@ with result as materialized (
         age, retry_in, duration_us, dns_us, connect_us, tls_us, first_byte_us, body_us,
         outcome, verdict, http_status, remote_address, signed_with, error, response,
         place)
-), found as materialized (
-    -- `limit 1` makes this a look-up by key for each result, whatever the planner believes about the queue's size.
-    select r.place, r.holder, r.number, r.verdict, now() + make_interval(secs => r.retry_in) as next_attempt_at,
-           r.subscription_id, q.address
-    from result r
-    cross join lateral (
-        select ctid as address from posthaste.queue
-        where event_id = r.event_id and subscription_id = r.subscription_id and replay = r.replay
-        limit 1
-    ) q
-), finished as (
-    -- The fence stands here, where a row that changed since we looked is checked again.
-    delete from posthaste.queue q using found f
-    where q.ctid = f.address and q.lease_holder = f.holder and q.attempts = f.number - 1 and f.verdict <> 'retry'
-    returning f.place
-), rescheduled as (
-    update posthaste.queue q
-    set lease_holder = null, lease_ends_at = null, attempts = f.number, due_at = f.next_attempt_at
-    from found f
-    where q.ctid = f.address and q.lease_holder = f.holder and q.attempts = f.number - 1 and f.verdict = 'retry'
-    returning f.place, f.subscription_id, f.next_attempt_at
 ), held as materialized (
-    select place from finished union all select place from rescheduled
+    -- The fence stands in the DELETE, where a lease that changed since we looked is checked again.
+    delete from posthaste.lease l using result r
+    where l.event_id = r.event_id and l.subscription_id = r.subscription_id and l.replay = r.replay
+      and l.holder = r.holder and l.number = r.number
+    returning r.place
+), rescheduled as (
+    insert into posthaste.queue (event_id, subscription_id, replay, attempts, due_at)
+    select r.event_id, r.subscription_id, r.replay, r.number, r.due_at
+    from result r join held using (place)
+    where r.verdict = 'retry'
+    returning subscription_id, due_at
 ), lowest as materialized (
-    select subscription_id, min(next_attempt_at) as due_at from rescheduled group by subscription_id
+    select subscription_id, min(due_at) as due_at from rescheduled group by subscription_id
 ), locked as materialized (
     -- In one order everywhere, so that two workers never wait for each other.
     select l.subscription_id, w.due_at
@@ -59,8 +49,8 @@ with result as materialized (
            now() - make_interval(secs => r.age), r.duration_us, r.dns_us, r.connect_us, r.tls_us, r.first_byte_us, r.body_us,
            r.outcome::posthaste.outcome,
            (case when h.place is null then 'late' else r.verdict end)::posthaste.verdict,
-           case when h.place is not null then now() + make_interval(secs => r.retry_in) end,
-           r.http_status, r.remote_address::inet, r.signed_with::smallint[], r.error, r.response
+           case when h.place is not null then r.due_at end,
+           r.http_status, r.remote_address::inet, r.signed_with, r.error, r.response
     from result r left join held h using (place)
 )
 select r.place from result r left join held h using (place) where h.place is null

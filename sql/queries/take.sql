@@ -1,5 +1,5 @@
--- Fans out events nobody has taken yet, and claims their deliveries for this worker as far as it has room: one statement, so
--- that a delivery which succeeds at once costs the queue one insert and one delete.
+-- Fans out events nobody has taken yet, and leases their deliveries to this worker as far as it has room: one statement, so
+-- that a delivery which succeeds at once is written down thinly once, and deleted once.
 --
 -- Called by: worker, whenever it has room. Returns one row per delivery leased, and at least one row (the first, whose
 -- event_id is null) that tells how the scan went.
@@ -25,16 +25,20 @@ with picked as materialized (
     -- nothing there. What it misses stays for the next sweep.
     -- By address: joined on anything else, the planner may read the whole backlog to delete a batch.
     delete from posthaste.intake where ctid = any (array(select address from read))
-), matched as (
-    select r.event_id, s.subscription_id, s.revision, least(r.bytes, $7::integer) as bytes,
-           row_number() over (partition by s.subscription_id order by r.event_id)
-               <= coalesce(($9::integer[])[array_position($8::integer[], s.subscription_id)], $10::integer) as has_slot
-    from read r
+), route as materialized (
+    -- Who wants each type is asked once for the batch, not once for each event.
+    select t.event_type, s.subscription_id, s.revision, s.tenant,
+           coalesce(($9::integer[])[array_position($8::integer[], s.subscription_id)], $10::integer) as slots
+    from (select distinct event_type from read) t
     cross join lateral (
         select subscription_id from posthaste.subscription_event_type
-        where event_type = any (array[r.event_type, '*']) offset 0
-    ) t
-    cross join lateral (select * from posthaste.subscription where subscription.subscription_id = t.subscription_id limit 1) s
+        where subscription_event_type.event_type = any (array[t.event_type, '*']) offset 0
+    ) w
+    cross join lateral (select * from posthaste.subscription where subscription.subscription_id = w.subscription_id limit 1) s
+), matched as (
+    select r.event_id, s.subscription_id, s.revision, least(r.bytes, $7::integer) as bytes,
+           row_number() over (partition by s.subscription_id order by r.event_id) <= s.slots as has_slot
+    from read r join route s using (event_type)
     where s.tenant is null or s.tenant = r.tenant
 ), placed as materialized (
     select event_id, subscription_id, revision,
@@ -42,12 +46,12 @@ with picked as materialized (
                     and sum(bytes) filter (where has_slot) over running <= $6::bigint as leased
     from matched
     window running as (order by event_id, subscription_id)
+), leased as (
+    insert into posthaste.lease (event_id, subscription_id, holder, ends_at)
+    select event_id, subscription_id, $3::integer, now() + make_interval(secs => $4::float8) from placed where leased
 ), queued as (
-    insert into posthaste.queue (event_id, subscription_id, due_at, lease_holder, lease_ends_at)
-    select event_id, subscription_id, now(),
-           case when leased then $3::integer end,
-           case when leased then now() + make_interval(secs => $4::float8) end
-    from placed
+    insert into posthaste.queue (event_id, subscription_id, due_at)
+    select event_id, subscription_id, now() from placed where not leased
 ), locked as materialized (
     -- In one order everywhere, so that two workers never wait for each other.
     select subscription_id from posthaste.lane

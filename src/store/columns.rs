@@ -75,7 +75,7 @@ impl<'a> Columns<'a> {
         );
         self.remote
             .push(report.remote.map(|address| address.to_string()));
-        self.signed_with.push(array_literal(&attempt.signed_with));
+        self.signed_with.push(joined(&attempt.signed_with));
         self.error
             .push(report.error.as_deref().map(|text| bounded(text, 2048)));
         self.response
@@ -140,7 +140,7 @@ fn micros(duration: Duration) -> i32 {
     i32::try_from(duration.as_micros()).unwrap_or(i32::MAX)
 }
 
-fn array_literal(numbers: &[i16]) -> Option<String> {
+fn joined(numbers: &[i16]) -> Option<String> {
     let words: Vec<String> = numbers.iter().map(i16::to_string).collect();
-    (!words.is_empty()).then(|| format!("{{{}}}", words.join(",")))
+    (!words.is_empty()).then(|| words.join(","))
 }

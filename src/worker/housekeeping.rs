@@ -30,8 +30,7 @@ impl Housekeeping {
     pub(super) async fn run(self) {
         let mut rounds = tokio::time::interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last_sweep: Option<Instant> = None;
-        let mut last_round: Option<Instant> = None;
+        let mut leases_due = Instant::now();
         let mut partitions_due = Instant::now();
         let mut clock_due = Instant::now();
         let mut missing = Vec::new();
@@ -48,16 +47,8 @@ impl Housekeeping {
             if now >= partitions_due {
                 partitions_due = now + self.make_partitions().await;
             }
-            let sweep = last_sweep.is_none_or(|last| now.duration_since(last) > SWEEP_EVERY);
-            let look_back = last_round
-                .filter(|_| !sweep)
-                .map(|last| now.duration_since(last) + MARGIN);
-            match self.take_over(look_back, &mut missing).await {
-                Ok(()) => {
-                    last_round = Some(now);
-                    last_sweep = if sweep { Some(now) } else { last_sweep };
-                }
-                Err(error) => tracing::warn!(%error, "cannot look after the other workers' leases"),
+            if let Err(error) = self.take_over(&mut leases_due, &mut missing).await {
+                tracing::warn!(%error, "cannot look after the other workers' leases");
             }
         }
     }
@@ -65,8 +56,10 @@ impl Housekeeping {
     /// Adopts leases that ended, and those of workers that are gone, and records each as abandoned.
     ///
     /// A worker is gone when it was `missing` at two rounds in a row: one whose connection broke has
-    /// that long to come back before its requests under way are repeated.
-    async fn take_over(&self, look_back: Option<Duration>, missing: &mut Vec<i32>) -> Result<()> {
+    /// that long to come back before its requests under way are repeated. While nobody is gone, the
+    /// table of leases is read when it is `due`: the more dead rows it holds, and the longer that
+    /// takes, the more rarely.
+    async fn take_over(&self, due: &mut Instant, missing: &mut Vec<i32>) -> Result<()> {
         let now_missing = self.store.gone_workers(self.worker_id).await?;
         let before = std::mem::replace(missing, now_missing);
         let gone: Vec<i32> = missing
@@ -74,12 +67,17 @@ impl Housekeeping {
             .filter(|id| before.contains(id))
             .copied()
             .collect();
+        if gone.is_empty() && Instant::now() < *due {
+            return Ok(());
+        }
         let lease = self.config.lease;
         loop {
+            let asked = Instant::now();
             let adopted = self
                 .store
-                .adopt(self.worker_id, lease, &gone, look_back, ADOPT_AT_ONCE)
+                .adopt(self.worker_id, lease, &gone, ADOPT_AT_ONCE)
                 .await?;
+            *due = Instant::now() + asked.elapsed() * REST;
             self.abandon(&adopted).await?;
             if adopted.len() < ADOPT_AT_ONCE {
                 break;
@@ -153,9 +151,7 @@ impl Housekeeping {
 const ROUND: Duration = Duration::from_millis(500);
 /// How often clocks are compared.
 const CLOCK_EVERY: Duration = Duration::from_mins(1);
-/// How often it looks at every lease, however long ago it ended.
-const SWEEP_EVERY: Duration = Duration::from_secs(30);
-/// By how much each look overlaps the one before it.
-const MARGIN: Duration = Duration::from_secs(10);
+/// How many times as long as it took to read the leases it rests before it reads them again.
+const REST: u32 = 50;
 /// Leases taken over in one statement.
 const ADOPT_AT_ONCE: usize = 500;

@@ -14,5 +14,6 @@ $$;
 -- By row: a statement that changed nothing tells nobody.
 create trigger tell after delete on posthaste.intake for each row execute function trial.tell();
 create trigger tell after insert or update or delete on posthaste.queue for each row execute function trial.tell();
+create trigger tell after insert or update or delete on posthaste.lease for each row execute function trial.tell();
 create trigger tell after insert on posthaste.attempt for each row execute function trial.tell();
 create trigger tell after insert or update on posthaste.worker for each row execute function trial.tell();

@@ -213,7 +213,11 @@ impl World {
 
     /// Waits until nothing is owed.
     pub(crate) async fn until_all_is_done(&self) {
-        self.until("not exists (select from posthaste.intake) and not exists (select from posthaste.queue)").await;
+        self.until(
+            "not exists (select from posthaste.intake) and not exists (select from posthaste.queue)
+             and not exists (select from posthaste.lease)",
+        )
+        .await;
     }
 
     /// Whether an SQL condition is true now.
@@ -260,9 +264,9 @@ impl World {
     pub(crate) async fn make_due(&self) {
         self.run(
             "begin;
-             update posthaste.queue set due_at = least(due_at, now()) where lease_holder is null;
+             update posthaste.queue set due_at = least(due_at, now());
              update posthaste.lane set wake_at = '-infinity'
-             where subscription_id in (select subscription_id from posthaste.queue where lease_holder is null);
+             where subscription_id in (select subscription_id from posthaste.queue);
              commit",
         )
         .await;
@@ -270,7 +274,7 @@ impl World {
 
     /// Lets every lease end now.
     pub(crate) async fn end_leases(&self) {
-        self.run("update posthaste.queue set lease_ends_at = now() - interval '1 ms' where lease_holder is not null")
+        self.run("update posthaste.lease set ends_at = now() - interval '1 ms'")
             .await;
     }
 
@@ -297,6 +301,7 @@ impl World {
         for (title, query) in [
             ("intake", "select * from posthaste.intake"),
             ("queue", "select * from posthaste.queue order by event_id"),
+            ("lease", "select * from posthaste.lease order by event_id"),
             ("lane", "select * from posthaste.lane"),
             ("worker", "select * from posthaste.worker order by worker_id"),
             (

@@ -104,13 +104,15 @@ impl Work {
 
     /// How many deliveries could be leased where they were made.
     pub(super) fn note(&self) -> String {
-        let queue = self.tables.iter().find(|table| table.name == "queue");
-        let [made, claimed, ..] = queue.map_or([0; 9], |queue| queue.counts);
-        let (made, claimed) = (made.unsigned_abs(), claimed.unsigned_abs());
+        let inserted = |name: &str| {
+            let table = self.tables.iter().find(|table| table.name == name);
+            table.map_or(0, |table| table.counts[0].unsigned_abs())
+        };
+        let (made, claimed) = (inserted("lease"), inserted("queue"));
         let share = float(claimed) * 100.0 / float(made.max(1));
         let [made, claimed] = [made, claimed].map(|count| grouped(float(count), 0));
         format!(
-            "Of {made} deliveries {claimed} ({share:.0} %) were born waiting, and leased by an update later."
+            "Of {made} deliveries {claimed} ({share:.0} %) had to wait before they were leased."
         )
     }
 
