@@ -11,19 +11,21 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::figures::{Figure, float, grouped, percentile, text};
+use super::fill::Fill;
 use super::part::micros_now;
 use super::payload::payload;
 use super::player::Player;
 use super::poster::pace;
 use super::receiver::Receiver;
 use super::report::{Report, progress, table};
-use super::site::{Database, Fill};
+use super::site::Database;
 use super::usage::Usage;
 use super::worker::Worker;
 use super::{Bench, Scenario};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "latency",
+    about: "",
     run: |bench| Box::pin(measure(bench)),
 };
 
@@ -127,7 +129,7 @@ async fn observe(
 async fn bare(bench: &Bench, mut receiver: Receiver) -> Result<Turn> {
     let part = json!({
         "part": "poster", "url": receiver.url, "ca": receiver.ca,
-        "count": count(bench), "rate": bench.plan.rate,
+        "count": count(bench), "rate": bench.plan.rates[0],
     });
     let mut player = Player::start("the HTTP client", &part).await?;
     player.hear(Duration::from_secs(30)).await?;
@@ -176,7 +178,7 @@ async fn produce(bench: &Bench, database: &str, fill: Fill) -> Result<Vec<Sent>>
         let statement = client.prepare(fill.one()).await?;
         sessions.push(std::sync::Arc::new((client, statement)));
     }
-    let mut due = pace(count(bench), u64::from(bench.plan.rate))?;
+    let mut due = pace(count(bench), u64::from(bench.plan.rates[0]))?;
     let mut inserting = JoinSet::new();
     let mut turns = sessions.iter().cycle();
     while let (Some((place, due)), Some(session)) = (due.recv().await, turns.next()) {
@@ -201,7 +203,7 @@ async fn produce(bench: &Bench, database: &str, fill: Fill) -> Result<Vec<Sent>>
 
 /// One more second than is counted: connections are opened in it.
 fn count(bench: &Bench) -> u64 {
-    let rate = u64::from(bench.plan.rate);
+    let rate = u64::from(bench.plan.rates[0]);
     rate + rate * u64::try_from(bench.plan.duration.as_millis()).unwrap_or(u64::MAX) / 1000
 }
 
@@ -249,7 +251,7 @@ impl Turn {
         {
             let at = received.get(place);
             let at = *at.ok_or_else(|| Error::Data(format!("event {place} never came")))?;
-            if *place >= u64::from(bench.plan.rate) {
+            if *place >= u64::from(bench.plan.rates[0]) {
                 turn.receipt
                     .push(millis(at - if is_bare { *begun } else { *over }));
                 turn.since_due.push(millis(at - due));
@@ -357,7 +359,7 @@ fn report(bench: &Bench, turns: &[Turn]) -> Report {
             ]);
         }
     }
-    let rate = grouped(f64::from(bench.plan.rate), 0);
+    let rate = grouped(f64::from(bench.plan.rates[0]), 0);
     Report {
         title: format!(
             "Latency: {rate} single-row transactions a second; median (range) of the rounds"
@@ -370,7 +372,7 @@ fn report(bench: &Bench, turns: &[Turn]) -> Report {
 
 /// Seconds that a turn takes.
 fn wall(bench: &Bench) -> f64 {
-    float(count(bench)) / f64::from(bench.plan.rate)
+    float(count(bench)) / f64::from(bench.plan.rates[0])
 }
 
 #[expect(clippy::cast_precision_loss, reason = "differences of a few seconds")]

@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, Table};
 use posthaste::{Error, Result};
 use serde_json::{Map, Value, json};
 
+use super::figures::grouped;
 use crate::commands::output::say;
 
 /// What a scenario found.
@@ -41,6 +42,11 @@ pub(super) fn table(header: &[&str], words: usize) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+/// A number of a table that may not be known.
+pub(super) fn known(number: Option<f64>, decimals: usize) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| grouped(number, decimals))
 }
 
 /// Where and with what the figures came about.
