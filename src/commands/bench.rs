@@ -14,6 +14,8 @@ mod part;
 mod payload;
 mod player;
 mod poster;
+mod producer;
+mod producers;
 mod receiver;
 mod report;
 mod site;
@@ -134,7 +136,7 @@ struct Scenario {
     run: for<'b> fn(&'b Bench) -> Measuring<'b>,
 }
 
-const SCENARIOS: &[Scenario] = &[drain::SCENARIO, latency::SCENARIO];
+const SCENARIOS: &[Scenario] = &[drain::SCENARIO, latency::SCENARIO, producers::SCENARIO];
 
 fn scenarios(args: &ArgMatches) -> Vec<&'static Scenario> {
     let named: Vec<&String> = args.get_many("scenario").unwrap_or_default().collect();
