@@ -5,6 +5,7 @@
 
 mod drain;
 mod drained;
+mod fanout;
 mod figures;
 mod fill;
 mod hand_loop;
@@ -18,6 +19,7 @@ mod producer;
 mod producers;
 mod receiver;
 mod report;
+mod scale;
 mod site;
 mod usage;
 mod work;
@@ -136,7 +138,13 @@ struct Scenario {
     run: for<'b> fn(&'b Bench) -> Measuring<'b>,
 }
 
-const SCENARIOS: &[Scenario] = &[drain::SCENARIO, latency::SCENARIO, producers::SCENARIO];
+const SCENARIOS: &[Scenario] = &[
+    drain::SCENARIO,
+    latency::SCENARIO,
+    producers::SCENARIO,
+    fanout::SCENARIO,
+    scale::SCENARIO,
+];
 
 fn scenarios(args: &ArgMatches) -> Vec<&'static Scenario> {
     let named: Vec<&String> = args.get_many("scenario").unwrap_or_default().collect();

@@ -138,11 +138,6 @@ impl Site {
         Ok(config)
     }
 
-    /// Seconds of processor time that the private server has used.
-    pub(super) fn server_cpu(&self) -> Option<f64> {
-        self.cluster.postmaster_pid().and_then(usage::of_server)
-    }
-
     /// Where and with what it is measured, by name.
     pub(super) async fn settings(&self, plan: &Plan) -> Result<Vec<(String, String)>> {
         let client = connect_once(self.cluster.url()).await?;
