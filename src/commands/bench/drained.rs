@@ -69,8 +69,8 @@ impl Backlog {
             receiver.player.usage(),
         ];
         let metrics = end(workers).await?;
-        let received = receiver.count().await?;
-        database.each_delivered_once(deliveries, received).await?;
+        let came = receiver.count().await?;
+        database.each_delivered_once(deliveries, came).await?;
         let work = Work::of(metrics, &database, bench.plan.statements).await?;
         receiver.player.end().await;
         bench.site.remove(database).await?;

@@ -147,19 +147,15 @@ async fn insert(
     });
     let mut producer = Player::start("the producer", &part).await?;
     producer.hear(PATIENCE).await?;
-    let usages = || [Some(producer.usage()), worker.map(|it| it.player.usage())];
-    let before = usages();
-    let rings = Rings::of(worker).await?;
+    let before = Effort::of(&producer, worker).await?;
     let meter = Meter::start(database).await?;
     producer.tell("go").await?;
     let told = producer.hear(bench.plan.duration + PATIENCE).await?;
     let cost = meter.stop().await?;
-    let usages = [Some(producer.usage()), worker.map(|it| it.player.usage())];
-    let used = [0, 1].map(|place| Some(usages[place]?.since(before[place]?)));
-    let rings = Rings::of(worker).await?.since(rings);
+    let effort = Effort::of(&producer, worker).await?.since(&before);
     let left: i64 = database.ask_one(INTAKE_LEFT).await?;
-    let commits = part::number(&told, "commits")?;
     producer.end().await;
+    let commits = part::number(&told, "commits")?;
     let inserted: i64 = database.ask_one::<i64>(rows(target)).await? - there;
     if inserted.unsigned_abs() != commits {
         return Err(Error::Data(format!(
@@ -174,41 +170,57 @@ async fn insert(
         seconds: told["seconds"].as_f64().unwrap_or(f64::NAN),
         millis: told["milliseconds"].clone(),
         cost,
-        used,
-        rings,
+        effort,
         was_busy: left > 0,
     })
 }
 
-/// How often the worker looked for work because a notification came, and how often for another reason.
-#[derive(Clone, Copy, Default)]
-struct Rings {
-    heard: f64,
+/// What the clients and the worker did.
+struct Effort {
+    clients: Usage,
+    worker: Option<Usage>,
+    /// How often the worker looked for work.
     looks: f64,
+    /// How often because a notification came.
+    rings: f64,
 }
 
-impl Rings {
-    async fn of(worker: Option<&Worker>) -> Result<Self> {
-        let Some(worker) = worker else {
-            return Ok(Self::default());
+impl Effort {
+    /// Since each process began.
+    async fn of(producer: &Player, worker: Option<&Worker>) -> Result<Self> {
+        let mut effort = Self {
+            clients: producer.usage(),
+            worker: worker.map(|worker| worker.player.usage()),
+            looks: 0.0,
+            rings: 0.0,
         };
-        let mut rings = Self::default();
-        for (name, count) in worker.metrics().await? {
+        let metrics = match worker {
+            Some(worker) => worker.metrics().await?,
+            None => return Ok(effort),
+        };
+        for (name, count) in metrics {
             if name.starts_with("posthaste_wakeups_total") {
-                rings.looks += count;
+                effort.looks += count;
                 if name.contains("notification") {
-                    rings.heard += count;
+                    effort.rings += count;
                 }
             }
         }
-        Ok(rings)
+        Ok(effort)
     }
 
-    fn since(self, before: Self) -> Self {
+    fn since(self, before: &Self) -> Self {
+        let worker = self.worker.zip(before.worker);
         Self {
-            heard: self.heard - before.heard,
+            clients: self.clients.since(before.clients),
+            worker: worker.map(|(after, before)| after.since(before)),
             looks: self.looks - before.looks,
+            rings: self.rings - before.rings,
         }
+    }
+
+    fn worker_cpu(&self) -> Option<f64> {
+        self.worker.and_then(|worker| worker.cpu)
     }
 }
 
@@ -222,9 +234,7 @@ struct Turn {
     /// Of a commit, as the client sees it: percentiles.
     millis: Value,
     cost: Cost,
-    /// By the clients, and by the worker where there is one.
-    used: [Option<Usage>; 2],
-    rings: Rings,
+    effort: Effort,
     /// Whether the intake was not empty when the clients ended.
     was_busy: bool,
 }
@@ -250,7 +260,6 @@ impl Turn {
     }
 
     fn json(&self) -> Value {
-        let [clients, worker] = self.used.map(|used| used.and_then(|used| used.cpu));
         json!({
             "round": self.round,
             "clients": self.clients,
@@ -259,11 +268,13 @@ impl Turn {
             "seconds": self.seconds,
             "commits_per_second": self.rate(),
             "commit_milliseconds": self.millis,
-            "cpu_seconds": { "clients": clients, "worker": worker, "postgres": self.cost.server_cpu },
+            "cpu_seconds": {
+                "clients": self.effort.clients.cpu, "worker": self.effort.worker_cpu(), "postgres": self.cost.server_cpu,
+            },
             "wal_bytes_per_commit": self.cost.wal / float(self.commits.max(1)),
             "checkpointed_meanwhile": self.cost.checkpointed,
-            "worker_looks": self.rings.looks,
-            "worker_looks_by_notification": self.rings.heard,
+            "worker_looks": self.effort.looks,
+            "worker_looks_by_notification": self.effort.rings,
             "intake_left_at_the_end": self.was_busy,
         })
     }
@@ -317,7 +328,6 @@ fn add_row(page: &mut Table, turns: &[Turn], clients: usize, target: Target) {
         Figure::of(pairs.map(|(turn, other)| turn.rate() / other.rate()))
     };
     let as_busy = against(Target::PlainBesideBusy).filter(|_| target.is_busy());
-    let worker = |turn: &Turn| turn.used[1];
     page.add_row([
         clients.to_string(),
         target.name().to_owned(),
@@ -327,10 +337,10 @@ fn add_row(page: &mut Table, turns: &[Turn], clients: usize, target: Target) {
         millis("p50"),
         millis("p99"),
         median(&|turn| turn.each(turn.cost.server_cpu), 0),
-        median(&|turn| turn.each(turn.used[0]?.cpu), 0),
-        median(&|turn| turn.each(worker(turn)?.cpu), 0),
+        median(&|turn| turn.each(turn.effort.clients.cpu), 0),
+        median(&|turn| turn.each(turn.effort.worker_cpu()), 0),
         median(&|turn| Some(turn.cost.wal / float(turn.commits.max(1))), 0),
-        median(&|turn| worker(turn).map(|_| turn.rings.heard), 0),
+        median(&|turn| turn.effort.worker.map(|_| turn.effort.rings), 0),
     ]);
 }
 
@@ -358,7 +368,7 @@ const HEADER: [&str; 12] = [
 const CLIENTS: [usize; 3] = [1, 8, 16];
 /// More events than a worker delivers in a second.
 const BACKLOG_A_SECOND: usize = 20_000;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const INTAKE_LEFT: &str = include_str!("../../../sql/bench/intake_left.sql");
 const NOTE: &str = "The plain table has the outbox's columns, defaults, primary key and partitions and its checks, and no trigger: nothing \
     behind an insert. Each client has a session of its own and a prepared statement.";
