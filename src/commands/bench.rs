@@ -4,17 +4,25 @@
 //! them, fills the tables, and reads clocks. The processes are this program again, told by a hidden flag to play a [`part`].
 
 mod drain;
+mod drained;
+mod fanout;
 mod figures;
+mod fill;
 mod hand_loop;
 mod latency;
+mod meter;
 mod part;
 mod payload;
 mod player;
 mod poster;
+mod producer;
+mod producers;
 mod receiver;
 mod report;
+mod scale;
 mod site;
 mod usage;
+mod work;
 mod worker;
 
 use std::future::Future;
@@ -23,7 +31,8 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use posthaste::config::Config;
 use posthaste::{Error, Result};
@@ -35,14 +44,16 @@ use super::input::{path, span};
 use super::settings::{self, Loaded, Source};
 
 pub(crate) fn command() -> Command {
-    let names = SCENARIOS.iter().map(|scenario| scenario.name);
+    let names = SCENARIOS
+        .iter()
+        .map(|scenario| PossibleValue::new(scenario.name).help(scenario.about));
     let command = Command::new("bench")
-        .about("Measure drain rate and latency on this machine, beside a hand-written loop")
+        .about("Measure on this machine, beside a hand-written loop and the physical limits")
         .long_about(
-            "Measures, with a durable private Postgres (or a database of its own at DATABASE_URL) and one \
-             local endpoint: how fast a backlog is drained, and how long an event takes from its commit to \
-             its receipt at a steady rate. In the same run, in turns: a hand-written loop (one row a \
-             transaction, the request inside it), and the same HTTP client without a database.",
+            "Measures with a durable private Postgres (or databases of its own at DATABASE_URL) and \
+             receivers of its own. The competitors of a scenario take turns in the same run: a \
+             hand-written loop (one row a transaction, the request inside it), the same HTTP client \
+             without a database, and Postgres alone.",
         )
         .arg(
             Arg::new("scenario")
@@ -51,10 +62,11 @@ pub(crate) fn command() -> Command {
                 .value_parser(PossibleValuesParser::new(names))
                 .help("What to measure; everything where none is named"),
         )
-        .arg(number("events", "50000", 1..=10_000_000, "Committed events to drain"))
+        .arg(number("events", "50000", 1..=10_000_000, "Events to drain, each turn"))
         .arg(number("rounds", "3", 1..=99, "How often each competitor has its turn"))
-        .arg(number("rate", "200", 1..=10_000, "Events a second while latency is measured"))
-        .arg(span("duration", "How long latency is measured, each turn").default_value("10s"))
+        .arg(rates())
+        .arg(span("duration", "How long a turn by the clock lasts").default_value("5s"))
+        .arg(switch("quick", "A smoke run: one round, and few events where their number is not given"))
         .arg(path("json", "Where every figure goes as JSON; - is standard output"))
         .arg(switch("statements", "Tell which statements cost the private server most"))
         .arg(switch(PART, "Play a part that standard input tells").hide(true))
@@ -74,6 +86,16 @@ fn number(
         .value_parser(value_parser!(u32).range(bounds))
         .default_value(default)
         .help(help)
+}
+
+fn rates() -> Arg {
+    Arg::new("rate")
+        .long("rate")
+        .value_name("EVENTS")
+        .value_delimiter(',')
+        .action(ArgAction::Append)
+        .value_parser(value_parser!(u32).range(1..=10_000))
+        .help("Events a second where the rate is steady; a list, or given again, for several [default: the scenario's]")
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
@@ -111,10 +133,18 @@ type Measuring<'b> = Pin<Box<dyn Future<Output = Result<Report>> + 'b>>;
 /// One way to measure. Each is a file, and stands in [`SCENARIOS`].
 struct Scenario {
     name: &'static str,
+    /// In one line, for the help.
+    about: &'static str,
     run: for<'b> fn(&'b Bench) -> Measuring<'b>,
 }
 
-const SCENARIOS: &[Scenario] = &[drain::SCENARIO, latency::SCENARIO];
+const SCENARIOS: &[Scenario] = &[
+    drain::SCENARIO,
+    latency::SCENARIO,
+    producers::SCENARIO,
+    fanout::SCENARIO,
+    scale::SCENARIO,
+];
 
 fn scenarios(args: &ArgMatches) -> Vec<&'static Scenario> {
     let named: Vec<&String> = args.get_many("scenario").unwrap_or_default().collect();
@@ -127,8 +157,10 @@ fn scenarios(args: &ArgMatches) -> Vec<&'static Scenario> {
 struct Plan {
     events: usize,
     rounds: usize,
-    rate: u32,
+    /// Events a second, where they are given; else each scenario knows what suits it.
+    rates: Vec<u32>,
     duration: Duration,
+    quick: bool,
     json: Option<PathBuf>,
     statements: bool,
     /// Of the worker, before a run adds its database, its keys and its trust.
@@ -137,22 +169,36 @@ struct Plan {
 
 impl Plan {
     fn from(args: &ArgMatches) -> Result<Self> {
-        let count = |name: &str| args.get_one::<u32>(name).copied().unwrap_or(1);
-        let size = |name: &str| usize::try_from(count(name)).unwrap_or(usize::MAX);
-        let duration = args
-            .get_one::<Duration>("duration")
-            .copied()
-            .unwrap_or_default();
+        let quick = args.get_flag("quick");
+        // What was said outright stands, quick or not.
+        let is_open =
+            |name: &str| quick && args.value_source(name) == Some(ValueSource::DefaultValue);
+        let size = |name: &str, when_quick: usize| {
+            let given = args.get_one::<u32>(name).copied().unwrap_or(1);
+            if is_open(name) {
+                when_quick
+            } else {
+                usize::try_from(given).unwrap_or(usize::MAX)
+            }
+        };
+        let duration = if is_open("duration") {
+            MIN_DURATION
+        } else {
+            args.get_one::<Duration>("duration")
+                .copied()
+                .unwrap_or_default()
+        };
         if !(MIN_DURATION..=MAX_DURATION).contains(&duration) {
             return Err(Error::Config(
                 "--duration: must be from 1s to 1h".to_owned(),
             ));
         }
         Ok(Self {
-            events: size("events"),
-            rounds: size("rounds"),
-            rate: count("rate"),
+            events: size("events", QUICK_EVENTS),
+            rounds: size("rounds", 1),
+            rates: args.get_many("rate").unwrap_or_default().copied().collect(),
             duration,
+            quick,
             json: args.get_one::<PathBuf>("json").cloned(),
             statements: args.get_flag("statements"),
             config: config(settings::load(args)?)?,
@@ -223,6 +269,7 @@ const OF_THE_WORKER: &[&str] = &[
 const CONCURRENCY: &str = "64";
 const PART: &str = "part";
 const INTERRUPTED: u8 = 130;
+const QUICK_EVENTS: usize = 2000;
 const MIN_DURATION: Duration = Duration::from_secs(1);
 const MAX_DURATION: Duration = Duration::from_hours(1);
 const EXAMPLES: &str = "\
@@ -230,7 +277,8 @@ Build with --release first: a debug build measures the compiler.
 
 Examples:
   posthaste bench
+  posthaste bench --quick
   posthaste bench drain --events 5000 --rounds 1 --statements
-  posthaste bench latency --rate 500 --duration 30s --json figures.json
+  posthaste bench latency --rate 500,2000 --duration 30s --json figures.json
   posthaste bench drain --batch 256 --endpoint-concurrency 32
   DATABASE_URL=postgres://localhost/scratch posthaste bench";

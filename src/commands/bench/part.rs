@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::{hand_loop, poster, receiver, worker};
+use super::{hand_loop, poster, producer, receiver, worker};
 use crate::commands::output::say;
 
 /// Plays the part that standard input tells.
@@ -28,6 +28,7 @@ pub(super) async fn play() -> Result<ExitCode> {
         "worker" => return worker::play(&part).await,
         "loop" => hand_loop::play(&part, orders).await?,
         "poster" => poster::play(&part, orders).await?,
+        "producer" => producer::play(&part, orders).await?,
         _ => return Err(unreadable("the part")),
     }
     Ok(ExitCode::SUCCESS)

@@ -34,6 +34,13 @@ impl Receiver {
         })
     }
 
+    /// So many URLs of it, each with a path of its own.
+    pub(super) fn urls(&self, count: usize) -> Vec<String> {
+        (0..count)
+            .map(|place| format!("{}/{place}", self.url))
+            .collect()
+    }
+
     /// Returns when it has counted so many requests.
     pub(super) async fn wait(&mut self, count: u64, within: Duration) -> Result<()> {
         self.player.tell(&format!("wait {count}")).await?;

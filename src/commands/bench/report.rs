@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, Row, Table};
 use posthaste::{Error, Result};
 use serde_json::{Map, Value, json};
 
+use super::figures::grouped;
 use crate::commands::output::say;
 
 /// What a scenario found.
@@ -29,6 +30,26 @@ impl Report {
         }
         Ok(())
     }
+
+    /// Every single turn, and what was printed: medians, ranges and ratios as text.
+    fn json(&self) -> Value {
+        let mut json = self.json.clone();
+        json["title"] = self.title.as_str().into();
+        json["tables"] = self.tables.iter().map(table_json).collect();
+        json["notes"] = self.notes.as_slice().into();
+        json
+    }
+}
+
+fn table_json(table: &Table) -> Value {
+    let words = |row: &Row| {
+        let cells = row.cell_iter().map(|cell| cell.content().into());
+        cells.collect::<Vec<Value>>()
+    };
+    json!({
+        "header": table.header().map(words),
+        "rows": table.row_iter().map(words).collect::<Vec<_>>(),
+    })
 }
 
 /// An empty table: the first `words` columns hold words, the others numbers.
@@ -41,6 +62,11 @@ pub(super) fn table(header: &[&str], words: usize) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+/// A number of a table that may not be known.
+pub(super) fn known(number: Option<f64>, decimals: usize) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| grouped(number, decimals))
 }
 
 /// Where and with what the figures came about.
@@ -67,7 +93,7 @@ pub(super) fn write_json(
         .collect();
     let scenarios: Map<String, Value> = reports
         .iter()
-        .map(|(name, report)| ((*name).to_owned(), report.json.clone()))
+        .map(|(name, report)| ((*name).to_owned(), report.json()))
         .collect();
     let text = format!(
         "{:#}\n",

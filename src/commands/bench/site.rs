@@ -14,11 +14,12 @@ use posthaste::store::{self, Store, connect_once};
 use posthaste::trial::postgres::{Cluster, Durability, Options};
 use posthaste::{Error, Result};
 use tokio::time::Instant;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{FromSqlOwned, ToSql};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use super::Plan;
+use super::figures::float;
 use super::payload::{EVENT_TYPE, payload};
 use super::receiver::Receiver;
 use super::usage;
@@ -44,14 +45,16 @@ impl Site {
             let why = "--statements needs a private server, whose libraries it may choose";
             return Err(Error::Config(why.to_owned()));
         }
-        let preload = (
-            "shared_preload_libraries".to_owned(),
-            "pg_stat_statements".to_owned(),
-        );
+        let preload = ("shared_preload_libraries", "pg_stat_statements");
+        let settings = NO_CHECKPOINT
+            .into_iter()
+            .chain(plan.statements.then_some(preload));
         let options = Options {
             database_url: given,
             durability: Durability::Durable,
-            settings: plan.statements.then_some(preload).into_iter().collect(),
+            settings: settings
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
             fetch: true,
             ..Options::default()
         };
@@ -72,18 +75,13 @@ impl Site {
         let url = self.cluster.url_of(&template);
         store::migrate(&url).await?;
         let client = connect_once(&url).await?;
-        client
-            .execute(
-                "select posthaste.create_event_type($1, 'measured')",
-                &[&EVENT_TYPE],
-            )
-            .await?;
         // Before the first event, or it would lie in the default partition.
         let days = i32::try_from(plan.config.partitions_ahead).unwrap_or(1);
         client
             .execute("select posthaste.create_partitions($1)", &[&days])
             .await?;
         client.batch_execute(PLAIN_OUTBOX).await?;
+        client.batch_execute(SAME_SHAPE).await?;
         if plan.statements {
             client
                 .batch_execute("create extension pg_stat_statements")
@@ -101,6 +99,7 @@ impl Site {
             client: connect_once(&url).await?,
             name,
             url,
+            postmaster: self.cluster.postmaster_pid(),
         })
     }
 
@@ -139,11 +138,6 @@ impl Site {
         Ok(config)
     }
 
-    /// Seconds of processor time that the private server has used.
-    pub(super) fn server_cpu(&self) -> Option<f64> {
-        self.cluster.postmaster_pid().and_then(usage::of_server)
-    }
-
     /// Where and with what it is measured, by name.
     pub(super) async fn settings(&self, plan: &Plan) -> Result<Vec<(String, String)>> {
         let client = connect_once(self.cluster.url()).await?;
@@ -170,11 +164,10 @@ impl Site {
         let Plan {
             events,
             rounds,
-            rate,
             duration,
             ..
         } = plan;
-        let amount = format!("{events} events, {rounds} rounds; {rate} events/s for {duration:?}");
+        let amount = format!("{events} events, {rounds} rounds, {duration:?} a turn by the clock");
         settings.push(said("measured", amount));
         Ok(settings)
     }
@@ -217,43 +210,51 @@ impl Site {
 /// A database of one turn, and a session on it.
 pub(super) struct Database {
     pub(super) url: String,
+    pub(super) client: Client,
     name: String,
-    client: Client,
+    /// Of a server that is ours.
+    postmaster: Option<u32>,
+}
+
+/// How far the server's WAL is.
+pub(super) struct WalPosition {
+    pub(super) bytes: f64,
+    pub(super) checkpoint: String,
 }
 
 impl Database {
-    /// Makes the one subscription, with a secret of its own.
+    /// Makes one subscription to the one event type, with a secret of its own.
     pub(super) async fn subscribe(&self, url: &str, config: &Config) -> Result<()> {
-        let sql = "select posthaste.create_subscription('bench', $1, array[$2])";
-        let id: i32 = self
-            .client
-            .query_one(sql, &[&url, &EVENT_TYPE])
-            .await?
-            .try_get(0)?;
-        let (secret_id, secret) = (Uuid::now_v7(), SigningSecret::generate()?);
-        let sealed = config.keyring()?.seal(id, secret_id, &secret)?;
-        Store::open(config)?
-            .add_secret(id, secret_id, &sealed, false)
-            .await
-            .map(drop)
+        let types = [EVENT_TYPE.to_owned()];
+        self.subscribe_many(&[url.to_owned()], &types, config).await
     }
 
-    /// Commits so many events, and returns how many bytes of WAL each took. Then a checkpoint, so that none falls due by itself while
-    /// the clock runs; from it on, each page's first change is logged whole, for everybody alike.
-    pub(super) async fn fill(&self, fill: Fill, events: usize) -> Result<f64> {
-        let statement = self.client.prepare(fill.sql()).await?;
-        let before = self.wal().await?;
-        let mut place = 0;
-        while place < events {
-            let batch = place..(place + BATCH).min(events);
-            place = batch.end;
-            let payloads: Vec<String> = batch.map(|place| payload(place as u64)).collect();
-            self.client.execute(&statement, &[&payloads]).await?;
+    /// Makes a subscription for each URL, to all these event types, with a secret of its own.
+    pub(super) async fn subscribe_many(
+        &self,
+        urls: &[String],
+        types: &[String],
+        config: &Config,
+    ) -> Result<()> {
+        self.client.execute(CATALOGUE, &[&types]).await?;
+        let (store, keyring) = (Store::open(config)?, config.keyring()?);
+        for (place, url) in urls.iter().enumerate() {
+            let name = format!("bench {place}");
+            let made = self
+                .client
+                .query_one(SUBSCRIBE, &[&name, url, &types])
+                .await?;
+            let id: i32 = made.try_get(0)?;
+            let (secret_id, secret) = (Uuid::now_v7(), SigningSecret::generate()?);
+            let sealed = keyring.seal(id, secret_id, &secret)?;
+            store.add_secret(id, secret_id, &sealed, false).await?;
         }
-        let wal = self.wal().await? - before;
-        // Not everybody may, on a server that is given.
+        Ok(())
+    }
+
+    /// Not everybody may, on a server that is given.
+    pub(super) async fn checkpoint(&self) {
         let _ = self.client.batch_execute("checkpoint").await;
-        Ok(wal / super::figures::float(events as u64))
     }
 
     /// Lets the server count its statements from here on.
@@ -265,17 +266,44 @@ impl Database {
         Ok(())
     }
 
-    /// How much WAL was ever written, in bytes.
-    pub(super) async fn wal(&self) -> Result<f64> {
-        let bytes: i64 = self.client.query_one(WAL_POSITION, &[]).await?.try_get(0)?;
-        Ok(super::figures::float(bytes.unsigned_abs()))
+    /// How much WAL was ever written, and which checkpoint was the last.
+    pub(super) async fn wal_position(&self) -> Result<WalPosition> {
+        let row = self.client.query_one(WAL_POSITION, &[]).await?;
+        Ok(WalPosition {
+            bytes: float(row.try_get::<_, i64>(0)?.unsigned_abs()),
+            checkpoint: row.try_get(1)?,
+        })
+    }
+
+    /// Seconds of processor time that the private server has used.
+    pub(super) fn server_cpu(&self) -> Option<f64> {
+        self.postmaster.and_then(usage::of_server)
+    }
+
+    /// Returns when a worker sleeps, so that the next insert must ring.
+    pub(super) async fn asleep(&self, within: Duration) -> Result<()> {
+        let deadline = Instant::now() + within;
+        while !self.ask_one::<bool>(ASLEEP).await? {
+            if Instant::now() > deadline {
+                return Err(Error::Data(format!(
+                    "no worker fell asleep within {within:?}"
+                )));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    /// The one value of a statement's one row.
+    pub(super) async fn ask_one<T: FromSqlOwned>(&self, sql: &str) -> Result<T> {
+        Ok(self.client.query_one(sql, &[]).await?.try_get(0)?)
     }
 
     /// Returns when no event and no delivery is owed any more.
     pub(super) async fn nothing_owed(&self, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
         loop {
-            let owed: i64 = self.client.query_one(OWED, &[]).await?.try_get(0)?;
+            let owed: i64 = self.ask_one(OWED).await?;
             if owed == 0 {
                 return Ok(());
             }
@@ -288,18 +316,19 @@ impl Database {
         }
     }
 
-    /// Fails unless there was one attempt for each event, and it finished the delivery.
-    pub(super) async fn each_delivered_once(&self, events: u64, received: u64) -> Result<()> {
+    /// Fails unless there was one attempt for each delivery, and it finished it.
+    pub(super) async fn each_delivered_once(&self, deliveries: u64, received: u64) -> Result<()> {
         let row = self.client.query_one(FINISHED, &[]).await?;
         let (attempts, done): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-        let as_it_should = i64::try_from(events).unwrap_or(i64::MAX);
-        if (attempts, done, received) == (as_it_should, as_it_should, events) {
+        let as_it_should = i64::try_from(deliveries).unwrap_or(i64::MAX);
+        if (attempts, done, received) == (as_it_should, as_it_should, deliveries) {
             return Ok(());
         }
-        let what =
-            format!("{events} events: {received} received, {attempts} attempts, {done} done");
+        let what = format!(
+            "{deliveries} deliveries owed: {received} received, {attempts} attempts, {done} done"
+        );
         Err(Error::Data(format!(
-            "not every event was delivered exactly once: {what}"
+            "not everything was delivered exactly once: {what}"
         )))
     }
 
@@ -311,35 +340,11 @@ impl Database {
     ) -> Result<Vec<Row>> {
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
-            let others: i64 = self.client.query_one(OTHERS, &[]).await?.try_get(0)?;
+            let others: i64 = self.ask_one(OTHERS).await?;
             if others == 0 || Instant::now() > deadline {
                 return Ok(self.client.query(sql, parameters).await?);
             }
             tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    }
-}
-
-/// What to fill a database with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fill {
-    Outbox,
-    Plain,
-}
-
-impl Fill {
-    fn sql(self) -> &'static str {
-        match self {
-            Self::Outbox => include_str!("../../../sql/bench/fill_outbox.sql"),
-            Self::Plain => include_str!("../../../sql/bench/fill_plain.sql"),
-        }
-    }
-
-    /// The statement that inserts a single one.
-    pub(super) fn one(self) -> &'static str {
-        match self {
-            Self::Outbox => include_str!("../../../sql/bench/produce.sql"),
-            Self::Plain => include_str!("../../../sql/bench/produce_plain.sql"),
         }
     }
 }
@@ -410,10 +415,14 @@ fn said(name: &str, value: impl Into<String>) -> (String, String) {
     (name.to_owned(), value.into())
 }
 
-/// Rows that one transaction inserts when a table is filled.
-const BATCH: usize = 1000;
+/// No checkpoint falls due by itself while a clock runs: each turn has one before it begins.
+const NO_CHECKPOINT: [(&str, &str); 2] = [("max_wal_size", "32GB"), ("checkpoint_timeout", "1d")];
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const PLAIN_OUTBOX: &str = include_str!("../../../sql/bench/plain_outbox.sql");
+const SAME_SHAPE: &str = include_str!("../../../sql/bench/same_shape.sql");
+const CATALOGUE: &str = include_str!("../../../sql/bench/catalogue.sql");
+const SUBSCRIBE: &str = include_str!("../../../sql/bench/subscribe.sql");
+const ASLEEP: &str = include_str!("../../../sql/bench/asleep.sql");
 const OWED: &str = include_str!("../../../sql/bench/owed.sql");
 const FINISHED: &str = include_str!("../../../sql/bench/finished.sql");
 const WAL_POSITION: &str = include_str!("../../../sql/bench/wal_position.sql");

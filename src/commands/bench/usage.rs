@@ -11,6 +11,26 @@ pub(super) struct Usage {
     pub(super) peak: Option<u64>,
 }
 
+impl Usage {
+    /// Of several processes: processor time in all, and the memory of the largest.
+    pub(super) fn of_all(usages: impl IntoIterator<Item = Self>) -> Self {
+        let add = |one: Self, other: Self| Self {
+            cpu: one.cpu.zip(other.cpu).map(|(one, other)| one + other),
+            peak: one.peak.max(other.peak),
+        };
+        usages.into_iter().reduce(add).unwrap_or_default()
+    }
+
+    /// What was used since an earlier reading.
+    pub(super) fn since(self, before: Self) -> Self {
+        let cpu = self.cpu.zip(before.cpu);
+        Self {
+            cpu: cpu.map(|(after, before)| after - before),
+            ..self
+        }
+    }
+}
+
 /// Of one process.
 pub(super) fn of(pid: u32) -> Usage {
     let cpu = Stat::read(pid).map(|stat| stat.own());

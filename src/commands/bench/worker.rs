@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use posthaste::config::{Config, SETTINGS};
 use posthaste::{Error, Result};
 use serde_json::{Map, Value, json};
@@ -37,6 +38,11 @@ impl Worker {
                 return Ok(Self { player, metrics });
             }
         }
+    }
+
+    /// Starts so many at once; returns when all are registered.
+    pub(super) async fn start_many(config: &Config, count: usize) -> Result<Vec<Self>> {
+        try_join_all((0..count).map(|_| Self::start(config))).await
     }
 
     /// Every sample of `/metrics` but the buckets, by name and labels.

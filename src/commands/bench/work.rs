@@ -1,4 +1,4 @@
-//! What the worker and the server did during a drain: how often which statement ran, and what it did to the tables.
+//! What the workers and the server did during a drain: how often which statement ran, and what it did to the tables.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,14 @@ use comfy_table::Table;
 use posthaste::Result;
 use serde_json::{Value, json};
 
-use crate::commands::bench::figures::{float, grouped};
-use crate::commands::bench::report::table;
-use crate::commands::bench::site::Database;
+use super::figures::{float, grouped};
+use super::report::table;
+use super::site::Database;
 
 /// Of one turn.
 pub(super) struct Work {
-    metrics: BTreeMap<String, f64>,
+    /// Of each worker.
+    metrics: Vec<BTreeMap<String, f64>>,
     tables: Vec<TableWork>,
     statements: Vec<StatementWork>,
 }
@@ -33,9 +34,9 @@ struct StatementWork {
 }
 
 impl Work {
-    /// After the worker has ended.
+    /// After the workers have ended.
     pub(super) async fn of(
-        metrics: BTreeMap<String, f64>,
+        metrics: Vec<BTreeMap<String, f64>>,
         database: &Database,
         statements: bool,
     ) -> Result<Self> {
@@ -93,6 +94,29 @@ impl Work {
         })
     }
 
+    /// Seconds that the workers waited for their statements; for one of these alone where it is named.
+    pub(super) fn statement_seconds(&self, query: Option<&str>) -> f64 {
+        let ours = self.statements_told();
+        ours.filter(|(told, ..)| query.is_none_or(|query| query == told))
+            .map(|(.., seconds)| seconds)
+            .sum()
+    }
+
+    /// Each statement of the workers: its name, how often, and seconds in all.
+    fn statements_told(&self) -> impl Iterator<Item = (String, f64, f64)> {
+        let mut told: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+        for (name, value) in self.metrics.iter().flatten() {
+            let query = |start| name.strip_prefix(start)?.strip_suffix("\"}");
+            if let Some(query) = query(STATEMENT_COUNT) {
+                told.entry(query).or_default().0 += value;
+            } else if let Some(query) = query(STATEMENT_SUM) {
+                told.entry(query).or_default().1 += value;
+            }
+        }
+        told.into_iter()
+            .map(|(query, (calls, seconds))| (query.to_owned(), calls, seconds))
+    }
+
     /// One about the worker's statements, one about the tables, and one from the server where it was asked.
     pub(super) fn tables(&self, deliveries: u64) -> Vec<Table> {
         let mut tables = vec![self.by_statement(deliveries), self.by_table()];
@@ -119,7 +143,7 @@ impl Work {
     fn by_statement(&self, deliveries: u64) -> Table {
         let mut page = table(
             &[
-                "worker's statement",
+                "workers' statement",
                 "calls",
                 "mean ms",
                 "in all s",
@@ -127,15 +151,9 @@ impl Work {
             ],
             1,
         );
-        let counts = self.metrics.iter().filter_map(|(name, value)| {
-            let query = name.strip_prefix(STATEMENT_COUNT)?.strip_suffix("\"}")?;
-            Some((query, *value))
-        });
-        for (query, calls) in counts {
-            let sum = format!("{STATEMENT_SUM}{query}\"}}");
-            let seconds = self.metrics.get(&sum).copied().unwrap_or_default();
+        for (query, calls, seconds) in self.statements_told() {
             page.add_row([
-                query.to_owned(),
+                query,
                 grouped(calls, 0),
                 grouped(seconds * 1e3 / calls.max(1.0), 2),
                 grouped(seconds, 2),
@@ -208,5 +226,5 @@ const TABLE_HEADER: [&str; 10] = [
 ];
 /// Statements that the server is asked about.
 const SHOWN: i64 = 16;
-const TABLE_WORK: &str = include_str!("../../../../sql/bench/table_work.sql");
-const STATEMENTS: &str = include_str!("../../../../sql/bench/statements.sql");
+const TABLE_WORK: &str = include_str!("../../../sql/bench/table_work.sql");
+const STATEMENTS: &str = include_str!("../../../sql/bench/statements.sql");

@@ -1,0 +1,5 @@
+-- The same rows as fill_outbox.sql, into the table of the same shape: what Postgres alone takes for them.
+-- Called by: bench, one batch a transaction. $1 the payloads   $2 the event types, which take turns
+insert into same_shape (event_type, payload)
+select ($2::text[])[1 + place % cardinality($2::text[])], payload::json
+from unnest($1::text[]) with ordinality as given (payload, place)
