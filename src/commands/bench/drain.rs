@@ -443,4 +443,4 @@ const NOTE: &str = "The loop drains a fifth of the events, or as many as it can 
     the inserts/s of the same payloads into a plain table.";
 const WAL_NOTE: &str = "Each turn has a database of its own. Its checkpoint lies before the inserts, so whole-page images are where they \
     are in life: an event is delivered in the checkpoint cycle in which it was inserted. `Above the payload` is insert + deliver - the \
-    payload's own bytes.";
+    payload's own bytes; the inserts are batches, one row a transaction takes more (see producers).";
