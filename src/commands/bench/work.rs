@@ -126,15 +126,25 @@ impl Work {
         tables
     }
 
-    /// How many deliveries could be leased where they were made.
-    pub(super) fn note(&self) -> String {
+    /// Deliveries made, and those of them that could not be leased at once, and so took an update later.
+    fn made_and_waiting(&self) -> [f64; 2] {
         let queue = self.tables.iter().find(|table| table.name == "queue");
         let [made, claimed, ..] = queue.map_or([0; 9], |queue| queue.counts);
-        let (made, claimed) = (made.unsigned_abs(), claimed.unsigned_abs());
-        let share = float(claimed) * 100.0 / float(made.max(1));
-        let [made, claimed] = [made, claimed].map(|count| grouped(float(count), 0));
+        [made, claimed].map(|count| float(count.unsigned_abs()))
+    }
+
+    /// Which share of the deliveries was born waiting, in percent.
+    pub(super) fn born_waiting(&self) -> f64 {
+        let [made, waiting] = self.made_and_waiting();
+        waiting * 100.0 / made.max(1.0)
+    }
+
+    /// How many deliveries could be leased where they were made.
+    pub(super) fn note(&self) -> String {
+        let [made, waiting] = self.made_and_waiting().map(|count| grouped(count, 0));
         format!(
-            "Of {made} deliveries {claimed} ({share:.0} %) were born waiting, and leased by an update later."
+            "Of {made} deliveries {waiting} ({:.0} %) were born waiting, and leased by an update later.",
+            self.born_waiting()
         )
     }
 
