@@ -441,6 +441,6 @@ const LOOP_TIME: Duration = Duration::from_secs(5);
 const NOTE: &str = "The loop drains a fifth of the events, or as many as it can in 5 s. Posthaste's clock includes the start of its \
     process; of two workers, processor time is the sum and the peak that of the larger one. `Of Postgres alone` is deliveries/s beside \
     the inserts/s of the same payloads into a plain table.";
-const WAL_NOTE: &str = "Each turn has a database of its own. Its checkpoint lies before the inserts, so whole-page images are where they \
+const WAL_NOTE: &str = "Each turn has a database of its own. Its checkpoint, where the role may ask for one, lies before the inserts, so whole-page images are where they \
     are in life: an event is delivered in the checkpoint cycle in which it was inserted. `Above the payload` is insert + deliver - the \
-    payload's own bytes.";
+    payload's own bytes; the inserts are batches, one row a transaction takes more (see producers).";

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use posthaste::Result;
 use serde_json::{Value, json};
+use tokio_postgres::types::ToSql;
 
 use super::Bench;
 use super::figures::float;
@@ -25,7 +26,7 @@ pub(super) struct Backlog {
     pub(super) subscriptions: usize,
     pub(super) workers: usize,
     pub(super) tls: bool,
-    /// Statements that make what else the database holds, and how much of that: their one parameter.
+    /// Statements that make what else the database holds, and how much of that: the one parameter of those that have one.
     pub(super) surroundings: Option<(&'static [&'static str], i32)>,
 }
 
@@ -99,8 +100,11 @@ async fn end(workers: Vec<Worker>) -> Result<Vec<Metrics>> {
 impl Database {
     /// Makes what else a database holds, and tidies up, so that no vacuum of it falls into the time of a clock.
     async fn surround(&self, statements: &[&str], extent: i32) -> Result<()> {
+        let parameters: [&(dyn ToSql + Sync); 1] = [&extent];
         for statement in statements {
-            self.client.query(*statement, &[&extent]).await?;
+            let statement = self.client.prepare(statement).await?;
+            let wanted = &parameters[..statement.params().len()];
+            self.client.query(&statement, wanted).await?;
         }
         self.client.batch_execute("vacuum (analyze)").await?;
         Ok(())

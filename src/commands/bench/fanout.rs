@@ -71,6 +71,7 @@ impl Turn {
             "subscriptions_per_event": self.subscriptions,
             "events_per_second": self.events_a_second(),
             "wal_bytes_per_delivery_with_insert": self.wal_with_insert(),
+            "percent_that_waited": self.drained.work.share_that_waited(),
             "drained": self.drained.json(),
         })
     }
@@ -112,10 +113,11 @@ fn add_row(page: &mut Table, turns: &[Turn], subscriptions: usize) {
         figure(&|turn| turn.drained.cpu_each()[2], 0),
         figure(&|turn| Some(turn.drained.wal_each()), 0),
         figure(&|turn| Some(turn.wal_with_insert()), 0),
+        figure(&|turn| Some(turn.drained.work.share_that_waited()), 0),
     ]);
 }
 
-const HEADER: [&str; 9] = [
+const HEADER: [&str; 10] = [
     "subscriptions an event",
     "events/s",
     "deliveries/s",
@@ -125,7 +127,9 @@ const HEADER: [&str; 9] = [
     "Postgres",
     "WAL bytes a delivery",
     "with the event's insert",
+    "% that waited",
 ];
 const SUBSCRIPTIONS: [usize; 3] = [1, 10, 100];
 const NOTE: &str = "Each subscription has a path of its own at one receiver, a secret and a lane of its own, and its own share of the \
-    worker's room: more subscriptions may send more at once. `With the event's insert` shares its WAL among its deliveries.";
+    worker's room: more subscriptions may send more at once. `With the event's insert` shares its WAL among its deliveries. A delivery that finds \
+    no room when it is made waits in the queue first, and costs more.";

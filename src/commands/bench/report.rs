@@ -34,9 +34,12 @@ impl Report {
     /// Every single turn, and what was printed: medians, ranges and ratios as text.
     fn json(&self) -> Value {
         let mut json = self.json.clone();
-        json["title"] = self.title.as_str().into();
-        json["tables"] = self.tables.iter().map(table_json).collect();
-        json["notes"] = self.notes.as_slice().into();
+        if let Some(found) = json.as_object_mut() {
+            let tables = self.tables.iter().map(table_json).collect();
+            found.insert("title".to_owned(), self.title.as_str().into());
+            found.insert("tables".to_owned(), tables);
+            found.insert("notes".to_owned(), self.notes.as_slice().into());
+        }
         json
     }
 }

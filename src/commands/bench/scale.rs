@@ -12,7 +12,7 @@ use super::{Bench, Scenario};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "scale",
-    about: "Whether a delivery costs more beside many subscriptions, event types, partitions, or a long history",
+    about: "Whether a delivery costs more beside many subscriptions, event types, partitions, or after many others",
     run: |bench| Box::pin(measure(bench)),
 };
 
@@ -40,7 +40,7 @@ struct Surroundings {
     count: i32,
     /// So many with `--quick`.
     quick: i32,
-    /// Statements that make them; each takes their number.
+    /// Statements that make them.
     made_by: &'static [&'static str],
     /// Whether it is the types of the events themselves that are so many.
     are_types: bool,
@@ -74,7 +74,7 @@ impl Surroundings {
 }
 
 /// The first one is what the others are compared with.
-const SURROUNDINGS: [Surroundings; 5] = [
+const SURROUNDINGS: [Surroundings; 6] = [
     Surroundings {
         what: "nothing else",
         count: 0,
@@ -116,6 +116,16 @@ const SURROUNDINGS: [Surroundings; 5] = [
         count: 500_000,
         quick: 20_000,
         made_by: &[include_str!("../../../sql/bench/many_attempts.sql")],
+        are_types: false,
+    },
+    Surroundings {
+        what: "deliveries done before, their rows vacuumed",
+        count: 100_000,
+        quick: 20_000,
+        made_by: &[
+            include_str!("../../../sql/bench/past_queue.sql"),
+            include_str!("../../../sql/bench/past_done.sql"),
+        ],
         are_types: false,
     },
 ];
@@ -220,13 +230,13 @@ const HEADER: [&str; 11] = [
     "deliveries/s",
     "x nothing else",
     "CPU µs a delivery, worker and Postgres",
-    "x",
+    "x nothing else",
     "µs a delivery in take",
-    "x",
+    "x nothing else",
     "in record",
-    "x",
+    "x nothing else",
     "WAL bytes a delivery",
-    "x",
+    "x nothing else",
 ];
 const NOTE: &str = "Beside each figure is its ratio to the turn with nothing else in the same round; 1.00 is the promise. Each database is \
     vacuumed and analysed before its events are inserted, so that no vacuum of what was made falls into the time of the clock.";

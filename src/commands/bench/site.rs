@@ -154,6 +154,13 @@ impl Site {
         for row in client.query(SERVER_SETTINGS, &[]).await? {
             settings.push((row.try_get(0)?, row.try_get(1)?));
         }
+        let may = client.batch_execute("checkpoint").await.is_ok();
+        let checkpoints = if may {
+            "one before each turn"
+        } else {
+            "as they come: this role may not ask for one"
+        };
+        settings.push(said("checkpoints", checkpoints));
         for key in super::OF_THE_WORKER {
             settings.push(said(key, plan.config.text(key)?));
         }
@@ -252,7 +259,7 @@ impl Database {
         Ok(())
     }
 
-    /// Not everybody may, on a server that is given.
+    /// Not everybody may, on a server that is given; the settings that are printed say so.
     pub(super) async fn checkpoint(&self) {
         let _ = self.client.batch_execute("checkpoint").await;
     }

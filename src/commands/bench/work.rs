@@ -126,17 +126,26 @@ impl Work {
         tables
     }
 
+    /// Deliveries leased, and those of them that had to wait first, as a row of the queue.
+    fn leased_and_waited(&self) -> [f64; 2] {
+        ["lease", "queue"].map(|name| {
+            let table = self.tables.iter().find(|table| table.name == name);
+            table.map_or(0.0, |table| float(table.counts[0].unsigned_abs()))
+        })
+    }
+
+    /// Which share of the deliveries had to wait, in percent.
+    pub(super) fn share_that_waited(&self) -> f64 {
+        let [leased, waited] = self.leased_and_waited();
+        waited * 100.0 / leased.max(1.0)
+    }
+
     /// How many deliveries could be leased where they were made.
     pub(super) fn note(&self) -> String {
-        let inserted = |name: &str| {
-            let table = self.tables.iter().find(|table| table.name == name);
-            table.map_or(0, |table| table.counts[0].unsigned_abs())
-        };
-        let (made, claimed) = (inserted("lease"), inserted("queue"));
-        let share = float(claimed) * 100.0 / float(made.max(1));
-        let [made, claimed] = [made, claimed].map(|count| grouped(float(count), 0));
+        let [leased, waited] = self.leased_and_waited().map(|count| grouped(count, 0));
         format!(
-            "Of {made} deliveries {claimed} ({share:.0} %) had to wait before they were leased."
+            "Of {leased} deliveries {waited} ({:.0} %) had to wait before they were leased.",
+            self.share_that_waited()
         )
     }
 
