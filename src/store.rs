@@ -50,11 +50,12 @@ pub struct Room {
 }
 
 /// What [`Store::take`] brought.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Taken {
     /// Deliveries that are ours to attempt now.
     pub leases: Vec<Lease>,
-    /// Events that were found; more than `events` only while a plan does not know the newest partition.
+    /// Events that were found; more than `events` where some had ids beyond what was asked for, and while a
+    /// plan does not know the newest partition.
     pub seen: u64,
     /// Events fanned out.
     pub events: u64,
@@ -62,8 +63,28 @@ pub struct Taken {
     pub deliveries: u64,
     /// Events that no subscription matched.
     pub unrouted: u64,
-    /// Where the next scan may start, if this one found less than it asked for.
-    pub watermark: String,
+    /// Where the next scan may start.
+    pub watermark: Watermark,
+}
+
+/// Where a scan of the intake starts: no event of a transaction below `xid` is left, but for those of
+/// transactions that were `open` then, and those that another worker had locked and gave back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watermark {
+    /// A transaction's id, in decimal.
+    pub xid: String,
+    /// Ids of transactions below it.
+    pub open: Vec<String>,
+}
+
+impl Watermark {
+    /// The beginning: everything is left.
+    pub fn beginning() -> Self {
+        Self {
+            xid: "0".to_owned(),
+            open: Vec::new(),
+        }
+    }
 }
 
 /// A lease taken over from a worker that is gone, or that let it end.
@@ -122,30 +143,44 @@ impl Store {
     }
 
     /// Fans out new events and leases their deliveries as far as there is room; at most `batch`
-    /// events of transactions not below `watermark`.
-    pub async fn take(&self, room: &Room, batch: usize, watermark: &str) -> Result<Taken> {
+    /// events not below `watermark`, with ids within `ids`, both ends included.
+    pub async fn take(
+        &self,
+        room: &Room,
+        batch: usize,
+        watermark: &Watermark,
+        ids: (Uuid, Uuid),
+    ) -> Result<Taken> {
+        let (oldest, newest) = ids;
         let asked = Instant::now();
-        let (ids, slots) = room.slot_arrays();
+        let (lanes, slots) = room.slot_arrays();
         let rows = self
             .query(
                 TAKE,
                 &[
-                    &watermark,
+                    &watermark.xid,
+                    &watermark.open,
                     &long(batch),
                     &room.worker_id,
                     &room.lease.as_secs_f64(),
                     &int(room.deliveries),
                     &long(room.bytes),
                     &int(room.max_body),
-                    &ids,
+                    &lanes,
                     &slots,
                     &int(room.slots_of_others),
+                    &oldest,
+                    &newest,
                 ],
             )
             .await?;
         let mut taken = Taken {
             leases: Vec::with_capacity(rows.len()),
-            ..Taken::default()
+            seen: 0,
+            events: 0,
+            deliveries: 0,
+            unrouted: 0,
+            watermark: Watermark::beginning(),
         };
         for row in &rows {
             if row.try_get::<_, Option<Uuid>>("event_id")?.is_none() {
@@ -153,7 +188,10 @@ impl Store {
                 taken.events = count(row, "events_taken")?;
                 taken.deliveries = count(row, "deliveries_made")?;
                 taken.unrouted = count(row, "unrouted")?;
-                taken.watermark = row.try_get("next_watermark")?;
+                taken.watermark = Watermark {
+                    xid: row.try_get("watermark")?,
+                    open: row.try_get("still_open")?,
+                };
             } else {
                 taken.leases.push(lease(row, room, asked, 0, 1)?);
             }

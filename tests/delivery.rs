@@ -119,7 +119,11 @@ async fn a_retry_repeats_the_first_attempt_byte_for_byte() {
     let _worker = world.worker(&[]).await;
     let id = world.publish("a", odd).await;
     for attempts in 1..=2 {
-        world.until(&format!("exists (select from posthaste.queue where attempts = {attempts})")).await;
+        world
+            .until(&format!(
+                "exists (select from posthaste.queue where attempts = {attempts})"
+            ))
+            .await;
         world.make_due().await;
     }
     let received = partner.wait_for(3).await;

@@ -300,8 +300,7 @@ async fn a_worker_told_to_stop_finishes_what_is_in_flight_and_gives_back_the_res
             .await,
         0
     );
-    let waiting =
-        "select count(*) from posthaste.queue where attempts = 0";
+    let waiting = "select count(*) from posthaste.queue where attempts = 0";
     assert_eq!(world.count(waiting).await, 18);
     assert!(
         world
@@ -341,12 +340,7 @@ async fn a_stopped_worker_that_could_not_give_back_its_leases_is_taken_over_like
     world.publish_many("a", 8).await;
     partner.wait_for(2).await;
     worker.stop().await.unwrap();
-    assert_eq!(
-        world
-            .count("select count(*) from posthaste.lease")
-            .await,
-        6
-    );
+    assert_eq!(world.count("select count(*) from posthaste.lease").await, 6);
     assert!(
         world
             .holds("(select ended_at is null from posthaste.worker)")
@@ -383,9 +377,7 @@ async fn a_request_that_outlasts_the_drain_is_recorded_as_abandoned() {
     assert_eq!(world.story(id).await, "1 abandoned retry");
     assert_eq!(
         world
-            .count(
-                "select count(*) from posthaste.queue where attempts = 1"
-            )
+            .count("select count(*) from posthaste.queue where attempts = 1")
             .await,
         1
     );

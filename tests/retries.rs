@@ -13,7 +13,11 @@ async fn each_failed_attempt_is_followed_at_its_interval_and_the_last_one_ends_t
     let _worker = world.worker(&[]).await;
     let id = world.publish("a", "1").await;
     for (number, seconds) in [(1, 600), (2, 3600), (3, 6 * 3600)] {
-        world.until(&format!("exists (select from posthaste.queue where attempts = {number})")).await;
+        world
+            .until(&format!(
+                "exists (select from posthaste.queue where attempts = {number})"
+            ))
+            .await;
         // Counted from the record, which a busy machine makes later than the attempt's end.
         let wait = format!(
             "select extract(epoch from next_attempt_at - started_at - duration_us * interval '1 us')::bigint
@@ -149,7 +153,11 @@ async fn a_lane_sleeps_until_its_earliest_delivery_and_wakes_for_each() {
     // Jitter puts them in any order.
     for failed in 1..=10 {
         world.publish("a", "1").await;
-        world.until(&format!("(select count(*) from posthaste.queue where attempts = 1) = {failed}")).await;
+        world
+            .until(&format!(
+                "(select count(*) from posthaste.queue where attempts = 1) = {failed}"
+            ))
+            .await;
     }
     assert!(
         world

@@ -414,6 +414,8 @@ create table posthaste.worker (
     started_at timestamptz not null default now(),
     ended_at   timestamptz
 );
+-- Serves gone_workers.sql, twice a second: the few that may be alive among all that ever were.
+create index worker_not_ended on posthaste.worker (worker_id) where ended_at is null;
 comment on table posthaste.worker is
     'Every worker that ever registered. One without ended_at is alive while it holds the session advisory lock (1347375957, worker_id); see the view worker_alive.';
 comment on column posthaste.worker.lease is 'How long its leases last; lease.ends_at - lease is when a lease began.';

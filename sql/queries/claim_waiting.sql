@@ -46,7 +46,7 @@ with lane as materialized (
     insert into posthaste.lease (event_id, subscription_id, replay, number, holder, ends_at)
     select event_id, subscription_id, replay, attempts + 1, $3::integer, now() + make_interval(secs => $4::float8) from claimed
     returning event_id, subscription_id, replay, number
-), left_waiting as (
+), left_waiting as materialized (
     select subscription_id, min(due_at) as due_at
     from (select subscription_id, due_at, address from waiting
           except all
@@ -58,6 +58,7 @@ with lane as materialized (
     where l.subscription_id = any ($1::integer[])
 )
 select l.event_id, l.subscription_id, l.replay, l.number, s.revision, f.event_type, f.occurred_at, f.bytes, f.payload
+-- A full join can be done by hash alone: never each lease against each row that fits. What has no partner finds no revision.
 from leased l
-join fitting f using (event_id, subscription_id, replay)
+full join fitting f using (event_id, subscription_id, replay)
 cross join lateral (select revision from posthaste.subscription where subscription.subscription_id = l.subscription_id limit 1) s

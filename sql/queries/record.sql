@@ -17,40 +17,54 @@ with result as materialized (
         age, retry_in, duration_us, dns_us, connect_us, tls_us, first_byte_us, body_us,
         outcome, verdict, http_status, remote_address, signed_with, error, response,
         place)
-), held as materialized (
+), found as materialized (
+    -- `limit 1` makes this a look-up by key for each result, whatever the planner believes about the table's size.
+    select r.place, r.holder, r.number, l.address
+    from result r
+    cross join lateral (
+        select ctid as address from posthaste.lease
+        where event_id = r.event_id and subscription_id = r.subscription_id and replay = r.replay
+        limit 1
+    ) l
+), ended as materialized (
     -- The fence stands in the DELETE, where a lease that changed since we looked is checked again.
-    delete from posthaste.lease l using result r
-    where l.event_id = r.event_id and l.subscription_id = r.subscription_id and l.replay = r.replay
-      and l.holder = r.holder and l.number = r.number
-    returning r.place
+    delete from posthaste.lease l using found f
+    where l.ctid = f.address and l.holder = f.holder and l.number = f.number
+    returning f.place
+), judged as materialized (
+    -- Not a join, which might compare each result with each lease: a hashed look-up.
+    select r.*, r.place in (select place from ended) as was_held from result r
 ), rescheduled as (
     insert into posthaste.queue (event_id, subscription_id, replay, attempts, due_at)
-    select r.event_id, r.subscription_id, r.replay, r.number, r.due_at
-    from result r join held using (place)
-    where r.verdict = 'retry'
+    select event_id, subscription_id, replay, number,
+           -- Whoever lost an attempt through no fault of its partner does not go behind what came later.
+           case when outcome = 'abandoned' then least(due_at, posthaste.event_time(event_id)) else due_at end
+    from judged
+    where was_held and verdict = 'retry'
     returning subscription_id, due_at
 ), lowest as materialized (
     select subscription_id, min(due_at) as due_at from rescheduled group by subscription_id
 ), locked as materialized (
     -- In one order everywhere, so that two workers never wait for each other.
-    select l.subscription_id, w.due_at
-    from lowest w join posthaste.lane l using (subscription_id)
-    order by l.subscription_id for update of l
+    select subscription_id from posthaste.lane
+    where subscription_id = any (array(select subscription_id from lowest))
+    order by subscription_id for update
 ), woken as (
-    update posthaste.lane l set wake_at = least(l.wake_at, locked.due_at)
-    from locked where l.subscription_id = locked.subscription_id
+    update posthaste.lane l
+    set wake_at = least(l.wake_at, (select w.due_at from lowest w where w.subscription_id = l.subscription_id))
+    where l.subscription_id = any (array(select subscription_id from locked))
 ), recorded as (
     insert into posthaste.attempt (
         event_id, subscription_id, replay, number, worker_id, subscription_revision,
         started_at, duration_us, dns_us, connect_us, tls_us, first_byte_us, body_us,
         outcome, verdict, next_attempt_at,
         http_status, remote_address, signed_with, error, response)
-    select r.event_id, r.subscription_id, r.replay, r.number, r.worker_id, r.revision,
-           now() - make_interval(secs => r.age), r.duration_us, r.dns_us, r.connect_us, r.tls_us, r.first_byte_us, r.body_us,
-           r.outcome::posthaste.outcome,
-           (case when h.place is null then 'late' else r.verdict end)::posthaste.verdict,
-           case when h.place is not null then r.due_at end,
-           r.http_status, r.remote_address::inet, r.signed_with, r.error, r.response
-    from result r left join held h using (place)
+    select event_id, subscription_id, replay, number, worker_id, revision,
+           now() - make_interval(secs => age), duration_us, dns_us, connect_us, tls_us, first_byte_us, body_us,
+           outcome::posthaste.outcome,
+           (case when was_held then verdict else 'late' end)::posthaste.verdict,
+           case when was_held then due_at end,
+           http_status, remote_address::inet, signed_with, error, response
+    from judged
 )
-select r.place from result r left join held h using (place) where h.place is null
+select place from judged where not was_held

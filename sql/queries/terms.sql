@@ -8,7 +8,11 @@ select s.subscription_id, s.revision, s.name, s.url, s.retry_jitter::float8 as r
        k.number, k.secret_id, k.key_id, k.ciphertext,
        extract(epoch from k.ends_at - now())::float8 as ends_in
 from posthaste.subscription s
-left join posthaste.signing_secret k
-    on k.subscription_id = s.subscription_id and (k.ends_at is null or k.ends_at > now())
+left join lateral (
+    select * from posthaste.signing_secret k
+    where k.subscription_id = s.subscription_id and (k.ends_at is null or k.ends_at > now())
+    -- A look-up by key for each subscription, whatever the planner believes about sizes.
+    offset 0
+) k on true
 where s.subscription_id = any ($1::integer[])
 order by s.subscription_id, k.number

@@ -42,7 +42,8 @@ pub(super) struct Free {
     pub(super) slots_of_others: usize,
     /// How many new events may be taken, or `None` for as many as there are. An event whose lane is
     /// full must be written down as waiting and claimed again; a brisk lane will have room in a
-    /// moment, so it is worth that moment to the others too.
+    /// moment, so it is worth that moment to the others too. Where no lane is known yet, the first
+    /// events may all be for one.
     pub(super) events: Option<usize>,
 }
 
@@ -144,8 +145,15 @@ impl Lanes {
             .map(|(id, lane)| (*id, lane.share(limits, now).saturating_sub(lane.held())));
         let lanes = self.by_subscription.values();
         let brisk = lanes.filter(|lane| lane.is_brisk(limits, now));
+        let unknown = self
+            .by_subscription
+            .is_empty()
+            .then(|| limits.fresh_share());
         Free {
-            events: brisk.map(|lane| lane.worth_taking(limits, now)).min(),
+            events: brisk
+                .map(|lane| lane.worth_taking(limits, now))
+                .min()
+                .or(unknown),
             slots: slots
                 .filter(|(_, slots)| *slots != limits.fresh_share())
                 .collect(),
@@ -207,9 +215,12 @@ impl Lane {
         brisk_share.max(limits.fresh_share()).min(limits.most())
     }
 
-    /// Whether it finishes so much that room in it is worth waiting a moment for.
+    /// Whether it finishes so much that room in it is worth waiting a moment for. One that filled up
+    /// before its pace was measured gets the benefit of the doubt.
     fn is_brisk(&self, limits: Limits, now: Instant) -> bool {
-        self.pace.recent(now) >= limits.fresh_share()
+        let fresh_and_filling =
+            self.pace.is_fresh(now) && self.held() >= self.share(limits, now) / 2;
+        fresh_and_filling || self.pace.recent(now) >= limits.fresh_share()
     }
 
     /// Its free slots, if they are enough to be worth a statement.
@@ -223,6 +234,7 @@ impl Lane {
 /// How many requests of a lane were finished lately.
 #[derive(Debug)]
 struct Pace {
+    born: Instant,
     since: Instant,
     current: usize,
     before: usize,
@@ -232,6 +244,7 @@ struct Pace {
 impl Pace {
     fn new(now: Instant) -> Self {
         Self {
+            born: now,
             since: now,
             current: 0,
             before: 0,
@@ -255,6 +268,10 @@ impl Pace {
         } else {
             0
         }
+    }
+
+    fn is_fresh(&self, now: Instant) -> bool {
+        now.duration_since(self.born) < SPAN
     }
 
     fn is_slow(&self, now: Instant) -> bool {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::Worker;
 use super::housekeeping::Housekeeping;
@@ -21,7 +22,7 @@ use crate::attempt::{self, Circumstances};
 use crate::config::Config;
 use crate::delivery::{Attempt, DeliveryKey};
 use crate::directory::Directory;
-use crate::store::{Presence, Room, Store};
+use crate::store::{Presence, Room, Store, Watermark};
 use crate::telemetry;
 
 pub(super) struct Shift {
@@ -32,7 +33,7 @@ pub(super) struct Shift {
     ready: watch::Sender<bool>,
     lanes: Lanes,
     plan: Plan,
-    watermark: Watermark,
+    frontier: Frontier,
     presence: Option<Presence>,
     /// The way back after the presence was lost.
     registering: Option<JoinHandle<Presence>>,
@@ -67,8 +68,10 @@ struct SeenEvents {
     more: bool,
     /// Some of their deliveries had no room here.
     left_waiting: bool,
-    watermark: String,
-    swept: bool,
+    /// Some lay further from now than the scan reached, and were left.
+    too_far: bool,
+    scan: Scan,
+    next: Watermark,
     took: Duration,
 }
 
@@ -99,7 +102,7 @@ impl Shift {
             ready: worker.ready.clone(),
             lanes: Lanes::new(limits),
             plan: Plan::new(config.poll_interval, now),
-            watermark: Watermark::default(),
+            frontier: Frontier::default(),
             presence: None,
             registering: None,
             rounds: CancellationToken::new(),
@@ -233,7 +236,7 @@ impl Shift {
             directory: Arc::clone(&self.directory),
             room,
             batch,
-            events: events.then(|| self.watermark.next(now)),
+            events: events.then(|| self.frontier.next(now)),
             waiting,
         };
         self.look = Some(tokio::spawn(look.run()));
@@ -270,7 +273,7 @@ impl Shift {
             self.plan.saw_waiting(any, leased, now);
         }
         if let Some(events) = events {
-            self.watermark.advance(&events, now);
+            self.frontier.advance(&events, now);
             if events.left_waiting {
                 self.plan.left_waiting(now);
             }
@@ -447,8 +450,8 @@ struct Look {
     directory: Arc<Directory>,
     room: Room,
     batch: usize,
-    /// Whether to take new events, from which watermark, and whether that is a sweep.
-    events: Option<(String, bool)>,
+    /// How to look for new events, if at all.
+    events: Option<Scan>,
     waiting: bool,
 }
 
@@ -456,16 +459,26 @@ impl Look {
     async fn run(mut self) -> Result<Seen> {
         let mut leases = Vec::new();
         let mut events = None;
-        if let Some((watermark, swept)) = self.events.take() {
+        if let Some(scan) = self.events.take() {
             let begun = Instant::now();
-            let taken = self.store.take(&self.room, self.batch, &watermark).await?;
+            let ids = if scan.far {
+                ANY_ID
+            } else {
+                ids_near(SystemTime::now())
+            };
+            let taken = self
+                .store
+                .take(&self.room, self.batch, &scan.watermark, ids)
+                .await?;
             telemetry::taken(taken.events, taken.deliveries, taken.unrouted);
+            let too_far = !scan.far && taken.seen > taken.events;
             events = Some(SeenEvents {
                 taken: taken.events,
-                more: taken.seen >= self.batch as u64 && taken.events > 0,
+                more: too_far || (taken.seen >= self.batch as u64 && taken.events > 0),
                 left_waiting: taken.deliveries > taken.leases.len() as u64,
-                watermark: taken.watermark,
-                swept,
+                too_far,
+                scan,
+                next: taken.watermark,
                 took: begun.elapsed(),
             });
             leases = taken.leases;
@@ -494,33 +507,66 @@ impl Look {
     }
 }
 
-/// Where the next scan of the intake starts, and when it must start from the beginning.
+/// Where the next scan of the intake starts, when it must start from the beginning, and how far from
+/// now it reaches.
 ///
 /// Below the watermark lies nothing but what another worker had locked and gave back by a rollback,
 /// so now and then a sweep starts from the beginning. A sweep may be slow where something keeps
-/// vacuum back, so the slower it is the rarer.
-#[derive(Debug, Default)]
-struct Watermark {
-    xid: Option<String>,
+/// vacuum back, so the slower it is the rarer. Only a sweep, or a scan after one that met older events,
+/// opens the partitions of days long past.
+#[derive(Debug)]
+struct Frontier {
+    watermark: Watermark,
+    far: bool,
     next_sweep: Option<Instant>,
 }
 
-impl Watermark {
-    fn next(&self, now: Instant) -> (String, bool) {
-        match &self.xid {
-            Some(xid) if self.next_sweep.is_some_and(|at| now < at) => (xid.clone(), false),
-            _ => ("0".to_owned(), true),
+/// One scan of the intake.
+#[derive(Clone, Debug)]
+struct Scan {
+    watermark: Watermark,
+    /// Reaches events of any age.
+    far: bool,
+    sweep: bool,
+}
+
+impl Default for Frontier {
+    fn default() -> Self {
+        Self {
+            watermark: Watermark::beginning(),
+            far: true,
+            next_sweep: None,
+        }
+    }
+}
+
+impl Frontier {
+    fn next(&self, now: Instant) -> Scan {
+        if self.next_sweep.is_some_and(|at| now < at) {
+            Scan {
+                watermark: self.watermark.clone(),
+                far: self.far,
+                sweep: false,
+            }
+        } else {
+            Scan {
+                watermark: Watermark::beginning(),
+                far: true,
+                sweep: true,
+            }
         }
     }
 
     fn advance(&mut self, seen: &SeenEvents, now: Instant) {
-        if seen.more {
-            return;
-        }
-        self.xid = Some(seen.watermark.clone());
-        if seen.swept {
+        if seen.scan.sweep {
             self.next_sweep = Some(now + SWEEP_EVERY.max(seen.took * 100));
         }
+        if seen.too_far {
+            self.far = true;
+            return;
+        }
+        self.watermark = seen.next.clone();
+        self.far = seen.scan.far && seen.more;
     }
 }
 
@@ -585,6 +631,13 @@ async fn due(at: Option<Instant>) {
     }
 }
 
+/// The ids of events made about `now`: a UUID of version 7 begins with its milliseconds.
+fn ids_near(now: SystemTime) -> (Uuid, Uuid) {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = |time: Duration| Uuid::from_u128(time.as_millis() << 80);
+    (at(since.saturating_sub(NEAR)), at(since + NEAR))
+}
+
 fn unix_now() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -600,6 +653,9 @@ const LANES_AT_ONCE: usize = 64;
 const LITTLE_ROOM: Duration = Duration::from_millis(5);
 /// How much longer than a request its lease must last.
 const MARGIN: Duration = Duration::from_secs(5);
+const ANY_ID: (Uuid, Uuid) = (Uuid::nil(), Uuid::max());
+/// How far from now an event's id may lie for a scan that leaves the long history alone.
+const NEAR: Duration = Duration::from_hours(24);
 /// How often the intake is scanned from the beginning.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long after the drain time results may still be recorded, and goodbye be said.
