@@ -1,0 +1,141 @@
+//! What one call cost: its plan as it ran, and what it touched.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::calls::Call;
+
+/// What was touched of one table or index.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Touched {
+    /// Buffers, counted each time.
+    pub(crate) buffers: i64,
+    /// Rows or index entries that scans went over, dead ones too.
+    pub(crate) rows: i64,
+}
+
+#[derive(Clone)]
+pub(crate) struct Cost {
+    pub(crate) call: &'static str,
+    pub(crate) returned: u64,
+    indexes: BTreeSet<String>,
+    nodes: Vec<Node>,
+    touched: BTreeMap<String, Touched>,
+}
+
+/// A node of a plan, as it ran.
+#[derive(Clone, Debug)]
+struct Node {
+    kind: String,
+    /// What it stands on: a table, a CTE, or the statement's part that it belongs to.
+    place: String,
+    /// What its filter let through and what it did not, over all its loops.
+    rows: f64,
+}
+
+impl Cost {
+    pub(crate) fn new(
+        call: &Call,
+        plan: Value,
+        before: &BTreeMap<String, Touched>,
+        after: &BTreeMap<String, Touched>,
+    ) -> Self {
+        let mut cost = Self {
+            call: call.name,
+            returned: plan["Actual Rows"].as_f64().unwrap_or(0.0) as u64,
+            indexes: BTreeSet::new(),
+            nodes: Vec::new(),
+            touched: BTreeMap::new(),
+        };
+        cost.walk(&plan, call.name);
+        for (relation, after) in after {
+            let before = before.get(relation).copied().unwrap_or_default();
+            let touched = Touched {
+                buffers: after.buffers - before.buffers,
+                rows: after.rows - before.rows,
+            };
+            cost.touched.insert(relation.clone(), touched);
+        }
+        cost
+    }
+
+    fn walk(&mut self, node: &Value, within: &str) {
+        let text = |key: &str| node[key].as_str().map(str::to_owned);
+        let number = |key: &str| node[key].as_f64().unwrap_or(0.0);
+        let within = text("Subplan Name").unwrap_or_else(|| within.to_owned());
+        let on = text("Relation Name").or_else(|| text("CTE Name"));
+        self.indexes.extend(text("Index Name").map(|name| parent(&name)));
+        let removed = number("Rows Removed by Filter")
+            + number("Rows Removed by Join Filter")
+            + number("Rows Removed by Index Recheck");
+        self.nodes.push(Node {
+            kind: text("Node Type").unwrap_or_default(),
+            place: on.map_or_else(|| within.clone(), |on| format!("{} in {within}", parent(&on))),
+            rows: (number("Actual Rows") + removed) * number("Actual Loops"),
+        });
+        for child in node["Plans"].as_array().into_iter().flatten() {
+            self.walk(child, &within);
+        }
+    }
+
+    /// Where the plan leaves the indexes it is to go by.
+    pub(crate) fn strays(&self, call: &Call) -> Vec<String> {
+        let scans = ["Seq Scan", "Bitmap Heap Scan", "Bitmap Index Scan", "Sample Scan"];
+        let by_hand = self.nodes.iter().filter(|node| scans.contains(&node.kind.as_str()));
+        let mut strays: Vec<String> = by_hand.map(|node| format!("{} on {}", node.kind, node.place)).collect();
+        let expected: BTreeSet<String> = call.indexes.iter().map(|&name| name.to_owned()).collect();
+        strays.extend(self.indexes.difference(&expected).map(|name| format!("goes by {name}")));
+        strays.extend(expected.difference(&self.indexes).map(|name| format!("does not go by {name}")));
+        strays
+    }
+
+    /// The nodes that saw more rows than `limit`.
+    pub(crate) fn crowds(&self, limit: f64) -> Vec<String> {
+        let crowds = self.nodes.iter().filter(|node| node.rows > limit);
+        crowds
+            .map(|node| format!("{} on {} saw {} rows", node.kind, node.place, node.rows))
+            .collect()
+    }
+
+    /// Where this cost more than `less` did, but for a level more of an index and a few buffers.
+    pub(crate) fn growth(&self, less: &Self) -> Vec<String> {
+        let mut growth = Vec::new();
+        for (relation, touched) in &self.touched {
+            let before = less.touched.get(relation).copied().unwrap_or_default();
+            if grew(before.buffers, touched.buffers) {
+                growth.push(format!("buffers of {relation}: {}, then {}", before.buffers, touched.buffers));
+            }
+            if grew(before.rows, touched.rows) {
+                growth.push(format!("rows or entries of {relation}: {}, then {}", before.rows, touched.rows));
+            }
+        }
+        growth
+    }
+
+    /// All that it touched, for people.
+    pub(crate) fn account(&self) -> String {
+        let mut account = format!("{} returned {}", self.call, self.returned);
+        for (relation, touched) in &self.touched {
+            if touched.buffers > 0 {
+                let _ = write!(account, "; {relation} {} buffers, {} rows", touched.buffers, touched.rows);
+            }
+        }
+        account
+    }
+}
+
+fn grew(before: i64, after: i64) -> bool {
+    after > before * 3 / 2 + 64
+}
+
+/// `outbox_20300101_pkey` is one of `outbox_pkey`'s; see touched.sql.
+fn parent(name: &str) -> String {
+    let day = |word: &&str| word.len() == 8 && word.bytes().all(|byte| byte.is_ascii_digit());
+    let words: Vec<&str> = name
+        .split('_')
+        .filter(|word| !day(word) && !["default", "idx"].contains(word))
+        .collect();
+    words.join("_")
+}
