@@ -10,6 +10,8 @@ pub(crate) struct Call {
     pub(crate) arguments: &'static str,
     /// The indexes that it goes by, and no others. Those of a partitioned table are named after the parent.
     pub(crate) indexes: &'static [&'static str],
+    /// Small tables that it reads whole.
+    pub(crate) reads_whole: &'static [&'static str],
     /// How many rows it returns once there is enough for a batch.
     pub(crate) returns: u64,
 }
@@ -29,6 +31,7 @@ pub(crate) const TAKE: Call = Call {
         "subscription_event_type_pkey",
         "subscription_pkey",
     ],
+    reads_whole: &[],
     returns: BATCH + 1,
 };
 
@@ -46,6 +49,7 @@ pub(crate) const LOCK_LANES: Call = Call {
     // lanes, full ones
     arguments: "select array['64', '{}']",
     indexes: &["lane_by_wake_at"],
+    reads_whole: &[],
     returns: 64,
 };
 
@@ -59,6 +63,7 @@ pub(crate) const CLAIM_WAITING: Call = Call {
             '1', '60', '512', '67108864', '1048576']
         from (select subscription_id from posthaste.lane where wake_at <= now() order by wake_at limit 64) l",
     indexes: &["lane_pkey", "outbox_pkey", "queue_by_due", "subscription_pkey"],
+    reads_whole: &[],
     returns: BATCH,
 };
 
@@ -91,6 +96,7 @@ pub(crate) const RECORD: Call = Call {
         from (select event_id, subscription_id, row_number() over (order by event_id) % 16 = 0 as fails
               from posthaste.queue where lease_holder = 1 order by event_id limit 512) q",
     indexes: &["lane_pkey", "queue_pkey"],
+    reads_whole: &[],
     returns: 0,
 };
 
@@ -103,6 +109,7 @@ pub(crate) const RECORDED_ALREADY: Call = Call {
             trial.all(1, count(*)), trial.all(1, count(*)), trial.all('accepted'::text, count(*))]
         from (select event_id from posthaste.attempt order by event_id limit 512) a",
     indexes: &["attempt_event_id"],
+    reads_whole: &[],
     returns: BATCH,
 };
 
@@ -115,6 +122,7 @@ pub(crate) const GIVE_BACK: Call = Call {
             trial.all(0, count(*)), trial.all(1, count(*)), '1']
         from (select event_id, subscription_id from posthaste.queue where lease_holder = 1 order by event_id limit 512) q",
     indexes: &["lane_pkey", "queue_pkey"],
+    reads_whole: &[],
     returns: 1,
 };
 
@@ -125,6 +133,7 @@ pub(crate) const ADOPT: Call = Call {
     // worker, lease, workers that are gone, how far back, leases
     arguments: "select array['1', '60', '{}', null, '200']",
     indexes: &["queue_by_lease_end", "subscription_pkey", "worker_pkey"],
+    reads_whole: &[],
     returns: 200,
 };
 
@@ -135,6 +144,7 @@ pub(crate) const TERMS: Call = Call {
     arguments: "select array[trial.each(array_agg(subscription_id))]
         from (select subscription_id from posthaste.subscription order by subscription_id limit 64) s",
     indexes: &["secrets_are_numbered_within_a_subscription", "subscription_pkey"],
+    reads_whole: &[],
     returns: 64,
 };
 
@@ -143,7 +153,8 @@ pub(crate) const GONE_WORKERS: Call = Call {
     text: include_str!("../../sql/queries/gone_workers.sql"),
     // worker
     arguments: "select array['1']",
-    indexes: &["worker_pkey"],
+    indexes: &[],
+    reads_whole: &["worker"],
     returns: 3,
 };
 
@@ -154,6 +165,7 @@ pub(crate) const END_WORKERS: Call = Call {
     // workers, the one that says so of itself
     arguments: "select array['{1,2}', null]",
     indexes: &["queue_by_lease_end", "worker_pkey"],
+    reads_whole: &["worker"],
     returns: 0,
 };
 
@@ -163,6 +175,7 @@ pub(crate) const INSERT: Call = Call {
     text: "insert into posthaste.outbox (event_type, payload) select $1, $2::json from generate_series(1, 512)",
     arguments: "select array['thing.happened', '{}']",
     indexes: &[],
+    reads_whole: &[],
     returns: 0,
 };
 

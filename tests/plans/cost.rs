@@ -38,7 +38,7 @@ struct Node {
 impl Cost {
     pub(crate) fn new(
         call: &Call,
-        plan: Value,
+        plan: &Value,
         before: &BTreeMap<String, Touched>,
         after: &BTreeMap<String, Touched>,
     ) -> Self {
@@ -49,7 +49,7 @@ impl Cost {
             nodes: Vec::new(),
             touched: BTreeMap::new(),
         };
-        cost.walk(&plan, call.name);
+        cost.walk(plan, call.name);
         for (relation, after) in after {
             let before = before.get(relation).copied().unwrap_or_default();
             let touched = Touched {
@@ -66,7 +66,9 @@ impl Cost {
         let number = |key: &str| node[key].as_f64().unwrap_or(0.0);
         let within = text("Subplan Name").unwrap_or_else(|| within.to_owned());
         let on = text("Relation Name").or_else(|| text("CTE Name"));
-        self.indexes.extend(text("Index Name").map(|name| parent(&name)));
+        // The catalogue's own indexes are none of our business.
+        let index = text("Index Name").filter(|name| !name.starts_with("pg_"));
+        self.indexes.extend(index.map(|name| parent(&name)));
         let removed = number("Rows Removed by Filter")
             + number("Rows Removed by Join Filter")
             + number("Rows Removed by Index Recheck");
@@ -82,12 +84,13 @@ impl Cost {
 
     /// Where the plan leaves the indexes it is to go by.
     pub(crate) fn strays(&self, call: &Call) -> Vec<String> {
-        let scans = ["Seq Scan", "Bitmap Heap Scan", "Bitmap Index Scan", "Sample Scan"];
-        let by_hand = self.nodes.iter().filter(|node| scans.contains(&node.kind.as_str()));
-        let mut strays: Vec<String> = by_hand.map(|node| format!("{} on {}", node.kind, node.place)).collect();
-        let expected: BTreeSet<String> = call.indexes.iter().map(|&name| name.to_owned()).collect();
-        strays.extend(self.indexes.difference(&expected).map(|name| format!("goes by {name}")));
-        strays.extend(expected.difference(&self.indexes).map(|name| format!("does not go by {name}")));
+        let whole = |node: &&Node| SCANS.contains(&node.kind.as_str()) && !node.is_on(call.reads_whole);
+        let scans = self.nodes.iter().filter(whole);
+        let mut strays: Vec<String> = scans.map(|node| format!("{} on {}", node.kind, node.place)).collect();
+        let others = self.indexes.iter().filter(|name| !call.indexes.contains(&name.as_str()));
+        strays.extend(others.map(|name| format!("goes by {name}")));
+        let missing = call.indexes.iter().filter(|name| !self.indexes.contains(**name));
+        strays.extend(missing.map(|name| format!("does not go by {name}")));
         strays
     }
 
@@ -99,19 +102,24 @@ impl Cost {
             .collect()
     }
 
-    /// Where this cost more than `less` did, but for a level more of an index and a few buffers.
-    pub(crate) fn growth(&self, less: &Self) -> Vec<String> {
+    /// Where this cost more than `less` did: in all buffers together, and in the rows or entries of any one relation.
+    pub(crate) fn growth(&self, less: &Self, factor: f64) -> Vec<String> {
+        let grew = |before: i64, after: i64| after as f64 > before as f64 * factor + FEW;
         let mut growth = Vec::new();
+        if grew(less.buffers(), self.buffers()) {
+            growth.push(format!("{} buffers, then {}", less.buffers(), self.buffers()));
+        }
         for (relation, touched) in &self.touched {
-            let before = less.touched.get(relation).copied().unwrap_or_default();
-            if grew(before.buffers, touched.buffers) {
-                growth.push(format!("buffers of {relation}: {}, then {}", before.buffers, touched.buffers));
-            }
-            if grew(before.rows, touched.rows) {
-                growth.push(format!("rows or entries of {relation}: {}, then {}", before.rows, touched.rows));
+            let before = less.touched.get(relation).map_or(0, |touched| touched.rows);
+            if grew(before, touched.rows) {
+                growth.push(format!("{before} rows or entries of {relation}, then {}", touched.rows));
             }
         }
         growth
+    }
+
+    fn buffers(&self) -> i64 {
+        self.touched.values().map(|touched| touched.buffers).sum()
     }
 
     /// All that it touched, for people.
@@ -126,8 +134,10 @@ impl Cost {
     }
 }
 
-fn grew(before: i64, after: i64) -> bool {
-    after > before * 3 / 2 + 64
+impl Node {
+    fn is_on(&self, tables: &[&str]) -> bool {
+        tables.iter().any(|table| self.place == *table || self.place.starts_with(&format!("{table} in ")))
+    }
 }
 
 /// `outbox_20300101_pkey` is one of `outbox_pkey`'s; see touched.sql.
@@ -139,3 +149,8 @@ fn parent(name: &str) -> String {
         .collect();
     words.join("_")
 }
+
+/// Scans that read a table from end to end, or gather its rows before they are looked at.
+const SCANS: [&str; 4] = ["Seq Scan", "Bitmap Heap Scan", "Bitmap Index Scan", "Sample Scan"];
+/// What a cost may vary by for reasons of its own: a page that was full, an index that has a level more.
+const FEW: f64 = 64.0;

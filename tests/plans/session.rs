@@ -30,8 +30,8 @@ impl Session {
         }
     }
 
-    /// What a call costs now. It changes nothing.
-    pub(crate) async fn cost(&self, call: &Call) -> Cost {
+    /// What a call costs now; what it does is undone. Says why where Postgres ends it before its time.
+    pub(crate) async fn cost(&self, call: &Call) -> Result<Cost, String> {
         self.client.batch_execute("begin").await.unwrap();
         let cost = self.cost_within(call).await;
         self.client.batch_execute("rollback").await.unwrap();
@@ -41,18 +41,18 @@ impl Session {
     /// What a call costs now; what it does stays done.
     pub(crate) async fn cost_for_good(&self, call: &Call) -> Cost {
         self.client.batch_execute("begin").await.unwrap();
-        let cost = self.cost_within(call).await;
+        let cost = self.cost_within(call).await.unwrap();
         self.client.batch_execute("commit").await.unwrap();
         cost
     }
 
-    async fn cost_within(&self, call: &Call) -> Cost {
+    async fn cost_within(&self, call: &Call) -> Result<Cost, String> {
         let execute = self.execute(call).await;
         let before = self.touched().await;
         let explain = format!("explain (analyze, buffers, format json) {execute}");
-        let plan: Value = serde_json::from_str(&self.text(&explain).await).unwrap();
-        let after = self.touched().await;
-        Cost::new(call, plan[0]["Plan"].clone(), &before, &after)
+        let plan = self.answer(&explain).await.map_err(|error| posthaste::Error::from(error).to_string())?;
+        let plan: Value = serde_json::from_str(&plan).unwrap();
+        Ok(Cost::new(call, &plan[0]["Plan"], &before, &self.touched().await))
     }
 
     async fn execute(&self, call: &Call) -> String {
@@ -73,13 +73,17 @@ impl Session {
         rows.iter().map(|row| (row.get(0), touched(row))).collect()
     }
 
-    /// The one text that a statement returns.
     async fn text(&self, sql: &str) -> String {
-        let messages = self.client.simple_query(sql).await.unwrap();
+        self.answer(sql).await.unwrap()
+    }
+
+    /// The one text that a statement returns; empty where it is null.
+    async fn answer(&self, sql: &str) -> Result<String, tokio_postgres::Error> {
+        let messages = self.client.simple_query(sql).await?;
         let row = messages.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => row.get(0),
             _ => None,
         });
-        row.expect("no row").to_owned()
+        Ok(row.unwrap_or_default().to_owned())
     }
 }

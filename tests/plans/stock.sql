@@ -53,6 +53,8 @@ declare
     hour_ago constant timestamptz := now() - interval '1 hour';
     hour_ahead constant timestamptz := now() + interval '1 hour';
 begin
+    -- Not by ALTER TABLE, which would make every session plan anew.
+    set local session_replication_role = replica;
     insert into posthaste.subscription (name, url, retry_intervals, retry_jitter)
     select 'lane ' || n, 'https://partner.example/' || n, '{1 hour}', 0.1
     from generate_series(case when low = 1 then 0 else 1 + (low - 1) / 100 end, high / 100) n;
@@ -65,13 +67,11 @@ begin
     insert into posthaste.worker (name, version, lease) select 'worker ' || n, 'trial', interval '1 minute'
     from generate_series(1, 4) n where low = 1;
 
-    alter table posthaste.outbox disable trigger outbox_takes_in;
     insert into posthaste.outbox (event_id, event_type, payload)
     select (day || '8' || lpad(to_hex(n), 15, '0'))::uuid, 'thing.happened', '{}' from generate_series(low, high) n;
     -- The events of the deliveries that are due first.
     insert into posthaste.outbox (event_id, event_type, payload)
     select (day || '9' || lpad(to_hex(n), 15, '0'))::uuid, 'thing.happened', '{}' from generate_series(low, least(high, low + 9999)) n;
-    alter table posthaste.outbox enable trigger outbox_takes_in;
     insert into posthaste.intake (event_id, xid)
     select (day || '8' || lpad(to_hex(n), 15, '0'))::uuid, (3 + n / 10)::text::xid8 from generate_series(low, high) n;
 
@@ -88,5 +88,6 @@ begin
 
     insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, replay, number, http_status)
     select now(), (day || '8' || lpad(to_hex(n), 15, '0'))::uuid, 1, 1, 1, 'accepted', 'done', 0, 1, 200 from generate_series(low, high) n;
+    set local session_replication_role = origin;
 end
 $$;
