@@ -6,24 +6,25 @@ pub(crate) struct Call {
     pub(crate) name: &'static str,
     /// The statement.
     pub(crate) text: &'static str,
-    /// SQL that makes an array of its arguments, in their order, out of what the database holds.
+    /// SQL that makes an array of its arguments, in their order, out of what the database holds. Leases are
+    /// to end after all that stand: what one call leaves behind is in no other's way then.
     pub(crate) arguments: &'static str,
     /// The indexes that it goes by, and no others. Those of a partitioned table are named after the parent.
     pub(crate) indexes: &'static [&'static str],
     /// Small tables that it reads whole.
     pub(crate) reads_whole: &'static [&'static str],
     /// How many rows it returns once there is enough for a batch.
-    pub(crate) returns: u64,
+    pub(crate) returns: f64,
 }
 
 /// Rows to a batch, here as in a worker's default settings.
-pub(crate) const BATCH: u64 = 512;
+pub(crate) const BATCH: f64 = 512.0;
 
 pub(crate) const TAKE: Call = Call {
     name: "take",
     text: include_str!("../../sql/queries/take.sql"),
     // watermark, events, worker, lease, deliveries, bytes, longest payload, lanes with room of their own, their room, others' room
-    arguments: "select array['0', '512', '1', '60', '2048', '67108864', '1048576', '{}', '{}', '2048']",
+    arguments: "select array['0', '512', '1', '7200', '2048', '67108864', '1048576', '{}', '{}', '2048']",
     indexes: &[
         "intake_by_xid",
         "lane_pkey",
@@ -32,14 +33,14 @@ pub(crate) const TAKE: Call = Call {
         "subscription_pkey",
     ],
     reads_whole: &[],
-    returns: BATCH + 1,
+    returns: BATCH + 1.0,
 };
 
 /// With room for none of what it takes: all of it waits.
 pub(crate) const TAKE_WITHOUT_ROOM: Call = Call {
     name: "take_without_room",
-    arguments: "select array['0', '512', '1', '60', '2048', '67108864', '1048576', '{1}', '{0}', '2048']",
-    returns: 1,
+    arguments: "select array['0', '512', '1', '7200', '2048', '67108864', '1048576', '{1}', '{0}', '2048']",
+    returns: 1.0,
     ..TAKE
 };
 
@@ -50,7 +51,7 @@ pub(crate) const LOCK_LANES: Call = Call {
     arguments: "select array['64', '{}']",
     indexes: &["lane_by_wake_at"],
     reads_whole: &[],
-    returns: 64,
+    returns: 64.0,
 };
 
 /// From many lanes, a few of each.
@@ -60,7 +61,7 @@ pub(crate) const CLAIM_WAITING: Call = Call {
     // lanes, room of each, worker, lease, deliveries, bytes, longest payload
     arguments: "select array[
             trial.each(array_agg(subscription_id)), trial.all(8, count(*)),
-            '1', '60', '512', '67108864', '1048576']
+            '1', '7200', '512', '67108864', '1048576']
         from (select subscription_id from posthaste.lane where wake_at <= now() order by wake_at limit 64) l",
     indexes: &["lane_pkey", "outbox_pkey", "queue_by_due", "subscription_pkey"],
     reads_whole: &[],
@@ -70,7 +71,7 @@ pub(crate) const CLAIM_WAITING: Call = Call {
 /// From one lane that is as deep as a quarter of all that waits.
 pub(crate) const CLAIM_WAITING_OF_ONE: Call = Call {
     name: "claim_waiting_of_one",
-    arguments: "select array['{1}', '{512}', '1', '60', '512', '67108864', '1048576']",
+    arguments: "select array['{1}', '{512}', '1', '7200', '512', '67108864', '1048576']",
     ..CLAIM_WAITING
 };
 
@@ -97,7 +98,7 @@ pub(crate) const RECORD: Call = Call {
               from posthaste.queue where lease_holder = 1 order by event_id limit 512) q",
     indexes: &["lane_pkey", "queue_pkey"],
     reads_whole: &[],
-    returns: 0,
+    returns: 0.0,
 };
 
 pub(crate) const RECORDED_ALREADY: Call = Call {
@@ -123,7 +124,7 @@ pub(crate) const GIVE_BACK: Call = Call {
         from (select event_id, subscription_id from posthaste.queue where lease_holder = 1 order by event_id limit 512) q",
     indexes: &["lane_pkey", "queue_pkey"],
     reads_whole: &[],
-    returns: 1,
+    returns: 1.0,
 };
 
 /// Leases that have ended, beside very many that stand.
@@ -131,10 +132,10 @@ pub(crate) const ADOPT: Call = Call {
     name: "adopt",
     text: include_str!("../../sql/queries/adopt.sql"),
     // worker, lease, workers that are gone, how far back, leases
-    arguments: "select array['1', '60', '{}', null, '200']",
+    arguments: "select array['1', '7200', '{}', null, '200']",
     indexes: &["queue_by_lease_end", "subscription_pkey", "worker_pkey"],
     reads_whole: &[],
-    returns: 200,
+    returns: 200.0,
 };
 
 pub(crate) const TERMS: Call = Call {
@@ -145,7 +146,7 @@ pub(crate) const TERMS: Call = Call {
         from (select subscription_id from posthaste.subscription order by subscription_id limit 64) s",
     indexes: &["secrets_are_numbered_within_a_subscription", "subscription_pkey"],
     reads_whole: &[],
-    returns: 64,
+    returns: 64.0,
 };
 
 pub(crate) const GONE_WORKERS: Call = Call {
@@ -155,7 +156,7 @@ pub(crate) const GONE_WORKERS: Call = Call {
     arguments: "select array['1']",
     indexes: &[],
     reads_whole: &["worker"],
-    returns: 3,
+    returns: 3.0,
 };
 
 /// Of workers that hold leases still: they are not noted as ended.
@@ -166,7 +167,7 @@ pub(crate) const END_WORKERS: Call = Call {
     arguments: "select array['{1,2}', null]",
     indexes: &["queue_by_lease_end", "worker_pkey"],
     reads_whole: &["worker"],
-    returns: 0,
+    returns: 0.0,
 };
 
 /// What a producer pays, trigger and all.
@@ -176,12 +177,33 @@ pub(crate) const INSERT: Call = Call {
     arguments: "select array['thing.happened', '{}']",
     indexes: &[],
     reads_whole: &[],
-    returns: 0,
+    returns: 0.0,
+};
+
+/// As a worker looks while it is at work: from where its last look left nothing behind, see [`Stock::note_watermark`].
+///
+/// [`Stock::note_watermark`]: super::stock::Stock::note_watermark
+pub(crate) const TAKE_FROM_WATERMARK: Call = Call {
+    name: "take_from_watermark",
+    arguments: "select array[xid, '512', '1', '7200', '2048', '67108864', '1048576', '{}', '{}', '2048'] from trial.watermark",
+    ..TAKE
+};
+
+/// As a worker looks twice a second: not far back.
+pub(crate) const ADOPT_LATELY: Call = Call {
+    name: "adopt_lately",
+    arguments: "select array['1', '7200', '{}', '10', '200']",
+    returns: 0.0,
+    ..ADOPT
 };
 
 /// All of them.
 pub(crate) const CALLS: &[&Call] = &[
+    &END_WORKERS,
+    &ADOPT,
+    &ADOPT_LATELY,
     &TAKE,
+    &TAKE_FROM_WATERMARK,
     &TAKE_WITHOUT_ROOM,
     &LOCK_LANES,
     &CLAIM_WAITING,
@@ -189,9 +211,7 @@ pub(crate) const CALLS: &[&Call] = &[
     &RECORD,
     &RECORDED_ALREADY,
     &GIVE_BACK,
-    &ADOPT,
     &TERMS,
     &GONE_WORKERS,
-    &END_WORKERS,
     &INSERT,
 ];

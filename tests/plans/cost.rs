@@ -1,7 +1,6 @@
 //! What one call cost: its plan as it ran, and what it touched.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 use serde_json::Value;
 
@@ -11,15 +10,15 @@ use super::calls::Call;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Touched {
     /// Buffers, counted each time.
-    pub(crate) buffers: i64,
+    pub(crate) buffers: f64,
     /// Rows or index entries that scans went over, dead ones too.
-    pub(crate) rows: i64,
+    pub(crate) rows: f64,
 }
 
 #[derive(Clone)]
 pub(crate) struct Cost {
     pub(crate) call: &'static str,
-    pub(crate) returned: u64,
+    pub(crate) returned: f64,
     indexes: BTreeSet<String>,
     nodes: Vec<Node>,
     touched: BTreeMap<String, Touched>,
@@ -44,7 +43,7 @@ impl Cost {
     ) -> Self {
         let mut cost = Self {
             call: call.name,
-            returned: plan["Actual Rows"].as_f64().unwrap_or(0.0) as u64,
+            returned: plan["Actual Rows"].as_f64().unwrap_or(0.0),
             indexes: BTreeSet::new(),
             nodes: Vec::new(),
             touched: BTreeMap::new(),
@@ -74,7 +73,10 @@ impl Cost {
             + number("Rows Removed by Index Recheck");
         self.nodes.push(Node {
             kind: text("Node Type").unwrap_or_default(),
-            place: on.map_or_else(|| within.clone(), |on| format!("{} in {within}", parent(&on))),
+            place: on.map_or_else(
+                || within.clone(),
+                |on| format!("{} in {within}", parent(&on)),
+            ),
             rows: (number("Actual Rows") + removed) * number("Actual Loops"),
         });
         for child in node["Plans"].as_array().into_iter().flatten() {
@@ -84,12 +86,21 @@ impl Cost {
 
     /// Where the plan leaves the indexes it is to go by.
     pub(crate) fn strays(&self, call: &Call) -> Vec<String> {
-        let whole = |node: &&Node| SCANS.contains(&node.kind.as_str()) && !node.is_on(call.reads_whole);
+        let whole =
+            |node: &&Node| SCANS.contains(&node.kind.as_str()) && !node.is_on(call.reads_whole);
         let scans = self.nodes.iter().filter(whole);
-        let mut strays: Vec<String> = scans.map(|node| format!("{} on {}", node.kind, node.place)).collect();
-        let others = self.indexes.iter().filter(|name| !call.indexes.contains(&name.as_str()));
+        let mut strays: Vec<String> = scans
+            .map(|node| format!("{} on {}", node.kind, node.place))
+            .collect();
+        let others = self
+            .indexes
+            .iter()
+            .filter(|name| !call.indexes.contains(&name.as_str()));
         strays.extend(others.map(|name| format!("goes by {name}")));
-        let missing = call.indexes.iter().filter(|name| !self.indexes.contains(**name));
+        let missing = call
+            .indexes
+            .iter()
+            .filter(|name| !self.indexes.contains(**name));
         strays.extend(missing.map(|name| format!("does not go by {name}")));
         strays
     }
@@ -104,39 +115,40 @@ impl Cost {
 
     /// Where this cost more than `less` did: in all buffers together, and in the rows or entries of any one relation.
     pub(crate) fn growth(&self, less: &Self, factor: f64) -> Vec<String> {
-        let grew = |before: i64, after: i64| after as f64 > before as f64 * factor + FEW;
+        let grew = |before: f64, after: f64| after > before * factor + FEW;
         let mut growth = Vec::new();
         if grew(less.buffers(), self.buffers()) {
-            growth.push(format!("{} buffers, then {}", less.buffers(), self.buffers()));
+            growth.push(format!(
+                "{} buffers, then {}",
+                less.buffers(),
+                self.buffers()
+            ));
         }
         for (relation, touched) in &self.touched {
-            let before = less.touched.get(relation).map_or(0, |touched| touched.rows);
+            let before = less
+                .touched
+                .get(relation)
+                .map_or(0.0, |touched| touched.rows);
             if grew(before, touched.rows) {
-                growth.push(format!("{before} rows or entries of {relation}, then {}", touched.rows));
+                growth.push(format!(
+                    "{before} rows or entries of {relation}, then {}",
+                    touched.rows
+                ));
             }
         }
         growth
     }
 
-    fn buffers(&self) -> i64 {
+    fn buffers(&self) -> f64 {
         self.touched.values().map(|touched| touched.buffers).sum()
-    }
-
-    /// All that it touched, for people.
-    pub(crate) fn account(&self) -> String {
-        let mut account = format!("{} returned {}", self.call, self.returned);
-        for (relation, touched) in &self.touched {
-            if touched.buffers > 0 {
-                let _ = write!(account, "; {relation} {} buffers, {} rows", touched.buffers, touched.rows);
-            }
-        }
-        account
     }
 }
 
 impl Node {
     fn is_on(&self, tables: &[&str]) -> bool {
-        tables.iter().any(|table| self.place == *table || self.place.starts_with(&format!("{table} in ")))
+        tables
+            .iter()
+            .any(|table| self.place == *table || self.place.starts_with(&format!("{table} in ")))
     }
 }
 
@@ -151,6 +163,11 @@ fn parent(name: &str) -> String {
 }
 
 /// Scans that read a table from end to end, or gather its rows before they are looked at.
-const SCANS: [&str; 4] = ["Seq Scan", "Bitmap Heap Scan", "Bitmap Index Scan", "Sample Scan"];
+const SCANS: [&str; 4] = [
+    "Seq Scan",
+    "Bitmap Heap Scan",
+    "Bitmap Index Scan",
+    "Sample Scan",
+];
 /// What a cost may vary by for reasons of its own: a page that was full, an index that has a level more.
 const FEW: f64 = 64.0;

@@ -34,7 +34,9 @@ pub(crate) async fn readings() -> &'static [Reading] {
 /// One of them.
 pub(crate) async fn reading(rows: i32, plans: &str) -> &'static Reading {
     let mut readings = readings().await.iter();
-    readings.find(|reading| reading.rows == rows && reading.plans == plans).unwrap()
+    readings
+        .find(|reading| reading.rows == rows && reading.plans == plans)
+        .unwrap()
 }
 
 async fn take_readings() -> Vec<Reading> {

@@ -26,7 +26,10 @@ impl Session {
     pub(crate) async fn plan(&self) {
         for call in CALLS {
             let execute = self.execute(call).await;
-            self.client.batch_execute(&format!("explain {execute}")).await.unwrap();
+            self.client
+                .batch_execute(&format!("explain {execute}"))
+                .await
+                .unwrap();
         }
     }
 
@@ -50,9 +53,17 @@ impl Session {
         let execute = self.execute(call).await;
         let before = self.touched().await;
         let explain = format!("explain (analyze, buffers, format json) {execute}");
-        let plan = self.answer(&explain).await.map_err(|error| posthaste::Error::from(error).to_string())?;
+        let plan = self
+            .answer(&explain)
+            .await
+            .map_err(|error| posthaste::Error::from(error).to_string())?;
         let plan: Value = serde_json::from_str(&plan).unwrap();
-        Ok(Cost::new(call, &plan[0]["Plan"], &before, &self.touched().await))
+        Ok(Cost::new(
+            call,
+            &plan[0]["Plan"],
+            &before,
+            &self.touched().await,
+        ))
     }
 
     async fn execute(&self, call: &Call) -> String {
@@ -65,7 +76,11 @@ impl Session {
     }
 
     async fn touched(&self) -> BTreeMap<String, Touched> {
-        let rows = self.client.query(include_str!("touched.sql"), &[]).await.unwrap();
+        let rows = self
+            .client
+            .query(include_str!("touched.sql"), &[])
+            .await
+            .unwrap();
         let touched = |row: &tokio_postgres::Row| Touched {
             buffers: row.get(1),
             rows: row.get(2),

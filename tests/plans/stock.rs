@@ -30,6 +30,15 @@ impl Stock {
         self.run(&format!("select trial.fill({low}, {high})")).await;
     }
 
+    /// With enough that waits and is leased for some rounds, no event that waits to be taken, and fresh statistics.
+    pub(crate) async fn in_swing() -> Self {
+        let stock = Self::empty().await;
+        stock.fill(1, 20_000).await;
+        stock.run("delete from posthaste.intake").await;
+        stock.analyze().await;
+        stock
+    }
+
     /// Nothing is owed any more, and vacuum has been here.
     pub(crate) async fn clear(&self) {
         self.run("delete from posthaste.intake; delete from posthaste.queue; update posthaste.lane set wake_at = 'infinity'")
@@ -37,6 +46,29 @@ impl Stock {
         for table in ["intake", "queue", "lane"] {
             self.run(&format!("vacuum posthaste.{table}")).await;
         }
+    }
+
+    /// Everything was taken: the next look may start at the oldest transaction that still runs, as take.sql tells.
+    pub(crate) async fn note_watermark(&self) {
+        self.run("update trial.watermark set xid = pg_snapshot_xmin(pg_current_snapshot())::text")
+            .await;
+    }
+
+    /// Somebody reads for long: until the session is dropped, vacuum removes nothing and no scan forgets what is dead.
+    pub(crate) async fn read_for_long(&self) -> Client {
+        self.hold_vacuum_with("1").await
+    }
+
+    /// As [`read_for_long`](Self::read_for_long), by somebody who has written too: no snapshot begins after them either.
+    pub(crate) async fn write_for_long(&self) -> Client {
+        self.hold_vacuum_with("pg_current_xact_id()").await
+    }
+
+    async fn hold_vacuum_with(&self, what: &str) -> Client {
+        let long = connect_once(&self.database.url).await.unwrap();
+        let begin = format!("begin isolation level repeatable read; select {what}");
+        long.batch_execute(&begin).await.unwrap();
+        long
     }
 
     /// Makes the statistics fresh.
@@ -71,9 +103,19 @@ impl Stock {
         let door = "insert into posthaste.worker (name, version, lease, started_at) values ('asked', 'trial', '1 minute', now())";
         self.run(door).await;
         store.end_workers(&[1], Some(1)).await.unwrap();
-        let reset = "delete from posthaste.worker; alter sequence posthaste.worker_worker_id_seq restart";
+        let reset =
+            "delete from posthaste.worker; alter sequence posthaste.worker_worker_id_seq restart";
         self.run(reset).await;
-        let row = self.db.query_one("select count(*) from trial.setting where name like 'enable%'", &[]).await;
-        assert!(row.unwrap().get::<_, i64>(0) > 0, "a worker's session told nothing of its planner");
+        let row = self
+            .db
+            .query_one(
+                "select count(*) from trial.setting where name like 'enable%'",
+                &[],
+            )
+            .await;
+        assert!(
+            row.unwrap().get::<_, i64>(0) > 0,
+            "a worker's session told nothing of its planner"
+        );
     }
 }
