@@ -7,9 +7,7 @@ mod readings;
 mod session;
 mod stock;
 
-use self::calls::{
-    ADOPT_LATELY, BATCH, CALLS, CLAIM_WAITING_OF_ONE, Call, INSERT, RECORD, TAKE_FROM_WATERMARK,
-};
+use self::calls::{BATCH, CALLS, CLAIM_WAITING_OF_ONE, Call, INSERT, RECORD, TAKE_FROM_WATERMARK};
 use self::cost::Cost;
 use self::readings::{EARLY, FEW_ROWS, FRESH, LATE, MANY_ROWS, Reading, STALE, reading, readings};
 use self::session::Session;
@@ -18,13 +16,13 @@ use self::stock::Stock;
 #[tokio::test]
 async fn every_look_up_goes_by_its_index() {
     let strays = |call: &Call, cost: &Cost| cost.strays(call);
-    assert_eq!(complaints(readings().await, strays), NONE);
+    assert_none(&complaints(readings().await, strays));
 }
 
 #[tokio::test]
 async fn no_part_of_a_plan_sees_more_rows_than_some_batches() {
     let crowds = |_: &Call, cost: &Cost| cost.crowds(SOME_BATCHES);
-    assert_eq!(complaints(readings().await, crowds), NONE);
+    assert_none(&complaints(readings().await, crowds));
 }
 
 #[tokio::test]
@@ -34,7 +32,7 @@ async fn a_full_batch_comes_back_whatever_waits() {
         let text = format!("returns {}, not {}", cost.returned, call.returns);
         Vec::from_iter(((cost.returned - call.returns).abs() > 0.5).then_some(text))
     };
-    assert_eq!(complaints(full, missing), NONE);
+    assert_none(&complaints(full, missing));
 }
 
 #[tokio::test]
@@ -42,14 +40,14 @@ async fn what_is_read_does_not_follow_what_waits() {
     for plans in [EARLY, STALE, FRESH] {
         let few = reading(FEW_ROWS, plans).await;
         let many = reading(MANY_ROWS, plans).await;
-        assert_eq!(growth(few, many), NONE);
+        assert_none(&growth(few, many));
     }
 }
 
 #[tokio::test]
 async fn what_is_read_does_not_follow_what_waited_once() {
     let few = reading(FEW_ROWS, FRESH).await;
-    assert_eq!(growth(few, reading(FEW_ROWS, LATE).await), NONE);
+    assert_none(&growth(few, reading(FEW_ROWS, LATE).await));
 }
 
 #[tokio::test]
@@ -58,7 +56,7 @@ async fn what_is_read_does_not_follow_what_is_dead() {
     let worker = stock.planned_session().await;
     let _long = stock.read_for_long().await;
     let (first, last) = first_and_last_round(&stock, &worker).await;
-    assert_eq!(growth_between(&first, &last), NONE);
+    assert_none(&growth_between(&first, &last));
 }
 
 #[tokio::test]
@@ -70,7 +68,7 @@ async fn behind_a_long_writer_only_the_look_for_events_goes_over_what_is_dead() 
     // Events of transactions that began before the writer's end may still come, so no look may start later than the writer did.
     let mut growth = growth_between(&first, &last);
     growth.retain(|grown| !grown.contains("entries of intake_by_xid"));
-    assert_eq!(growth, NONE);
+    assert_none(&growth);
 }
 
 /// What is wrong with the costs of some readings, each with its statement, its size and its statistics.
@@ -122,7 +120,6 @@ async fn round(stock: &Stock, worker: &Session) -> Vec<Cost> {
         &CLAIM_WAITING_OF_ONE,
         &RECORD,
         &RECORD,
-        &ADOPT_LATELY,
     ] {
         costs.push(worker.cost_for_good(call).await);
     }
@@ -141,7 +138,9 @@ fn growth_between(first: &[Cost], last: &[Cost]) -> Vec<String> {
     growth.collect()
 }
 
-const NONE: [&str; 0] = [];
+fn assert_none(complaints: &[String]) {
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
 
 /// More than any statement needs for one batch, however it goes about it.
 const SOME_BATCHES: f64 = 16.0 * BATCH;

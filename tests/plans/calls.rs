@@ -11,7 +11,7 @@ pub(crate) struct Call {
     pub(crate) arguments: &'static str,
     /// The indexes that it goes by, and no others. Those of a partitioned table are named after the parent.
     pub(crate) indexes: &'static [&'static str],
-    /// Small tables that it reads whole.
+    /// Tables that it reads whole: they hold what workers have in their hands, or the workers themselves.
     pub(crate) reads_whole: &'static [&'static str],
     /// How many rows it returns once there is enough for a batch.
     pub(crate) returns: f64,
@@ -95,8 +95,8 @@ pub(crate) const RECORD: Call = Call {
             trial.all(null::text, count(*)), trial.all(null::text, count(*)),
             trial.each(array_agg(case when fails then 'no' end)), trial.all(null::text, count(*))]
         from (select event_id, subscription_id, row_number() over (order by event_id) % 16 = 0 as fails
-              from posthaste.queue where lease_holder = 1 order by event_id limit 512) q",
-    indexes: &["lane_pkey", "queue_pkey"],
+              from posthaste.lease where holder = 1 order by event_id limit 512) q",
+    indexes: &["lane_pkey", "lease_pkey"],
     reads_whole: &[],
     returns: 0.0,
 };
@@ -121,20 +121,20 @@ pub(crate) const GIVE_BACK: Call = Call {
     arguments: "select array[
             trial.each(array_agg(event_id)), trial.each(array_agg(subscription_id)),
             trial.all(0, count(*)), trial.all(1, count(*)), '1']
-        from (select event_id, subscription_id from posthaste.queue where lease_holder = 1 order by event_id limit 512) q",
-    indexes: &["lane_pkey", "queue_pkey"],
+        from (select event_id, subscription_id from posthaste.lease where holder = 1 order by event_id limit 512) q",
+    indexes: &["lane_pkey", "lease_pkey"],
     reads_whole: &[],
     returns: 1.0,
 };
 
-/// Leases that have ended, beside very many that stand.
+/// Leases that have ended, beside those that stand.
 pub(crate) const ADOPT: Call = Call {
     name: "adopt",
     text: include_str!("../../sql/queries/adopt.sql"),
-    // worker, lease, workers that are gone, how far back, leases
-    arguments: "select array['1', '7200', '{}', null, '200']",
-    indexes: &["queue_by_lease_end", "subscription_pkey", "worker_pkey"],
-    reads_whole: &[],
+    // worker, lease, workers that are gone, leases
+    arguments: "select array['1', '7200', '{}', '200']",
+    indexes: &["subscription_pkey", "worker_pkey"],
+    reads_whole: &["lease"],
     returns: 200.0,
 };
 
@@ -165,8 +165,8 @@ pub(crate) const END_WORKERS: Call = Call {
     text: include_str!("../../sql/queries/end_workers.sql"),
     // workers, the one that says so of itself
     arguments: "select array['{1,2}', null]",
-    indexes: &["queue_by_lease_end", "worker_pkey"],
-    reads_whole: &["worker"],
+    indexes: &["worker_pkey"],
+    reads_whole: &["lease", "worker"],
     returns: 0.0,
 };
 
@@ -189,19 +189,10 @@ pub(crate) const TAKE_FROM_WATERMARK: Call = Call {
     ..TAKE
 };
 
-/// As a worker looks twice a second: not far back.
-pub(crate) const ADOPT_LATELY: Call = Call {
-    name: "adopt_lately",
-    arguments: "select array['1', '7200', '{}', '10', '200']",
-    returns: 0.0,
-    ..ADOPT
-};
-
 /// All of them.
 pub(crate) const CALLS: &[&Call] = &[
     &END_WORKERS,
     &ADOPT,
-    &ADOPT_LATELY,
     &TAKE,
     &TAKE_FROM_WATERMARK,
     &TAKE_WITHOUT_ROOM,

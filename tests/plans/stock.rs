@@ -41,9 +41,9 @@ impl Stock {
 
     /// Nothing is owed any more, and vacuum has been here.
     pub(crate) async fn clear(&self) {
-        self.run("delete from posthaste.intake; delete from posthaste.queue; update posthaste.lane set wake_at = 'infinity'")
+        self.run("delete from posthaste.intake; delete from posthaste.queue; delete from posthaste.lease; update posthaste.lane set wake_at = 'infinity'")
             .await;
-        for table in ["intake", "queue", "lane"] {
+        for table in ["intake", "queue", "lease", "lane"] {
             self.run(&format!("vacuum posthaste.{table}")).await;
         }
     }
@@ -85,6 +85,9 @@ impl Stock {
         let client = connect_once(&self.database.url).await.unwrap();
         let settings = "select set_config(name, setting, false) from trial.setting";
         client.batch_execute(settings).await.unwrap();
+        // Whoever takes seconds has failed; no need to wait for half a minute.
+        let patience = "set statement_timeout = '10s'";
+        client.batch_execute(patience).await.unwrap();
         Session::prepared(client).await
     }
 

@@ -4,6 +4,7 @@
 -- Statistics change when a test says so, and at no other time.
 alter table posthaste.intake set (autovacuum_enabled = off);
 alter table posthaste.queue set (autovacuum_enabled = off);
+alter table posthaste.lease set (autovacuum_enabled = off);
 alter table posthaste.lane set (autovacuum_enabled = off);
 alter table posthaste.subscription set (autovacuum_enabled = off);
 alter table posthaste.subscription_event_type set (autovacuum_enabled = off);
@@ -45,9 +46,10 @@ create table trial.watermark as select '0' as xid;
 create function trial.each(anyarray) returns text language sql as $$ select coalesce($1, '{}')::text $$;
 create function trial.all(anyelement, bigint) returns text language sql as $$ select array_fill($1, array[$2::integer])::text $$;
 
--- One row in each of intake, outbox and attempt for every n, and in queue for every n: of four, the first waits in the one
--- deep lane, the second is due in one of many lanes, the third waits there for a later time, the fourth is leased to one of
--- four workers. The 250 oldest leases have ended. Whatever the size, the first batch looks the same.
+-- One row in each of intake, outbox and attempt for every n, and one in queue or lease: of four, the first waits in the one
+-- deep lane, the second is due in one of many lanes, the third waits there for a later time. The fourth is leased to one of
+-- four workers, up to what four workers have in their hands, and waits in the deep lane beyond that. The 250 oldest leases
+-- have ended. Whatever the size, the first batch looks the same.
 --
 -- The rows are those that the triggers and the worker's statements would have left, made in bulk.
 create function trial.fill(low integer, high integer) returns void language plpgsql as $$
@@ -78,15 +80,17 @@ begin
     insert into posthaste.intake (event_id, xid)
     select (day || '8' || lpad(to_hex(n), 15, '0'))::uuid, (3 + n / 10)::text::xid8 from generate_series(low, high) n;
 
-    insert into posthaste.queue (event_id, subscription_id, due_at, lease_holder, lease_ends_at)
+    insert into posthaste.lease (event_id, subscription_id, holder, ends_at)
+    select (day || '9' || lpad(to_hex(n), 15, '0'))::uuid, 1, 1 + n / 4 % 4,
+           case when n - low < 1000 then hour_ago else hour_ahead end + n * interval '1 millisecond'
+    from generate_series(low, least(high, low + 9999)) n where n % 4 = 3;
+    insert into posthaste.queue (event_id, subscription_id, due_at)
     select (day || '9' || lpad(to_hex(n), 15, '0'))::uuid,
            case when n % 4 in (0, 3) then 1 else 2 + (n - 1) / 100 end,
-           case when n % 4 = 2 then hour_ahead else hour_ago end + n * interval '1 millisecond',
-           case when n % 4 = 3 then 1 + n / 4 % 4 end,
-           case when n % 4 = 3 then case when n - low < 1000 then hour_ago else hour_ahead end + n * interval '1 millisecond' end
-    from generate_series(low, high) n;
+           case when n % 4 = 2 then hour_ahead else hour_ago end + n * interval '1 millisecond'
+    from generate_series(low, high) n where n % 4 <> 3 or n >= low + 10000;
     update posthaste.lane l set wake_at = least(l.wake_at, w.due_at)
-    from (select subscription_id, min(due_at) as due_at from posthaste.queue where lease_holder is null group by 1) w
+    from (select subscription_id, min(due_at) as due_at from posthaste.queue group by 1) w
     where l.subscription_id = w.subscription_id;
 
     insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, replay, number, http_status)
