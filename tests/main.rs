@@ -18,6 +18,7 @@ mod hostile_receivers;
 mod keys;
 mod leases;
 mod partitions;
+mod plans;
 mod program;
 mod readme;
 mod retries;

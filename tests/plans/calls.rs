@@ -1,0 +1,208 @@
+//! The hot statements, each with arguments as a busy worker would give, and the indexes that it is to go by.
+
+/// One hot statement, called in one way.
+pub(crate) struct Call {
+    /// What it is called in messages, and in the session that prepares it.
+    pub(crate) name: &'static str,
+    /// The statement.
+    pub(crate) text: &'static str,
+    /// SQL that makes an array of its arguments, in their order, out of what the database holds. Leases are
+    /// to end after all that stand: what one call leaves behind is in no other's way then.
+    pub(crate) arguments: &'static str,
+    /// The indexes that it goes by, and no others. Those of a partitioned table are named after the parent.
+    pub(crate) indexes: &'static [&'static str],
+    /// Tables that it reads whole: they hold what workers have in their hands, or the workers themselves.
+    pub(crate) reads_whole: &'static [&'static str],
+    /// How many rows it returns once there is enough for a batch.
+    pub(crate) returns: f64,
+}
+
+/// Rows to a batch, here as in a worker's default settings.
+pub(crate) const BATCH: f64 = 512.0;
+
+pub(crate) const TAKE: Call = Call {
+    name: "take",
+    text: include_str!("../../sql/queries/take.sql"),
+    // watermark, events, worker, lease, deliveries, bytes, longest payload, lanes with room of their own, their room, others' room
+    arguments: "select array['0', '512', '1', '7200', '2048', '67108864', '1048576', '{}', '{}', '2048']",
+    indexes: &[
+        "intake_by_xid",
+        "lane_pkey",
+        "outbox_pkey",
+        "subscription_event_type_pkey",
+        "subscription_pkey",
+    ],
+    reads_whole: &[],
+    returns: BATCH + 1.0,
+};
+
+/// With room for none of what it takes: all of it waits.
+pub(crate) const TAKE_WITHOUT_ROOM: Call = Call {
+    name: "take_without_room",
+    arguments: "select array['0', '512', '1', '7200', '2048', '67108864', '1048576', '{1}', '{0}', '2048']",
+    returns: 1.0,
+    ..TAKE
+};
+
+pub(crate) const LOCK_LANES: Call = Call {
+    name: "lock_lanes",
+    text: include_str!("../../sql/queries/lock_lanes.sql"),
+    // lanes, full ones
+    arguments: "select array['64', '{}']",
+    indexes: &["lane_by_wake_at"],
+    reads_whole: &[],
+    returns: 64.0,
+};
+
+/// From many lanes, a few of each.
+pub(crate) const CLAIM_WAITING: Call = Call {
+    name: "claim_waiting",
+    text: include_str!("../../sql/queries/claim_waiting.sql"),
+    // lanes, room of each, worker, lease, deliveries, bytes, longest payload
+    arguments: "select array[
+            trial.each(array_agg(subscription_id)), trial.all(8, count(*)),
+            '1', '7200', '512', '67108864', '1048576']
+        from (select subscription_id from posthaste.lane where wake_at <= now() order by wake_at limit 64) l",
+    indexes: &["lane_pkey", "outbox_pkey", "queue_by_due", "subscription_pkey"],
+    reads_whole: &[],
+    returns: BATCH,
+};
+
+/// From one lane that is as deep as a quarter of all that waits.
+pub(crate) const CLAIM_WAITING_OF_ONE: Call = Call {
+    name: "claim_waiting_of_one",
+    arguments: "select array['{1}', '{512}', '1', '7200', '512', '67108864', '1048576']",
+    ..CLAIM_WAITING
+};
+
+/// Fifteen of sixteen are done, the others are to be tried again.
+pub(crate) const RECORD: Call = Call {
+    name: "record",
+    text: include_str!("../../sql/queries/record.sql"),
+    // event, subscription, replay, number, holder, worker, revision, age, retry in, six durations, outcome, verdict, status,
+    // address, secrets, error, response
+    arguments: "select array[
+            trial.each(array_agg(event_id)), trial.each(array_agg(subscription_id)),
+            trial.all(0, count(*)), trial.all(1, count(*)),
+            trial.all(1, count(*)), trial.all(1, count(*)), trial.all(1, count(*)),
+            trial.all(0.1, count(*)), trial.each(array_agg(case when fails then 60 end)),
+            trial.all(100, count(*)),
+            trial.all(null::text, count(*)), trial.all(null::text, count(*)), trial.all(null::text, count(*)),
+            trial.all(null::text, count(*)), trial.all(null::text, count(*)),
+            trial.each(array_agg(case when fails then 'rejected' else 'accepted' end)),
+            trial.each(array_agg(case when fails then 'retry' else 'done' end)),
+            trial.each(array_agg(case when fails then 500 else 200 end)),
+            trial.all(null::text, count(*)), trial.all(null::text, count(*)),
+            trial.each(array_agg(case when fails then 'no' end)), trial.all(null::text, count(*))]
+        from (select event_id, subscription_id, row_number() over (order by event_id) % 16 = 0 as fails
+              from posthaste.lease where holder = 1 order by event_id limit 512) q",
+    indexes: &["lane_pkey", "lease_pkey"],
+    reads_whole: &[],
+    returns: 0.0,
+};
+
+pub(crate) const RECORDED_ALREADY: Call = Call {
+    name: "recorded_already",
+    text: include_str!("../../sql/queries/recorded_already.sql"),
+    // event, subscription, replay, number, worker, outcome
+    arguments: "select array[
+            trial.each(array_agg(event_id)), trial.all(1, count(*)), trial.all(0, count(*)),
+            trial.all(1, count(*)), trial.all(1, count(*)), trial.all('accepted'::text, count(*))]
+        from (select event_id from posthaste.attempt order by event_id limit 512) a",
+    indexes: &["attempt_event_id"],
+    reads_whole: &[],
+    returns: BATCH,
+};
+
+pub(crate) const GIVE_BACK: Call = Call {
+    name: "give_back",
+    text: include_str!("../../sql/queries/give_back.sql"),
+    // event, subscription, replay, number, worker
+    arguments: "select array[
+            trial.each(array_agg(event_id)), trial.each(array_agg(subscription_id)),
+            trial.all(0, count(*)), trial.all(1, count(*)), '1']
+        from (select event_id, subscription_id from posthaste.lease where holder = 1 order by event_id limit 512) q",
+    indexes: &["lane_pkey", "lease_pkey"],
+    reads_whole: &[],
+    returns: 1.0,
+};
+
+/// Leases that have ended, beside those that stand.
+pub(crate) const ADOPT: Call = Call {
+    name: "adopt",
+    text: include_str!("../../sql/queries/adopt.sql"),
+    // worker, lease, workers that are gone, leases
+    arguments: "select array['1', '7200', '{}', '200']",
+    indexes: &["subscription_pkey", "worker_pkey"],
+    reads_whole: &["lease"],
+    returns: 200.0,
+};
+
+pub(crate) const TERMS: Call = Call {
+    name: "terms",
+    text: include_str!("../../sql/queries/terms.sql"),
+    // subscriptions
+    arguments: "select array[trial.each(array_agg(subscription_id))]
+        from (select subscription_id from posthaste.subscription order by subscription_id limit 64) s",
+    indexes: &["secrets_are_numbered_within_a_subscription", "subscription_pkey"],
+    reads_whole: &[],
+    returns: 64.0,
+};
+
+pub(crate) const GONE_WORKERS: Call = Call {
+    name: "gone_workers",
+    text: include_str!("../../sql/queries/gone_workers.sql"),
+    // worker
+    arguments: "select array['1']",
+    indexes: &[],
+    reads_whole: &["worker"],
+    returns: 3.0,
+};
+
+/// Of workers that hold leases still: they are not noted as ended.
+pub(crate) const END_WORKERS: Call = Call {
+    name: "end_workers",
+    text: include_str!("../../sql/queries/end_workers.sql"),
+    // workers, the one that says so of itself
+    arguments: "select array['{1,2}', null]",
+    indexes: &["worker_pkey"],
+    reads_whole: &["lease", "worker"],
+    returns: 0.0,
+};
+
+/// What a producer pays, trigger and all.
+pub(crate) const INSERT: Call = Call {
+    name: "insert",
+    text: "insert into posthaste.outbox (event_type, payload) select $1, $2::json from generate_series(1, 512)",
+    arguments: "select array['thing.happened', '{}']",
+    indexes: &[],
+    reads_whole: &[],
+    returns: 0.0,
+};
+
+/// As a worker looks while it is at work: from where its last look left nothing behind, see [`Stock::note_watermark`].
+///
+/// [`Stock::note_watermark`]: super::stock::Stock::note_watermark
+pub(crate) const TAKE_FROM_WATERMARK: Call = Call {
+    name: "take_from_watermark",
+    arguments: "select array[xid, '512', '1', '7200', '2048', '67108864', '1048576', '{}', '{}', '2048'] from trial.watermark",
+    ..TAKE
+};
+
+/// All of them.
+pub(crate) const CALLS: &[&Call] = &[
+    &END_WORKERS,
+    &ADOPT,
+    &TAKE,
+    &TAKE_FROM_WATERMARK,
+    &TAKE_WITHOUT_ROOM,
+    &LOCK_LANES,
+    &CLAIM_WAITING,
+    &CLAIM_WAITING_OF_ONE,
+    &RECORD,
+    &RECORDED_ALREADY,
+    &GIVE_BACK,
+    &TERMS,
+    &GONE_WORKERS,
+    &INSERT,
+];
