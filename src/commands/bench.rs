@@ -3,17 +3,23 @@
 //! Every competitor is a process of its own, and so is the receiver: what each costs is read from the system. This process starts
 //! them, fills the tables, and reads clocks. The processes are this program again, told by a hidden flag to play a [`part`].
 
+mod claims;
+mod crowd;
 mod drain;
+mod endpoints;
 mod figures;
 mod hand_loop;
 mod latency;
+mod neighbours;
 mod part;
 mod payload;
 mod player;
 mod poster;
 mod receiver;
+mod recovery;
 mod report;
 mod site;
+mod steady;
 mod usage;
 mod worker;
 
@@ -24,6 +30,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use posthaste::config::Config;
 use posthaste::{Error, Result};
@@ -54,6 +61,7 @@ pub(crate) fn command() -> Command {
         .arg(number("events", "50000", 1..=10_000_000, "Committed events to drain"))
         .arg(number("rounds", "3", 1..=99, "How often each competitor has its turn"))
         .arg(number("rate", "200", 1..=10_000, "Events a second while latency is measured"))
+        .arg(switch("full", "The large sizes too: ten million rows waiting, ten minutes with a transaction open"))
         .arg(span("duration", "How long latency is measured, each turn").default_value("10s"))
         .arg(path("json", "Where every figure goes as JSON; - is standard output"))
         .arg(switch("statements", "Tell which statements cost the private server most"))
@@ -114,7 +122,12 @@ struct Scenario {
     run: for<'b> fn(&'b Bench) -> Measuring<'b>,
 }
 
-const SCENARIOS: &[Scenario] = &[drain::SCENARIO, latency::SCENARIO];
+const SCENARIOS: &[Scenario] = &[
+    drain::SCENARIO,
+    latency::SCENARIO,
+    neighbours::SCENARIO,
+    recovery::SCENARIO,
+];
 
 fn scenarios(args: &ArgMatches) -> Vec<&'static Scenario> {
     let named: Vec<&String> = args.get_many("scenario").unwrap_or_default().collect();
@@ -129,6 +142,10 @@ struct Plan {
     rounds: usize,
     rate: u32,
     duration: Duration,
+    /// The rate, if it was given: the scenarios' defaults differ.
+    given_rate: Option<u32>,
+    /// Whether the large sizes are wanted.
+    full: bool,
     json: Option<PathBuf>,
     statements: bool,
     /// Of the worker, before a run adds its database, its keys and its trust.
@@ -152,11 +169,19 @@ impl Plan {
             events: size("events"),
             rounds: size("rounds"),
             rate: count("rate"),
+            given_rate: (args.value_source("rate") == Some(ValueSource::CommandLine))
+                .then(|| count("rate")),
+            full: args.get_flag("full"),
             duration,
             json: args.get_one::<PathBuf>("json").cloned(),
             statements: args.get_flag("statements"),
             config: config(settings::load(args)?)?,
         })
+    }
+
+    /// Events a second, for a scenario with a default of its own.
+    fn steady_rate(&self, default: u32) -> u32 {
+        self.given_rate.unwrap_or(default)
     }
 }
 
