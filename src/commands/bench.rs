@@ -3,6 +3,8 @@
 //! Every competitor is a process of its own, and so is the receiver: what each costs is read from the system. This process starts
 //! them, fills the tables, and reads clocks. The processes are this program again, told by a hidden flag to play a [`part`].
 
+mod backlog;
+mod bulk;
 mod claims;
 mod crowd;
 mod drain;
@@ -20,6 +22,7 @@ mod recovery;
 mod report;
 mod site;
 mod steady;
+mod upkeep;
 mod usage;
 mod worker;
 
@@ -61,6 +64,7 @@ pub(crate) fn command() -> Command {
         .arg(number("events", "50000", 1..=10_000_000, "Committed events to drain"))
         .arg(number("rounds", "3", 1..=99, "How often each competitor has its turn"))
         .arg(number("rate", "200", 1..=10_000, "Events a second while latency is measured"))
+        .arg(waiting())
         .arg(switch("full", "The large sizes too: ten million rows waiting, ten minutes with a transaction open"))
         .arg(span("duration", "How long latency is measured, each turn").default_value("10s"))
         .arg(path("json", "Where every figure goes as JSON; - is standard output"))
@@ -82,6 +86,16 @@ fn number(
         .value_parser(value_parser!(u32).range(bounds))
         .default_value(default)
         .help(help)
+}
+
+fn waiting() -> Arg {
+    Arg::new("waiting")
+        .long("waiting")
+        .value_name("ROWS")
+        .value_delimiter(',')
+        .value_parser(value_parser!(u32).range(1..=50_000_000))
+        .default_value("100000,1000000")
+        .help("Sizes of the backlog, besides an empty one")
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
@@ -125,6 +139,7 @@ struct Scenario {
 const SCENARIOS: &[Scenario] = &[
     drain::SCENARIO,
     latency::SCENARIO,
+    backlog::SCENARIO,
     neighbours::SCENARIO,
     recovery::SCENARIO,
 ];
@@ -144,6 +159,8 @@ struct Plan {
     duration: Duration,
     /// The rate, if it was given: the scenarios' defaults differ.
     given_rate: Option<u32>,
+    /// Sizes of a backlog.
+    waiting: Vec<u32>,
     /// Whether the large sizes are wanted.
     full: bool,
     json: Option<PathBuf>,
@@ -171,12 +188,30 @@ impl Plan {
             rate: count("rate"),
             given_rate: (args.value_source("rate") == Some(ValueSource::CommandLine))
                 .then(|| count("rate")),
+            waiting: args
+                .get_many("waiting")
+                .unwrap_or_default()
+                .copied()
+                .collect(),
             full: args.get_flag("full"),
             duration,
             json: args.get_one::<PathBuf>("json").cloned(),
             statements: args.get_flag("statements"),
             config: config(settings::load(args)?)?,
         })
+    }
+
+    /// Rows that wait, from none to the most.
+    fn backlogs(&self) -> Vec<usize> {
+        let large = self.full.then_some(TEN_MILLION);
+        let sizes = self.waiting.iter().copied().chain(large);
+        let mut sizes: Vec<usize> = sizes
+            .map(|rows| usize::try_from(rows).unwrap_or(usize::MAX))
+            .collect();
+        sizes.push(0);
+        sizes.sort_unstable();
+        sizes.dedup();
+        sizes
     }
 
     /// Events a second, for a scenario with a default of its own.
@@ -246,6 +281,7 @@ const OF_THE_WORKER: &[&str] = &[
     "poll_interval",
 ];
 const CONCURRENCY: &str = "64";
+const TEN_MILLION: u32 = 10_000_000;
 const PART: &str = "part";
 const INTERRUPTED: u8 = 130;
 const MIN_DURATION: Duration = Duration::from_secs(1);

@@ -15,10 +15,10 @@ use super::figures::{Figure, float, grouped, mebibytes, percentile, text};
 use super::part::micros_now;
 use super::payload::EVENT_TYPE;
 use super::report::{Report, progress, table};
-use super::site::{Database, Fill};
+use super::site::Database;
 use super::steady::{Arrivals, Committed, Load, millis};
 use super::worker::Worker;
-use super::{Bench, Scenario};
+use super::{Bench, Scenario, bulk};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "recovery",
@@ -218,7 +218,7 @@ async fn steady(bench: &Bench, database: &Database, stage: &mut Stage) -> Result
 
 async fn backlog(bench: &Bench, database: &Database, stage: &mut Stage) -> Result<Turn> {
     let events = (bench.plan.events / 5).max(1);
-    database.fill(Fill::Outbox, events).await?;
+    bulk::commit(&stage.client, EVENT_TYPE, 0, events).await?;
     let events = events as u64;
     stage.endpoints.receiver.wait(events / 4, PATIENCE).await?;
     let kill = stage.kill().await?;
