@@ -11,6 +11,8 @@ mod drain;
 mod endpoints;
 mod figures;
 mod hand_loop;
+mod horizon;
+mod idle;
 mod latency;
 mod neighbours;
 mod part;
@@ -65,6 +67,7 @@ pub(crate) fn command() -> Command {
         .arg(number("rounds", "3", 1..=99, "How often each competitor has its turn"))
         .arg(number("rate", "200", 1..=10_000, "Events a second while latency is measured"))
         .arg(waiting())
+        .arg(span("horizon", "How long a transaction is held open elsewhere").default_value("30s"))
         .arg(switch("full", "The large sizes too: ten million rows waiting, ten minutes with a transaction open"))
         .arg(span("duration", "How long latency is measured, each turn").default_value("10s"))
         .arg(path("json", "Where every figure goes as JSON; - is standard output"))
@@ -140,8 +143,10 @@ const SCENARIOS: &[Scenario] = &[
     drain::SCENARIO,
     latency::SCENARIO,
     backlog::SCENARIO,
+    horizon::SCENARIO,
     neighbours::SCENARIO,
     recovery::SCENARIO,
+    idle::SCENARIO,
 ];
 
 fn scenarios(args: &ArgMatches) -> Vec<&'static Scenario> {
@@ -161,6 +166,8 @@ struct Plan {
     given_rate: Option<u32>,
     /// Sizes of a backlog.
     waiting: Vec<u32>,
+    /// How long vacuum is held back.
+    horizon: Duration,
     /// Whether the large sizes are wanted.
     full: bool,
     json: Option<PathBuf>,
@@ -177,10 +184,14 @@ impl Plan {
             .get_one::<Duration>("duration")
             .copied()
             .unwrap_or_default();
-        if !(MIN_DURATION..=MAX_DURATION).contains(&duration) {
-            return Err(Error::Config(
-                "--duration: must be from 1s to 1h".to_owned(),
-            ));
+        let horizon = args
+            .get_one::<Duration>("horizon")
+            .copied()
+            .unwrap_or_default();
+        for (name, span) in [("duration", duration), ("horizon", horizon)] {
+            if !(MIN_DURATION..=MAX_DURATION).contains(&span) {
+                return Err(Error::Config(format!("--{name}: must be from 1s to 1h")));
+            }
         }
         Ok(Self {
             events: size("events"),
@@ -193,6 +204,7 @@ impl Plan {
                 .unwrap_or_default()
                 .copied()
                 .collect(),
+            horizon,
             full: args.get_flag("full"),
             duration,
             json: args.get_one::<PathBuf>("json").cloned(),
@@ -212,6 +224,15 @@ impl Plan {
         sizes.sort_unstable();
         sizes.dedup();
         sizes
+    }
+
+    /// How long vacuum is held back.
+    fn horizon(&self) -> Duration {
+        if self.full {
+            LONG_HORIZON
+        } else {
+            self.horizon
+        }
     }
 
     /// Events a second, for a scenario with a default of its own.
@@ -281,6 +302,7 @@ const OF_THE_WORKER: &[&str] = &[
     "poll_interval",
 ];
 const CONCURRENCY: &str = "64";
+const LONG_HORIZON: Duration = Duration::from_mins(10);
 const TEN_MILLION: u32 = 10_000_000;
 const PART: &str = "part";
 const INTERRUPTED: u8 = 130;
