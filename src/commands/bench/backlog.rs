@@ -270,9 +270,6 @@ impl Turn {
     }
 
     fn json(&self) -> Value {
-        let statements = ["take", "lock_lanes", "claim_waiting", "record"];
-        let statements =
-            statements.map(|query| (query.to_owned(), self.reading.timing(query).json()));
         json!({
             "round": self.round,
             "waiting": self.waiting.name(),
@@ -282,7 +279,7 @@ impl Turn {
             "deliveries_per_second": self.rate(),
             "claiming_us_per_delivery": self.claiming(),
             "claimed_by": self.waiting.claim(),
-            "statements": Value::Object(statements.into_iter().collect()),
+            "statements": self.reading.json(),
             "tables": self.upkeep.json(),
             "peak_memory_bytes": self.peak,
         })

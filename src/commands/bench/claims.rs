@@ -61,6 +61,12 @@ impl Reading {
         CLAIMS.iter().map(|query| self.timing(query).seconds).sum()
     }
 
+    /// Of the statements that every delivery meets.
+    pub(super) fn json(&self) -> Value {
+        let timings = HOT.map(|query| (query.to_owned(), self.timing(query).json()));
+        Value::Object(timings.into_iter().collect())
+    }
+
     /// Upper bounds with how many took no longer, the shortest first.
     fn buckets(&self, query: &str) -> Vec<(f64, f64)> {
         let start = format!("{STATEMENT}_bucket{{query=\"{query}\",le=\"");
@@ -111,6 +117,7 @@ fn quantile(buckets: &[(f64, f64)], share: f64) -> Option<f64> {
 
 /// The statements that find and lease deliveries.
 const CLAIMS: [&str; 3] = ["take", "lock_lanes", "claim_waiting"];
+const HOT: [&str; 4] = ["take", "lock_lanes", "claim_waiting", "record"];
 const STATEMENT: &str = "posthaste_statement_duration_seconds";
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use posthaste::store::connect_once;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
+use super::claims::Reading;
 use super::crowd::{self, Wish};
 use super::endpoints::{Endpoints, Manner};
 use super::figures::{Figure, grouped, mebibytes, percentile, text};
@@ -105,6 +106,8 @@ struct Turn {
     round: usize,
     /// Commit to receipt at those endpoints that are healthy in both runs; milliseconds, sorted.
     receipt: Vec<f64>,
+    /// What the worker's statements took over the whole run.
+    reading: Reading,
     /// What attempts met.
     outcomes: BTreeMap<String, i64>,
     cpu: Option<f64>,
@@ -135,7 +138,7 @@ impl Turn {
         let owed = committed.iter().filter(|event| healthy(event.place));
         let owed = owed.count() as u64;
         endpoints.receiver.wait(owed, PATIENCE).await?;
-        let usage = worker.player.usage();
+        let (usage, reading) = (worker.player.usage(), Reading::of(&worker).await?);
         let arrivals = Arrivals::of(&endpoints.receiver.stamps().await?);
         worker.player.end().await;
         endpoints.receiver.player.end().await;
@@ -144,6 +147,7 @@ impl Turn {
             bad,
             round: 0,
             receipt: receipt_times(town, &load, &committed, &arrivals)?,
+            reading,
             outcomes: outcomes(&client).await?,
             cpu: usage.cpu,
             peak: usage.peak,
@@ -173,6 +177,7 @@ impl Turn {
             "behaviour": self.town.describe(self.bad),
             "events_to_healthy_endpoints": self.receipt.len(),
             "to_receipt_ms": { "p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "max": at(1.0) },
+            "statements": self.reading.json(),
             "attempts_by_outcome": self.outcomes,
             "cpu_seconds": self.cpu,
             "peak_memory_bytes": self.peak,
@@ -290,7 +295,8 @@ fn report(bench: &Bench, turns: &[Turn]) -> Report {
 
 /// What the worker allows if nobody says otherwise; the benchmark's own default would be kinder to one fast endpoint.
 const CONCURRENCY: &str = "16";
-const OWED_TO_EACH: i32 = 50;
+/// More than may be sent to one at once.
+const OWED_TO_EACH: i32 = 20;
 const RETRIES: &[&str] = &[
     "1 second",
     "2 seconds",
