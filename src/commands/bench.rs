@@ -67,7 +67,7 @@ pub(crate) fn command() -> Command {
         .arg(number("rounds", "3", 1..=99, "How often each competitor has its turn"))
         .arg(number("rate", "200", 1..=10_000, "Events a second while latency is measured"))
         .arg(waiting())
-        .arg(span("horizon", "How long a transaction is held open elsewhere").default_value("30s"))
+        .arg(span("horizon", "How long a transaction is held open elsewhere").default_value("20s"))
         .arg(switch("full", "The large sizes too: ten million rows waiting, ten minutes with a transaction open"))
         .arg(span("duration", "How long latency is measured, each turn").default_value("10s"))
         .arg(path("json", "Where every figure goes as JSON; - is standard output"))

@@ -1,7 +1,8 @@
 //! Scenario `horizon`: steady load while another session idles in a transaction, so that vacuum can remove nothing.
 //!
 //! A queue that walks over its dead rows becomes slower with every event. So the first tenth is compared with the last one, and the
-//! whole with the same load without that session.
+//! whole with the same load without that session. One that only reads holds vacuum back just the same, but has no transaction id, so
+//! later snapshots do not count it as running.
 
 use std::time::Duration;
 
@@ -30,8 +31,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 async fn measure(bench: &Bench) -> Result<Report> {
     let mut turns = Vec::new();
     for round in 1..=bench.plan.rounds {
-        for held in [false, true] {
-            let mut turn = Turn::run(bench, held).await?;
+        for meanwhile in ALL {
+            let mut turn = Turn::run(bench, meanwhile).await?;
             turn.round = round;
             progress(&turn.line());
             turns.push(turn);
@@ -40,9 +41,39 @@ async fn measure(bench: &Bench) -> Result<Report> {
     Ok(report(bench, &turns))
 }
 
-/// One run, with or without a transaction that stays open.
+/// What another session does meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meanwhile {
+    Nothing,
+    /// Its transaction has read, and stays open.
+    Reads,
+    /// Its transaction has an id, and stays open.
+    Writes,
+}
+
+const ALL: [Meanwhile; 3] = [Meanwhile::Nothing, Meanwhile::Reads, Meanwhile::Writes];
+
+impl Meanwhile {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Reads => "a reader's transaction stays open",
+            Self::Writes => "a writer's transaction stays open",
+        }
+    }
+
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Nothing => "",
+            Self::Reads => include_str!("../../../sql/bench/hold_snapshot.sql"),
+            Self::Writes => include_str!("../../../sql/bench/hold_write.sql"),
+        }
+    }
+}
+
+/// One run beside one of them.
 struct Turn {
-    held: bool,
+    meanwhile: Meanwhile,
     round: usize,
     first: Tenth,
     last: Tenth,
@@ -58,7 +89,7 @@ struct Tenth {
 }
 
 impl Turn {
-    async fn run(bench: &Bench, held: bool) -> Result<Self> {
+    async fn run(bench: &Bench, meanwhile: Meanwhile) -> Result<Self> {
         let mut endpoints = Endpoints::start(Duration::ZERO).await?;
         let database = bench.site.database().await?;
         let client = connect_once(&database.url).await?;
@@ -74,9 +105,7 @@ impl Turn {
         let worker = Worker::start(&config).await?;
         // Open until it is dropped, at the end of this function.
         let holder = connect_once(&database.url).await?;
-        if held {
-            holder.batch_execute(HOLD_TRANSACTION).await?;
-        }
+        holder.batch_execute(meanwhile.sql()).await?;
         let load = Load {
             rate: bench.plan.steady_rate(RATE),
             duration: WARM_UP + bench.plan.horizon(),
@@ -96,7 +125,7 @@ impl Turn {
         let warm_up = u64::from(load.rate) * WARM_UP.as_secs();
         let tenth = (load.events() - warm_up) / 10;
         let turn = Self {
-            held,
+            meanwhile,
             round: 0,
             first: Tenth::of(first, &committed, &arrivals, warm_up..warm_up + tenth)?,
             last: Tenth::of(
@@ -168,7 +197,7 @@ impl Turn {
         format!(
             "horizon, round {}, {}: take {} ms at first, {} ms at last",
             self.round,
-            name(self.held),
+            self.meanwhile.name(),
             mean(&self.first),
             mean(&self.last)
         )
@@ -177,20 +206,12 @@ impl Turn {
     fn json(&self) -> Value {
         json!({
             "round": self.round,
-            "transaction_held_open": self.held,
+            "meanwhile": self.meanwhile.name(),
             "first_tenth": self.first.json(),
             "last_tenth": self.last.json(),
             "tables": self.upkeep.json(),
             "peak_memory_bytes": self.peak,
         })
-    }
-}
-
-fn name(held: bool) -> &'static str {
-    if held {
-        "a transaction stays open"
-    } else {
-        "no other transaction"
     }
 }
 
@@ -224,11 +245,11 @@ fn by_time(turns: &[Turn]) -> Table {
         "peak MiB",
     ];
     let mut page = table(&header, 2);
-    for held in [false, true] {
-        let ours = || turns.iter().filter(move |turn| turn.held == held);
+    for meanwhile in ALL {
+        let ours = || turns.iter().filter(move |turn| turn.meanwhile == meanwhile);
         let peak = mebibytes(ours().filter_map(|turn| turn.peak).max());
         for what in ["take", "record", RECEIPT] {
-            let mut row = vec![name(held).to_owned(), what.to_owned()];
+            let mut row = vec![meanwhile.name().to_owned(), what.to_owned()];
             for place in [0, 1] {
                 let pairs = || {
                     ours().filter_map(|turn| {
@@ -264,12 +285,12 @@ fn by_table(turns: &[Turn]) -> Table {
         "autoanalyzes",
     ];
     let mut page = table(&header, 2);
-    for held in [false, true] {
-        let last = turns.iter().rev().find(|turn| turn.held == held);
+    for meanwhile in ALL {
+        let last = turns.iter().rev().find(|turn| turn.meanwhile == meanwhile);
         for upkeep in last.map(|turn| &turn.upkeep.0).into_iter().flatten() {
             let count = |of: fn(&TableUpkeep) -> i64| grouped(float(of(upkeep).unsigned_abs()), 0);
             page.add_row([
-                name(held).to_owned(),
+                meanwhile.name().to_owned(),
                 upkeep.name.clone(),
                 count(|table| table.dead),
                 count(|table| table.table_bytes / 1024),
@@ -287,4 +308,3 @@ const RECEIPT: &str = "commit to receipt";
 const RETRIES: &[&str] = &["5 seconds", "5 minutes"];
 const WARM_UP: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_mins(1);
-const HOLD_TRANSACTION: &str = include_str!("../../../sql/bench/hold_transaction.sql");
