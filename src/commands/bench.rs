@@ -3,14 +3,22 @@
 //! Every competitor is a process of its own, and so is the receiver: what each costs is read from the system. This process starts
 //! them, fills the tables, and reads clocks. The processes are this program again, told by a hidden flag to play a [`part`].
 
+mod backlog;
+mod bulk;
+mod claims;
+mod crowd;
 mod drain;
 mod drained;
+mod endpoints;
 mod fanout;
 mod figures;
 mod fill;
 mod hand_loop;
+mod horizon;
+mod idle;
 mod latency;
 mod meter;
+mod neighbours;
 mod part;
 mod payload;
 mod player;
@@ -18,9 +26,12 @@ mod poster;
 mod producer;
 mod producers;
 mod receiver;
+mod recovery;
 mod report;
 mod scale;
 mod site;
+mod steady;
+mod upkeep;
 mod usage;
 mod work;
 mod worker;
@@ -66,7 +77,10 @@ pub(crate) fn command() -> Command {
         .arg(number("rounds", "3", 1..=99, "How often each competitor has its turn"))
         .arg(rates())
         .arg(span("duration", "How long a turn by the clock lasts").default_value("5s"))
-        .arg(switch("quick", "A smoke run: one round, and few events where their number is not given"))
+        .arg(waiting())
+        .arg(span("horizon", "How long a transaction is held open elsewhere").default_value("20s"))
+        .arg(switch("quick", "A smoke run: one round, and little of everything where its amount is not given"))
+        .arg(switch("full", "The large sizes too: ten million rows waiting, ten minutes with a transaction open"))
         .arg(path("json", "Where every figure goes as JSON; - is standard output"))
         .arg(switch("statements", "Tell which statements cost the private server most"))
         .arg(switch(PART, "Play a part that standard input tells").hide(true))
@@ -96,6 +110,16 @@ fn rates() -> Arg {
         .action(ArgAction::Append)
         .value_parser(value_parser!(u32).range(1..=10_000))
         .help("Events a second where the rate is steady; a list, or given again, for several [default: the scenario's]")
+}
+
+fn waiting() -> Arg {
+    Arg::new("waiting")
+        .long("waiting")
+        .value_name("ROWS")
+        .value_delimiter(',')
+        .value_parser(value_parser!(u32).range(1..=50_000_000))
+        .default_value("100000,1000000")
+        .help("Sizes of the backlog, besides an empty one")
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
@@ -144,6 +168,11 @@ const SCENARIOS: &[Scenario] = &[
     producers::SCENARIO,
     fanout::SCENARIO,
     scale::SCENARIO,
+    backlog::SCENARIO,
+    horizon::SCENARIO,
+    neighbours::SCENARIO,
+    recovery::SCENARIO,
+    idle::SCENARIO,
 ];
 
 fn scenarios(args: &ArgMatches) -> Vec<&'static Scenario> {
@@ -161,6 +190,12 @@ struct Plan {
     rates: Vec<u32>,
     duration: Duration,
     quick: bool,
+    /// Sizes of a backlog.
+    waiting: Vec<u32>,
+    /// How long vacuum is held back.
+    horizon: Duration,
+    /// Whether the large sizes are wanted.
+    full: bool,
     json: Option<PathBuf>,
     statements: bool,
     /// Of the worker, before a run adds its database, its keys and its trust.
@@ -181,28 +216,63 @@ impl Plan {
                 usize::try_from(given).unwrap_or(usize::MAX)
             }
         };
-        let duration = if is_open("duration") {
-            MIN_DURATION
-        } else {
-            args.get_one::<Duration>("duration")
-                .copied()
-                .unwrap_or_default()
+        let time = |name: &str, when_quick: Duration| {
+            let given = args.get_one::<Duration>(name).copied().unwrap_or_default();
+            let span = if is_open(name) { when_quick } else { given };
+            if (MIN_DURATION..=MAX_DURATION).contains(&span) {
+                Ok(span)
+            } else {
+                Err(Error::Config(format!("--{name}: must be from 1s to 1h")))
+            }
         };
-        if !(MIN_DURATION..=MAX_DURATION).contains(&duration) {
-            return Err(Error::Config(
-                "--duration: must be from 1s to 1h".to_owned(),
-            ));
-        }
+        let waiting = if is_open("waiting") {
+            vec![QUICK_WAITING]
+        } else {
+            args.get_many("waiting")
+                .unwrap_or_default()
+                .copied()
+                .collect()
+        };
         Ok(Self {
             events: size("events", QUICK_EVENTS),
             rounds: size("rounds", 1),
             rates: args.get_many("rate").unwrap_or_default().copied().collect(),
-            duration,
+            waiting,
+            horizon: time("horizon", QUICK_HORIZON)?,
+            full: args.get_flag("full"),
+            duration: time("duration", MIN_DURATION)?,
             quick,
             json: args.get_one::<PathBuf>("json").cloned(),
             statements: args.get_flag("statements"),
             config: config(settings::load(args)?)?,
         })
+    }
+
+    /// Rows that wait, from none to the most.
+    fn backlogs(&self) -> Vec<usize> {
+        let large = self.full.then_some(TEN_MILLION);
+        let sizes = self.waiting.iter().copied().chain(large);
+        let mut sizes: Vec<usize> = sizes
+            .map(|rows| usize::try_from(rows).unwrap_or(usize::MAX))
+            .collect();
+        sizes.push(0);
+        sizes.sort_unstable();
+        sizes.dedup();
+        sizes
+    }
+
+    /// How long vacuum is held back.
+    fn horizon(&self) -> Duration {
+        if self.full {
+            LONG_HORIZON
+        } else {
+            self.horizon
+        }
+    }
+
+    /// Events a second, for a scenario with a default of its own.
+    fn steady_rate(&self, default: u32) -> u32 {
+        self.rates.first().copied().unwrap_or(default)
     }
 }
 
@@ -267,9 +337,13 @@ const OF_THE_WORKER: &[&str] = &[
     "poll_interval",
 ];
 const CONCURRENCY: &str = "64";
+const LONG_HORIZON: Duration = Duration::from_mins(10);
+const TEN_MILLION: u32 = 10_000_000;
 const PART: &str = "part";
 const INTERRUPTED: u8 = 130;
 const QUICK_EVENTS: usize = 2000;
+const QUICK_WAITING: u32 = 10_000;
+const QUICK_HORIZON: Duration = Duration::from_secs(5);
 const MIN_DURATION: Duration = Duration::from_secs(1);
 const MAX_DURATION: Duration = Duration::from_hours(1);
 const EXAMPLES: &str = "\

@@ -23,8 +23,9 @@ pub(crate) const BATCH: f64 = 512.0;
 pub(crate) const TAKE: Call = Call {
     name: "take",
     text: include_str!("../../sql/queries/take.sql"),
-    // watermark, events, worker, lease, deliveries, bytes, longest payload, lanes with room of their own, their room, others' room
-    arguments: "select array['0', '512', '1', '7200', '2048', '67108864', '1048576', '{}', '{}', '2048']",
+    // watermark, transactions open below it, events, worker, lease, deliveries, bytes, longest payload, lanes with room of their
+    // own, their room, others' room, smallest and largest event id
+    arguments: "select array['0', '{}', '512', '1', '7200', '2048', '67108864', '1048576', '{}', '{}', '2048', '00000000-0000-0000-0000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff']",
     indexes: &[
         "intake_by_xid",
         "lane_pkey",
@@ -39,7 +40,7 @@ pub(crate) const TAKE: Call = Call {
 /// With room for none of what it takes: all of it waits.
 pub(crate) const TAKE_WITHOUT_ROOM: Call = Call {
     name: "take_without_room",
-    arguments: "select array['0', '512', '1', '7200', '2048', '67108864', '1048576', '{1}', '{0}', '2048']",
+    arguments: "select array['0', '{}', '512', '1', '7200', '2048', '67108864', '1048576', '{1}', '{0}', '2048', '00000000-0000-0000-0000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff']",
     returns: 1.0,
     ..TAKE
 };
@@ -185,7 +186,7 @@ pub(crate) const INSERT: Call = Call {
 /// [`Stock::note_watermark`]: super::stock::Stock::note_watermark
 pub(crate) const TAKE_FROM_WATERMARK: Call = Call {
     name: "take_from_watermark",
-    arguments: "select array[xid, '512', '1', '7200', '2048', '67108864', '1048576', '{}', '{}', '2048'] from trial.watermark",
+    arguments: "select array[xid, open::text, '512', '1', '7200', '2048', '67108864', '1048576', '{}', '{}', '2048', '00000000-0000-0000-0000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff'] from trial.watermark",
     ..TAKE
 };
 

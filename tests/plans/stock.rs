@@ -50,7 +50,7 @@ impl Stock {
 
     /// Everything was taken: the next look may start at the oldest transaction that still runs, as take.sql tells.
     pub(crate) async fn note_watermark(&self) {
-        self.run("update trial.watermark set xid = pg_snapshot_xmin(pg_current_snapshot())::text")
+        self.run("update trial.watermark set xid = pg_snapshot_xmax(pg_current_snapshot())::text, open = array(select x::text from pg_snapshot_xip(pg_current_snapshot()) x)")
             .await;
     }
 

@@ -40,7 +40,7 @@ $$;
 create trigger note_settings after update on posthaste.worker for each row execute function trial.note_settings();
 
 -- Where the next look for events may start.
-create table trial.watermark as select '0' as xid;
+create table trial.watermark as select '0' as xid, '{}'::text[] as open;
 
 -- Arguments of a batch, as text: a column of it, and a value that is the same throughout.
 create function trial.each(anyarray) returns text language sql as $$ select coalesce($1, '{}')::text $$;

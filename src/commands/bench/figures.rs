@@ -39,6 +39,14 @@ pub(super) fn text(figure: Option<Figure>, decimals: usize) -> String {
     figure.map_or_else(|| "-".to_owned(), |figure| figure.text(decimals))
 }
 
+/// For a table: bytes in MiB; a dash where nothing is known.
+pub(super) fn mebibytes(bytes: Option<u64>) -> String {
+    bytes.map_or_else(
+        || "-".to_owned(),
+        |bytes| grouped(float(bytes) / 1_048_576.0, 0),
+    )
+}
+
 /// The value that this share of the sorted values does not exceed.
 pub(super) fn percentile(sorted: &[f64], share: f64) -> Option<f64> {
     let rank = (float(sorted.len() as u64) * share).ceil().max(1.0);

@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::{hand_loop, poster, producer, receiver, worker};
+use super::{endpoints, hand_loop, poster, producer, receiver, worker};
 use crate::commands::output::say;
 
 /// Plays the part that standard input tells.
@@ -25,6 +25,7 @@ pub(super) async fn play() -> Result<ExitCode> {
     let part = serde_json::from_str(&part).map_err(|_| unreadable("the part"))?;
     match text(&part, "part")? {
         "receiver" => receiver::play(&part, orders).await?,
+        "endpoints" => endpoints::play(&part, orders).await?,
         "worker" => return worker::play(&part).await,
         "loop" => hand_loop::play(&part, orders).await?,
         "poster" => poster::play(&part, orders).await?,

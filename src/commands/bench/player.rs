@@ -85,9 +85,19 @@ impl Player {
         self.answers = nothing;
     }
 
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// What it has used so far.
     pub(super) fn usage(&self) -> Usage {
         usage::of(self.pid)
+    }
+
+    /// Kills it where it stands, and returns when it is gone.
+    pub(super) async fn kill(mut self) -> Result<()> {
+        let killed = self.child.kill().await;
+        killed.map_err(|error| Error::Io(self.name.to_owned(), error))
     }
 
     /// Ends it, and returns when it is gone.

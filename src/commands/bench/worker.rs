@@ -47,11 +47,16 @@ impl Worker {
 
     /// Every sample of `/metrics` but the buckets, by name and labels.
     pub(super) async fn metrics(&self) -> Result<BTreeMap<String, f64>> {
+        let mut samples = self.samples().await?;
+        samples.retain(|name, _| !name.contains("_bucket"));
+        Ok(samples)
+    }
+
+    /// Every sample of `/metrics`, by name and labels.
+    pub(super) async fn samples(&self) -> Result<BTreeMap<String, f64>> {
         let page = page(self.metrics).await;
         let page = page.map_err(|error| Error::Io("the worker's metrics".to_owned(), error))?;
-        let samples = page
-            .lines()
-            .filter(|line| !line.starts_with('#') && !line.contains("_bucket"));
+        let samples = page.lines().filter(|line| !line.starts_with('#'));
         let samples = samples.filter_map(|line| {
             let (name, value) = line.rsplit_once(' ')?;
             Some((name.to_owned(), value.parse().ok()?))

@@ -1,0 +1,4 @@
+-- Puts event types into the catalogue. Called by: bench, before anybody subscribes to them. $1 their names
+insert into posthaste.event_type (event_type, description)
+select distinct name, 'measured' from unnest($1::text[]) name
+on conflict do nothing

@@ -1,0 +1,3 @@
+-- Lets a lane wake in time for the deliveries that fill_queue.sql made. Called by: bench. $1 subscription_id   $2 as $3 there
+update posthaste.lane set wake_at = least(wake_at, now() + make_interval(secs => $2::float8))
+where subscription_id = $1::integer
