@@ -155,8 +155,8 @@ pub(crate) const GONE_WORKERS: Call = Call {
     text: include_str!("../../sql/queries/gone_workers.sql"),
     // worker
     arguments: "select array['1']",
-    indexes: &[],
-    reads_whole: &["worker"],
+    indexes: &["worker_not_ended"],
+    reads_whole: &[],
     returns: 3.0,
 };
 
@@ -166,8 +166,8 @@ pub(crate) const END_WORKERS: Call = Call {
     text: include_str!("../../sql/queries/end_workers.sql"),
     // workers, the one that says so of itself
     arguments: "select array['{1,2}', null]",
-    indexes: &["worker_pkey"],
-    reads_whole: &["lease", "worker"],
+    indexes: &["worker_not_ended"],
+    reads_whole: &["lease"],
     returns: 0.0,
 };
 
