@@ -83,7 +83,7 @@ pub struct Phases {
     pub tls: Option<Duration>,
     /// From the first byte sent to the complete response head.
     pub first_byte: Option<Duration>,
-    /// From the response head to the end of what we read of the body.
+    /// From the response head to the end of what we read of the body; none where there was no body.
     pub body: Option<Duration>,
 }
 

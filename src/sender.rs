@@ -378,6 +378,9 @@ impl Inner {
         clock: Clock,
         progress: &mut Progress,
     ) -> (Option<String>, bool) {
+        if body.is_end_stream() {
+            return (snippet::snippet(&[], self.shared.max_snippet), true);
+        }
         let started = Instant::now();
         let mut kept = Vec::new();
         let mut left = self.shared.limits.body;

@@ -242,6 +242,7 @@ comment on column posthaste.attempt.subscription_revision is 'Under which terms 
 comment on column posthaste.attempt.duration_us is 'Microseconds from name resolution, or from sending on a pooled connection, to the end. Null when abandoned.';
 comment on column posthaste.attempt.dns_us is 'Microseconds of name resolution. Null on a pooled connection, as are connect_us and tls_us.';
 comment on column posthaste.attempt.first_byte_us is 'Microseconds from sending to the complete response head.';
+comment on column posthaste.attempt.body_us is 'Microseconds from the complete response head to the end of what was read of the body. Null where there was none.';
 comment on column posthaste.attempt.replay is '0 for the delivery that the event itself caused, 1 and up for replays.';
 comment on column posthaste.attempt.number is 'Attempts of a delivery count from 1. Two rows bear the same number only where one says abandoned and the other, late, what really came of it.';
 comment on column posthaste.attempt.remote_address is 'The address connected to, or refused.';

@@ -31,16 +31,14 @@ with result as materialized (
     delete from posthaste.lease l using found f
     where l.ctid = f.address and l.holder = f.holder and l.number = f.number
     returning f.place
-), judged as materialized (
-    -- Not a join, which might compare each result with each lease: a hashed look-up.
-    select r.*, r.place in (select place from ended) as was_held from result r
 ), rescheduled as (
     insert into posthaste.queue (event_id, subscription_id, replay, attempts, due_at)
     select event_id, subscription_id, replay, number,
            -- Whoever lost an attempt through no fault of its partner does not go behind what came later.
            case when outcome = 'abandoned' then least(due_at, posthaste.event_time(event_id)) else due_at end
-    from judged
-    where was_held and verdict = 'retry'
+    from result
+    -- `is true` keeps this from becoming a join, which might compare each result with each lease: it is a hashed look-up.
+    where verdict = 'retry' and (place in (select place from ended)) is true
     returning subscription_id, due_at
 ), lowest as materialized (
     select subscription_id, min(due_at) as due_at from rescheduled group by subscription_id
@@ -65,6 +63,6 @@ with result as materialized (
            (case when was_held then verdict else 'late' end)::posthaste.verdict,
            case when was_held then due_at end,
            http_status, remote_address::inet, signed_with, error, response
-    from judged
+    from (select r.*, r.place in (select place from ended) as was_held from result r offset 0) judged
 )
-select place from judged where not was_held
+select place from result where (place in (select place from ended)) is not true
