@@ -39,6 +39,22 @@ struct LiveSecret {
 }
 
 impl Terms {
+    /// Terms under which nothing can be sent, for tests.
+    #[cfg(test)]
+    pub(crate) fn nowhere(subscription_id: i32) -> Self {
+        Self {
+            subscription_id,
+            revision: 1,
+            name: String::new(),
+            retry: RetryPolicy {
+                intervals: Vec::new(),
+                jitter: 0.0,
+            },
+            endpoint: Err("nowhere".to_owned()),
+            secrets: Ok(Vec::new()),
+        }
+    }
+
     /// The secrets that sign at this moment, oldest first, and their numbers; or why nothing can be
     /// signed. Nothing is ever sent unsigned.
     pub fn live_secrets(&self, now: Instant) -> Result<(Vec<i16>, Vec<SigningSecret>), String> {

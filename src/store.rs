@@ -446,23 +446,6 @@ fn abandon(session: Object) {
 const PATIENCE: Duration = Duration::from_secs(35);
 
 impl Room {
-    /// What is left after these were leased.
-    pub fn less(&mut self, leases: &[Lease]) {
-        self.deliveries = self.deliveries.saturating_sub(leases.len());
-        self.bytes = self
-            .bytes
-            .saturating_sub(leases.iter().map(|lease| lease.bytes).sum());
-        for lease in leases {
-            let id = lease.key.subscription_id;
-            match self.slots.iter_mut().find(|(of, _)| *of == id) {
-                Some((_, slots)) => *slots = slots.saturating_sub(1),
-                None => self
-                    .slots
-                    .push((id, self.slots_of_others.saturating_sub(1))),
-            }
-        }
-    }
-
     fn slots_of(&self, subscription_id: i32) -> usize {
         let own = self.slots.iter().find(|(id, _)| *id == subscription_id);
         own.map_or(self.slots_of_others, |(_, slots)| *slots)

@@ -2,6 +2,7 @@
 
 mod housekeeping;
 mod lanes;
+mod look;
 mod plan;
 mod recorder;
 mod shift;

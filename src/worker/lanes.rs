@@ -34,7 +34,7 @@ pub(super) struct Limits {
 }
 
 /// How much more fits.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Free {
     pub(super) deliveries: usize,
     pub(super) bytes: usize,
@@ -134,15 +134,23 @@ impl Lanes {
             .collect()
     }
 
-    /// How much more fits, in all and lane by lane. Forgets lanes that have been idle.
-    pub(super) fn free(&mut self, now: Instant) -> Free {
+    /// How much more fits, in all and lane by lane, besides what was `promised` to a look under way.
+    /// Forgets lanes that have been idle.
+    pub(super) fn free(&mut self, promised: Option<&Free>, now: Instant) -> Free {
         let limits = self.limits;
         self.by_subscription
             .retain(|_, lane| lane.held() > 0 || !lane.pace.is_stale(now));
-        let slots = self
-            .by_subscription
-            .iter()
-            .map(|(id, lane)| (*id, lane.share(limits, now).saturating_sub(lane.held())));
+        let nothing = Free::nothing();
+        let promised = promised.unwrap_or(&nothing);
+        let promised_slots: HashMap<i32, usize> = promised.slots.iter().copied().collect();
+        let promised_to = |id| promised_slots.get(id).unwrap_or(&promised.slots_of_others);
+        let slots_of_others = limits
+            .fresh_share()
+            .saturating_sub(promised.slots_of_others);
+        let slots = self.by_subscription.iter().map(|(id, lane)| {
+            let taken = lane.held() + promised_to(id);
+            (*id, lane.share(limits, now).saturating_sub(taken))
+        });
         let lanes = self.by_subscription.values();
         let brisk = lanes.filter(|lane| lane.is_brisk(limits, now));
         let unknown = self
@@ -155,11 +163,13 @@ impl Lanes {
                 .min()
                 .or(unknown),
             slots: slots
-                .filter(|(_, slots)| *slots != limits.fresh_share())
+                .filter(|(_, slots)| *slots != slots_of_others)
                 .collect(),
-            deliveries: limits.deliveries.saturating_sub(self.deliveries),
-            bytes: limits.bytes.saturating_sub(self.bytes),
-            slots_of_others: limits.fresh_share(),
+            deliveries: limits
+                .deliveries
+                .saturating_sub(self.deliveries + promised.deliveries),
+            bytes: limits.bytes.saturating_sub(self.bytes + promised.bytes),
+            slots_of_others,
         }
     }
 
@@ -176,6 +186,30 @@ impl Lanes {
     /// How many requests are under way.
     pub(super) fn sending(&self) -> usize {
         self.sending
+    }
+}
+
+impl Free {
+    fn nothing() -> Self {
+        Self {
+            deliveries: 0,
+            bytes: 0,
+            slots: Vec::new(),
+            slots_of_others: 0,
+            events: None,
+        }
+    }
+
+    /// Half of it, and of a single slot all.
+    pub(super) fn half(self) -> Self {
+        let slots = self.slots.into_iter();
+        Self {
+            deliveries: self.deliveries.div_ceil(2),
+            bytes: self.bytes.div_ceil(2),
+            slots: slots.map(|(id, slots)| (id, slots.div_ceil(2))).collect(),
+            slots_of_others: self.slots_of_others.div_ceil(2),
+            events: self.events,
+        }
     }
 }
 
@@ -285,3 +319,82 @@ impl Pace {
 
 /// Over how long the pace is measured.
 const SPAN: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::delivery::DeliveryKey;
+
+    const LIMITS: Limits = Limits {
+        deliveries: 1000,
+        bytes: 1_000_000,
+        concurrency: 16,
+    };
+    const FRESH: usize = 64;
+
+    fn ready(subscription_id: i32) -> Ready {
+        let lease = Lease {
+            key: DeliveryKey {
+                event_id: Uuid::nil(),
+                subscription_id,
+                replay: 0,
+            },
+            number: 1,
+            holder: 1,
+            revision: 1,
+            event_type: String::new(),
+            occurred_at: SystemTime::UNIX_EPOCH,
+            payload: None,
+            bytes: 100,
+            ends: Instant::now(),
+        };
+        (lease, Arc::new(Terms::nowhere(subscription_id)))
+    }
+
+    fn lanes_with(deliveries: usize, subscription_id: i32, now: Instant) -> Lanes {
+        let mut lanes = Lanes::new(LIMITS);
+        for _ in 0..deliveries {
+            lanes.admit(ready(subscription_id), now);
+        }
+        lanes
+    }
+
+    #[test]
+    fn the_first_look_takes_no_more_than_one_unknown_endpoint_may_hold() {
+        let now = Instant::now();
+        assert_eq!(Lanes::new(LIMITS).free(None, now).events, Some(FRESH));
+        let mut half_full = lanes_with(FRESH / 2, 7, now);
+        assert_eq!(half_full.free(None, now).events, Some(FRESH / 2));
+        assert_eq!(
+            half_full.free(None, now + SPAN).events,
+            None,
+            "its pace is known: none"
+        );
+    }
+
+    #[test]
+    fn what_is_promised_to_one_look_is_not_free_for_the_other() {
+        let now = Instant::now();
+        let mut lanes = lanes_with(10, 7, now);
+        let all = lanes.free(None, now);
+        assert_eq!((all.deliveries, all.bytes), (990, 999_000));
+        assert_eq!(
+            (all.slots.as_slice(), all.slots_of_others),
+            (&[(7, FRESH - 10)][..], FRESH)
+        );
+        let half = all.clone().half();
+        let rest = lanes.free(Some(&half), now);
+        assert_eq!(half.deliveries + rest.deliveries, all.deliveries);
+        assert_eq!(half.bytes + rest.bytes, all.bytes);
+        assert_eq!(
+            (half.slots_of_others, rest.slots_of_others),
+            (FRESH / 2, FRESH / 2)
+        );
+        assert_eq!((half.slots, rest.slots), (vec![(7, 27)], vec![(7, 27)]));
+        assert_eq!(lanes.free(Some(&all), now).deliveries, 0);
+    }
+}

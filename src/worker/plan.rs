@@ -12,6 +12,8 @@ pub(super) struct Plan {
     events_at: Instant,
     waiting_at: Instant,
     source: Source,
+    /// Why the next look at waiting deliveries is due.
+    waiting_source: Source,
     /// The wait after the last look that found nothing, growing while nothing is found.
     idle: Duration,
     found_at: Instant,
@@ -42,6 +44,7 @@ impl Plan {
             events_at: now,
             waiting_at: now,
             source: Source::Poll,
+            waiting_source: Source::Poll,
             idle: SHORTEST,
             found_at: now,
             rang_at: now,
@@ -51,20 +54,26 @@ impl Plan {
         }
     }
 
-    /// When the next look is due.
-    pub(super) fn due_at(&self) -> Instant {
-        self.events_at.min(self.waiting_at)
+    /// When the next look at new events is due.
+    pub(super) fn events_at(&self) -> Instant {
+        self.events_at
     }
 
-    /// What the look that is due should look at: (new events, waiting deliveries), and why.
-    /// A ring from now on calls for another look at new events.
-    pub(super) fn due(&mut self, now: Instant) -> (bool, bool, Source) {
-        let events = self.events_at <= now;
-        self.rung &= !events;
-        if events {
-            self.held_since = None;
-        }
-        (events, self.waiting_at <= now, self.source)
+    /// When the next look at waiting deliveries is due.
+    pub(super) fn waiting_at(&self) -> Instant {
+        self.waiting_at
+    }
+
+    /// A look at new events begins; tells why it was due. A ring from now on calls for another one.
+    pub(super) fn look_at_events(&mut self) -> Source {
+        self.rung = false;
+        self.held_since = None;
+        self.source
+    }
+
+    /// A look at waiting deliveries begins; tells why it was due.
+    pub(super) fn look_at_waiting(&mut self) -> Source {
+        std::mem::replace(&mut self.waiting_source, Source::Work)
     }
 
     /// A producer rang. Many rings in a row are hectic.
@@ -143,22 +152,28 @@ impl Plan {
 
     /// A look at waiting deliveries found some due (`any`), and brought `leased` of them.
     pub(super) fn saw_waiting(&mut self, any: bool, leased: usize, now: Instant) {
-        self.waiting_at = now
-            + match (any, leased) {
-                (false, _) => self.poll,
-                (true, 0) => PACE,
-                (true, _) => Duration::ZERO,
-            };
+        let (wait, source) = match (any, leased) {
+            (false, _) => (self.poll, Source::Poll),
+            (true, 0) => (PACE, Source::Work),
+            (true, _) => (Duration::ZERO, Source::Work),
+        };
+        (self.waiting_at, self.waiting_source) = (now + wait, source);
     }
 
     /// A lane that was full has room again: what waits in it is due a look.
     pub(super) fn has_room(&mut self, now: Instant) {
-        self.waiting_at = self.waiting_at.min(now);
+        self.waiting_by(now);
     }
 
     /// Some deliveries had no room and were left waiting.
     pub(super) fn left_waiting(&mut self, now: Instant) {
-        self.waiting_at = self.waiting_at.min(now + PACE);
+        self.waiting_by(now + PACE);
+    }
+
+    fn waiting_by(&mut self, at: Instant) {
+        if at < self.waiting_at {
+            (self.waiting_at, self.waiting_source) = (at, Source::Work);
+        }
     }
 
     /// A brisk lane is full: its room is worth waiting a moment for.
@@ -239,7 +254,8 @@ mod tests {
         let (mut plan, begun) = plan();
         let now = begun + POLL;
         plan.rang(now);
-        assert_eq!(plan.due(now), (true, true, Source::Notification));
+        assert!(plan.events_at() <= now);
+        assert_eq!(plan.look_at_events(), Source::Notification);
         assert_eq!(plan.saw_events(1, false, true, now), Sleep::AsItIs);
         assert_eq!(plan.events_at, now + POLL);
     }
@@ -248,13 +264,14 @@ mod tests {
     fn a_ring_during_a_look_is_answered_right_after_it() {
         for events in [0, 1] {
             let (mut plan, begun) = plan();
-            plan.due(begun);
+            plan.look_at_events();
             plan.rang(begun);
             let now = begun + SHORTEST;
             assert_eq!(plan.saw_events(events, false, true, now), Sleep::AsItIs);
-            assert!(plan.due(now).0);
+            assert!(plan.events_at() <= now);
+            plan.look_at_events();
             plan.saw_events(events, false, true, now);
-            assert!(!plan.due(now).0, "once is enough");
+            assert!(plan.events_at() > now, "once is enough");
         }
     }
 
@@ -276,7 +293,8 @@ mod tests {
             now = plan.events_at;
         }
         assert_eq!(now.duration_since(begun), LONGEST_HOLD);
-        assert!(plan.due(now).0);
+        assert!(plan.events_at() <= now);
+        plan.look_at_events();
         assert!(plan.hold_events(now), "the next wait is a new one");
     }
 
@@ -289,7 +307,9 @@ mod tests {
         assert_eq!(plan.waiting_at, now);
         plan.saw_waiting(false, 0, now);
         assert_eq!(plan.waiting_at, now + POLL);
+        assert_eq!(plan.look_at_waiting(), Source::Poll);
         plan.left_waiting(now);
         assert_eq!(plan.waiting_at, now + PACE);
+        assert_eq!(plan.look_at_waiting(), Source::Work);
     }
 }

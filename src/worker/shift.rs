@@ -10,11 +10,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::Worker;
 use super::housekeeping::Housekeeping;
-use super::lanes::{Lanes, Limits, Ready};
+use super::lanes::{Free, Lanes, Limits, Ready};
+use super::look::{Claim, Claimed, Frontier, Take, Taken};
 use super::plan::{Plan, Sleep};
 use super::recorder::{self, Left};
 use crate::Result;
@@ -22,7 +22,7 @@ use crate::attempt::{self, Circumstances};
 use crate::config::Config;
 use crate::delivery::{Attempt, DeliveryKey};
 use crate::directory::Directory;
-use crate::store::{Presence, Room, Store, Watermark};
+use crate::store::{Presence, Room, Store};
 use crate::telemetry;
 
 pub(super) struct Shift {
@@ -39,8 +39,14 @@ pub(super) struct Shift {
     registering: Option<JoinHandle<Presence>>,
     /// Ends the housekeeping that goes with the presence.
     rounds: CancellationToken,
-    look: Option<JoinHandle<Result<Seen>>>,
+    /// The looks under way, for new events and for waiting deliveries, and the room each was promised.
+    taking: Option<JoinHandle<Result<Taken>>>,
+    claiming: Option<JoinHandle<Result<Claimed>>>,
+    promised_to_taking: Option<Free>,
+    promised_to_claiming: Option<Free>,
     looked_at: Instant,
+    /// Deliveries to an event, lately.
+    fan_out: usize,
     /// Where attempts report. They go on to the recorder, and leave.
     finished: (mpsc::Sender<Attempt>, mpsc::Receiver<Attempt>),
     results: mpsc::Sender<Attempt>,
@@ -50,29 +56,6 @@ pub(super) struct Shift {
     cut: CancellationToken,
     /// Cancelled when results in hand may not be held any longer.
     give_up: CancellationToken,
-}
-
-/// What a look brought.
-struct Seen {
-    ready: Vec<Ready>,
-    /// Of the look at new events, if it was one.
-    events: Option<SeenEvents>,
-    /// Of the look at waiting deliveries, if it was one: whether any lane had something due, and how
-    /// many were leased.
-    waiting: Option<(bool, usize)>,
-}
-
-struct SeenEvents {
-    taken: u64,
-    /// There may be more than were taken.
-    more: bool,
-    /// Some of their deliveries had no room here.
-    left_waiting: bool,
-    /// Some lay further from now than the scan reached, and were left.
-    too_far: bool,
-    scan: Scan,
-    next: Watermark,
-    took: Duration,
 }
 
 impl Shift {
@@ -102,12 +85,16 @@ impl Shift {
             ready: worker.ready.clone(),
             lanes: Lanes::new(limits),
             plan: Plan::new(config.poll_interval, now),
-            frontier: Frontier::default(),
+            frontier: Frontier::new(),
             presence: None,
             registering: None,
             rounds: CancellationToken::new(),
-            look: None,
+            taking: None,
+            claiming: None,
+            promised_to_taking: None,
+            promised_to_claiming: None,
             looked_at: now,
+            fan_out: 1,
             finished: mpsc::channel(config.max_in_flight),
             results,
             left,
@@ -124,14 +111,17 @@ impl Shift {
     pub(super) async fn work(mut self, stop: CancellationToken) {
         let mut over = Vec::new();
         loop {
-            self.start_look_if_due();
-            let look_at = self.look_is_due_at();
+            let now = Instant::now();
+            self.claim_if_due(now);
+            self.take_if_due(now);
+            let look_at = self.next_look_at();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 _ = self.finished.1.recv_many(&mut over, AT_ONCE) => self.pass_on(&mut over),
                 Some(left) = self.left.1.recv() => self.make_room(left),
-                seen = done(&mut self.look) => self.take_in(seen).await,
+                taken = done(&mut self.taking) => self.took(taken).await,
+                claimed = done(&mut self.claiming) => self.claimed(claimed),
                 () = rings(self.presence.as_ref()) => self.plan.rang(Instant::now()),
                 () = lost(self.presence.as_ref()) => self.clock_out(),
                 presence = done(&mut self.registering) => if let Some(presence) = presence { self.clock_in(presence) },
@@ -181,82 +171,151 @@ impl Shift {
         self.ready.send_replace(is);
     }
 
-    /// When the next look is due; never while one is under way, without an identity, or without room
-    /// that is worth a statement.
-    fn look_is_due_at(&self) -> Option<Instant> {
-        let free =
-            self.config.max_in_flight - self.lanes.deliveries().min(self.config.max_in_flight);
-        let has_room = free > 0 && self.lanes.bytes() < self.config.max_in_flight_bytes;
-        let may = self.look.is_none() && self.presence.is_some() && has_room;
+    /// When the next look is due, of those that may be made.
+    fn next_look_at(&self) -> Option<Instant> {
+        let soonest = self.may_look_at()?;
+        let events = (self.taking.is_none()).then(|| self.plan.events_at());
+        let waiting = (self.claiming.is_none()).then(|| self.plan.waiting_at());
+        let due = events.into_iter().chain(waiting).min()?;
+        Some(due.max(soonest))
+    }
+
+    /// From when on a look may be made; never without an identity, or without room that is worth a
+    /// statement.
+    fn may_look_at(&self) -> Option<Instant> {
+        let promises = [&self.promised_to_taking, &self.promised_to_claiming];
+        let promises = promises.into_iter().flatten();
+        let (deliveries, bytes) = promises.fold(
+            (self.lanes.deliveries(), self.lanes.bytes()),
+            |(deliveries, bytes), promise| (deliveries + promise.deliveries, bytes + promise.bytes),
+        );
+        let free = self.config.max_in_flight.saturating_sub(deliveries);
+        let has_room = free > 0 && bytes < self.config.max_in_flight_bytes;
         let roomy = free >= self.config.max_in_flight / 8;
         let soonest = if roomy {
             self.looked_at
         } else {
             self.looked_at + LITTLE_ROOM
         };
-        may.then(|| self.plan.due_at().max(soonest))
+        (self.presence.is_some() && has_room).then_some(soonest)
     }
 
-    fn start_look_if_due(&mut self) {
-        let now = Instant::now();
-        let Some(worker_id) = self.presence.as_ref().map(Presence::worker_id) else {
-            return;
-        };
-        if self.look_is_due_at().is_none_or(|at| at > now) {
+    /// Whether a look that is due at this time is to be made now.
+    fn is_due(&self, at: Instant, now: Instant) -> bool {
+        at <= now && self.may_look_at().is_some_and(|soonest| soonest <= now)
+    }
+
+    /// Looks for waiting deliveries. Where new events are due as well, it leaves them half of the room.
+    fn claim_if_due(&mut self, now: Instant) {
+        if self.claiming.is_some() || !self.is_due(self.plan.waiting_at(), now) {
             return;
         }
-        let stuck = self.lanes.take_stuck(now);
-        self.give_back(stuck);
-        let free = self.lanes.free(now);
+        self.give_back_stuck(now);
+        let mut free = self.lanes.free(self.promised_to_taking.as_ref(), now);
+        if self.plan.events_at() <= now {
+            free = free.half();
+        }
+        let Some(room) = self.room(&free) else {
+            return;
+        };
+        telemetry::woke(self.plan.look_at_waiting());
+        self.looked_at = now;
+        self.lanes.looking_for_waiting(now);
+        let look = Claim {
+            store: self.store.clone(),
+            directory: Arc::clone(&self.directory),
+            room,
+        };
+        self.promised_to_claiming = Some(free);
+        self.claiming = Some(tokio::spawn(look.run()));
+    }
+
+    /// Looks for new events: no more than there is room for, if they fan out as they did lately.
+    fn take_if_due(&mut self, now: Instant) {
+        if self.taking.is_some() || !self.is_due(self.plan.events_at(), now) {
+            return;
+        }
+        self.give_back_stuck(now);
+        let free = self.lanes.free(self.promised_to_claiming.as_ref(), now);
         let batch = match free.events {
-            Some(0) if self.plan.hold_events(now) => 0,
+            Some(0) if self.plan.hold_events(now) => return,
             Some(0) | None => self.config.batch,
             Some(events) => events.min(self.config.batch),
         };
-        let (events, waiting, source) = self.plan.due(now);
-        if !events && !waiting {
+        let Some(room) = self.room(&free) else {
             return;
-        }
-        if waiting {
-            self.lanes.looking_for_waiting(now);
-        }
-        telemetry::woke(source);
+        };
+        telemetry::woke(self.plan.look_at_events());
         self.looked_at = now;
-        let room = Room {
-            worker_id,
+        let look = Take {
+            store: self.store.clone(),
+            directory: Arc::clone(&self.directory),
+            batch: batch.min(free.deliveries / self.fan_out).max(1),
+            room,
+            scan: self.frontier.next(now),
+        };
+        self.promised_to_taking = Some(free);
+        self.taking = Some(tokio::spawn(look.run()));
+    }
+
+    fn give_back_stuck(&mut self, now: Instant) {
+        let stuck = self.lanes.take_stuck(now);
+        self.give_back(stuck);
+    }
+
+    fn room(&self, free: &Free) -> Option<Room> {
+        Some(Room {
+            worker_id: self.presence.as_ref()?.worker_id(),
             lease: self.config.lease,
             deliveries: free.deliveries,
             bytes: free.bytes,
             max_body: self.config.max_body,
-            slots: free.slots,
+            slots: free.slots.clone(),
             slots_of_others: free.slots_of_others,
-        };
-        let look = Look {
-            store: self.store.clone(),
-            directory: Arc::clone(&self.directory),
-            room,
-            batch,
-            events: events.then(|| self.frontier.next(now)),
-            waiting,
-        };
-        self.look = Some(tokio::spawn(look.run()));
+        })
     }
 
-    /// A look is over: takes in what it brought, and decides when to look next.
-    async fn take_in(&mut self, seen: Option<Result<Seen>>) {
+    /// A look for new events is over: takes in what it brought, and decides when to look next.
+    async fn took(&mut self, taken: Option<Result<Taken>>) {
         let now = Instant::now();
-        let Seen {
-            ready,
-            events,
-            waiting,
-        } = match seen {
-            Some(Ok(seen)) => seen,
-            Some(Err(error)) => {
-                tracing::warn!(%error, "cannot look for work; trying again");
-                return self.plan.failed(now);
-            }
-            None => return self.plan.failed(now),
+        self.promised_to_taking = None;
+        let Some(taken) = self.succeeded(taken, now) else {
+            return;
         };
+        self.frontier.advance(&taken, now);
+        if taken.left_waiting {
+            self.plan.left_waiting(now);
+        }
+        if taken.events > 0 {
+            let fan_out = taken.deliveries.div_ceil(taken.events).max(1);
+            self.fan_out = usize::try_from(fan_out).unwrap_or(usize::MAX);
+        }
+        let (events, more) = (taken.events, taken.more);
+        self.admit(taken.ready, now);
+        self.mind_sleep(events, more, now).await;
+    }
+
+    /// A look for waiting deliveries is over.
+    fn claimed(&mut self, claimed: Option<Result<Claimed>>) {
+        let now = Instant::now();
+        self.promised_to_claiming = None;
+        if let Some(claimed) = self.succeeded(claimed, now) {
+            self.plan.saw_waiting(claimed.any, claimed.ready.len(), now);
+            self.admit(claimed.ready, now);
+        }
+    }
+
+    fn succeeded<T>(&mut self, look: Option<Result<T>>, now: Instant) -> Option<T> {
+        match look {
+            Some(Ok(seen)) => return Some(seen),
+            Some(Err(error)) => tracing::warn!(%error, "cannot look for work; trying again"),
+            None => tracing::error!("a look for work panicked; trying again"),
+        }
+        self.plan.failed(now);
+        None
+    }
+
+    fn admit(&mut self, ready: Vec<Ready>, now: Instant) {
         let mut lanes: Vec<i32> = ready
             .iter()
             .map(|(lease, _)| lease.key.subscription_id)
@@ -268,16 +327,6 @@ impl Shift {
         }
         for id in lanes {
             self.send_from(id);
-        }
-        if let Some((any, leased)) = waiting {
-            self.plan.saw_waiting(any, leased, now);
-        }
-        if let Some(events) = events {
-            self.frontier.advance(&events, now);
-            if events.left_waiting {
-                self.plan.left_waiting(now);
-            }
-            self.mind_sleep(events.taken, events.more, now).await;
         }
     }
 
@@ -386,11 +435,15 @@ impl Shift {
         if let Some(registering) = self.registering.take() {
             registering.abort();
         }
-        if let Some(Ok(Ok(seen))) = match self.look.take() {
-            Some(look) => tokio::time::timeout_at(deadline, look).await.ok(),
-            None => None,
-        } {
-            self.give_back_by(deadline, seen.ready).await;
+        if let Some(taking) = self.taking.take()
+            && let Ok(Ok(Ok(taken))) = tokio::time::timeout_at(deadline, taking).await
+        {
+            self.give_back_by(deadline, taken.ready).await;
+        }
+        if let Some(claiming) = self.claiming.take()
+            && let Ok(Ok(Ok(claimed))) = tokio::time::timeout_at(deadline, claiming).await
+        {
+            self.give_back_by(deadline, claimed.ready).await;
         }
         let unbegun = self.lanes.take_unbegun();
         self.give_back_by(deadline, unbegun).await;
@@ -441,132 +494,6 @@ impl Shift {
                 tracing::warn!("leases are not given back in time; others will take them over");
             }
         }
-    }
-}
-
-/// One look for work, beside the loop.
-struct Look {
-    store: Store,
-    directory: Arc<Directory>,
-    room: Room,
-    batch: usize,
-    /// How to look for new events, if at all.
-    events: Option<Scan>,
-    waiting: bool,
-}
-
-impl Look {
-    async fn run(mut self) -> Result<Seen> {
-        let mut leases = Vec::new();
-        let mut events = None;
-        if let Some(scan) = self.events.take() {
-            let begun = Instant::now();
-            let ids = if scan.far {
-                ANY_ID
-            } else {
-                ids_near(SystemTime::now())
-            };
-            let taken = self
-                .store
-                .take(&self.room, self.batch, &scan.watermark, ids)
-                .await?;
-            telemetry::taken(taken.events, taken.deliveries, taken.unrouted);
-            let too_far = !scan.far && taken.seen > taken.events;
-            events = Some(SeenEvents {
-                taken: taken.events,
-                more: too_far || (taken.seen >= self.batch as u64 && taken.events > 0),
-                left_waiting: taken.deliveries > taken.leases.len() as u64,
-                too_far,
-                scan,
-                next: taken.watermark,
-                took: begun.elapsed(),
-            });
-            leases = taken.leases;
-            self.room.less(&leases);
-        }
-        let mut waiting = None;
-        if self.waiting && self.room.deliveries > 0 {
-            let (any, more) = self.store.claim_waiting(&self.room, LANES_AT_ONCE).await?;
-            waiting = Some((any, more.len()));
-            leases.extend(more);
-        }
-        if let Err(error) = self.directory.learn(&leases).await {
-            // Without their terms they cannot be sent; nor may they be kept.
-            let leases: Vec<_> = leases
-                .iter()
-                .map(|lease| (lease.key, lease.number))
-                .collect();
-            self.store.give_back(self.room.worker_id, &leases).await?;
-            return Err(error);
-        }
-        Ok(Seen {
-            ready: self.directory.with_terms(leases),
-            events,
-            waiting,
-        })
-    }
-}
-
-/// Where the next scan of the intake starts, when it must start from the beginning, and how far from
-/// now it reaches.
-///
-/// Below the watermark lies nothing but what another worker had locked and gave back by a rollback,
-/// so now and then a sweep starts from the beginning. A sweep may be slow where something keeps
-/// vacuum back, so the slower it is the rarer. Only a sweep, or a scan after one that met older events,
-/// opens the partitions of days long past.
-#[derive(Debug)]
-struct Frontier {
-    watermark: Watermark,
-    far: bool,
-    next_sweep: Option<Instant>,
-}
-
-/// One scan of the intake.
-#[derive(Clone, Debug)]
-struct Scan {
-    watermark: Watermark,
-    /// Reaches events of any age.
-    far: bool,
-    sweep: bool,
-}
-
-impl Default for Frontier {
-    fn default() -> Self {
-        Self {
-            watermark: Watermark::beginning(),
-            far: true,
-            next_sweep: None,
-        }
-    }
-}
-
-impl Frontier {
-    fn next(&self, now: Instant) -> Scan {
-        if self.next_sweep.is_some_and(|at| now < at) {
-            Scan {
-                watermark: self.watermark.clone(),
-                far: self.far,
-                sweep: false,
-            }
-        } else {
-            Scan {
-                watermark: Watermark::beginning(),
-                far: true,
-                sweep: true,
-            }
-        }
-    }
-
-    fn advance(&mut self, seen: &SeenEvents, now: Instant) {
-        if seen.scan.sweep {
-            self.next_sweep = Some(now + SWEEP_EVERY.max(seen.took * 100));
-        }
-        if seen.too_far {
-            self.far = true;
-            return;
-        }
-        self.watermark = seen.next.clone();
-        self.far = seen.scan.far && seen.more;
     }
 }
 
@@ -631,13 +558,6 @@ async fn due(at: Option<Instant>) {
     }
 }
 
-/// The ids of events made about `now`: a UUID of version 7 begins with its milliseconds.
-fn ids_near(now: SystemTime) -> (Uuid, Uuid) {
-    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let at = |time: Duration| Uuid::from_u128(time.as_millis() << 80);
-    (at(since.saturating_sub(NEAR)), at(since + NEAR))
-}
-
 fn unix_now() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -647,16 +567,9 @@ fn unix_now() -> i64 {
 
 /// Attempts passed on in one go.
 const AT_ONCE: usize = 256;
-/// Lanes that one look claims from.
-const LANES_AT_ONCE: usize = 64;
 /// With little room left, looks are at least this far apart.
 const LITTLE_ROOM: Duration = Duration::from_millis(5);
 /// How much longer than a request its lease must last.
 const MARGIN: Duration = Duration::from_secs(5);
-const ANY_ID: (Uuid, Uuid) = (Uuid::nil(), Uuid::max());
-/// How far from now an event's id may lie for a scan that leaves the long history alone.
-const NEAR: Duration = Duration::from_hours(24);
-/// How often the intake is scanned from the beginning.
-const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long after the drain time results may still be recorded, and goodbye be said.
 const LAST_GRACE: Duration = Duration::from_secs(3);

@@ -1,0 +1,248 @@
+//! Looks for work, beside the loop: one for new events, one for deliveries that wait. They go on at the
+//! same time, each in the room it was promised, so that neither waits for the other.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use uuid::Uuid;
+
+use super::lanes::Ready;
+use crate::Result;
+use crate::delivery::Lease;
+use crate::directory::Directory;
+use crate::store::{Room, Store, Watermark};
+use crate::telemetry;
+
+/// A look for new events.
+pub(super) struct Take {
+    pub(super) store: Store,
+    pub(super) directory: Arc<Directory>,
+    pub(super) room: Room,
+    /// Events at most.
+    pub(super) batch: usize,
+    pub(super) scan: Scan,
+}
+
+/// What a look for new events brought.
+pub(super) struct Taken {
+    pub(super) ready: Vec<Ready>,
+    /// Events fanned out, and the deliveries made of them.
+    pub(super) events: u64,
+    pub(super) deliveries: u64,
+    /// There may be more than were taken.
+    pub(super) more: bool,
+    /// Some of their deliveries had no room here.
+    pub(super) left_waiting: bool,
+    /// Some lay further from now than the scan reached, and were left.
+    too_far: bool,
+    scan: Scan,
+    next: Watermark,
+    took: Duration,
+}
+
+impl Take {
+    pub(super) async fn run(self) -> Result<Taken> {
+        let begun = Instant::now();
+        let ids = if self.scan.far {
+            (Uuid::nil(), Uuid::max())
+        } else {
+            ids_near(SystemTime::now())
+        };
+        let taken = self
+            .store
+            .take(&self.room, self.batch, &self.scan.watermark, ids)
+            .await?;
+        telemetry::taken(taken.events, taken.deliveries, taken.unrouted);
+        let too_far = !self.scan.far && taken.seen > taken.events;
+        Ok(Taken {
+            events: taken.events,
+            deliveries: taken.deliveries,
+            more: too_far || (taken.seen >= self.batch as u64 && taken.events > 0),
+            left_waiting: taken.deliveries > taken.leases.len() as u64,
+            too_far,
+            scan: self.scan,
+            next: taken.watermark,
+            took: begun.elapsed(),
+            ready: with_terms(&self.store, &self.directory, &self.room, taken.leases).await?,
+        })
+    }
+}
+
+/// A look for deliveries that wait and are due.
+pub(super) struct Claim {
+    pub(super) store: Store,
+    pub(super) directory: Arc<Directory>,
+    pub(super) room: Room,
+}
+
+/// What a look for waiting deliveries brought.
+pub(super) struct Claimed {
+    pub(super) ready: Vec<Ready>,
+    /// Whether any lane had something due.
+    pub(super) any: bool,
+}
+
+impl Claim {
+    pub(super) async fn run(self) -> Result<Claimed> {
+        let (any, leases) = self.store.claim_waiting(&self.room, LANES_AT_ONCE).await?;
+        Ok(Claimed {
+            any,
+            ready: with_terms(&self.store, &self.directory, &self.room, leases).await?,
+        })
+    }
+}
+
+/// Pairs leases with their terms. Without these they cannot be sent; nor may they be kept.
+async fn with_terms(
+    store: &Store,
+    directory: &Directory,
+    room: &Room,
+    leases: Vec<Lease>,
+) -> Result<Vec<Ready>> {
+    if let Err(error) = directory.learn(&leases).await {
+        let leases: Vec<_> = leases
+            .iter()
+            .map(|lease| (lease.key, lease.number))
+            .collect();
+        store.give_back(room.worker_id, &leases).await?;
+        return Err(error);
+    }
+    Ok(directory.with_terms(leases))
+}
+
+/// Where the next scan of the intake starts, when it must start from the beginning, and how far from
+/// now it reaches.
+///
+/// Below the watermark lies nothing but what another worker had locked and gave back by a rollback,
+/// so now and then a sweep starts from the beginning. A sweep may be slow where something keeps
+/// vacuum back, so the slower it is the rarer. Only a sweep, or a scan after one that met older events,
+/// opens the partitions of days long past.
+#[derive(Debug)]
+pub(super) struct Frontier {
+    watermark: Watermark,
+    far: bool,
+    next_sweep: Option<Instant>,
+}
+
+/// One scan of the intake.
+#[derive(Clone, Debug)]
+pub(super) struct Scan {
+    watermark: Watermark,
+    /// Reaches events of any age.
+    far: bool,
+    sweep: bool,
+}
+
+impl Frontier {
+    /// Nothing has been looked at yet.
+    pub(super) fn new() -> Self {
+        Self {
+            watermark: Watermark::beginning(),
+            far: true,
+            next_sweep: None,
+        }
+    }
+
+    pub(super) fn next(&self, now: Instant) -> Scan {
+        if self.next_sweep.is_some_and(|at| now < at) {
+            Scan {
+                watermark: self.watermark.clone(),
+                far: self.far,
+                sweep: false,
+            }
+        } else {
+            Scan {
+                watermark: Watermark::beginning(),
+                far: true,
+                sweep: true,
+            }
+        }
+    }
+
+    pub(super) fn advance(&mut self, taken: &Taken, now: Instant) {
+        if taken.scan.sweep {
+            self.next_sweep = Some(now + SWEEP_EVERY.max(taken.took * 100));
+        }
+        if taken.too_far {
+            self.far = true;
+            return;
+        }
+        self.watermark = taken.next.clone();
+        self.far = taken.scan.far && taken.more;
+    }
+}
+
+/// The ids of events made about `now`: a UUID of version 7 begins with its milliseconds.
+fn ids_near(now: SystemTime) -> (Uuid, Uuid) {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = |time: Duration| Uuid::from_u128(time.as_millis() << 80);
+    (at(since.saturating_sub(NEAR)), at(since + NEAR))
+}
+
+/// Lanes that one look claims from.
+const LANES_AT_ONCE: usize = 64;
+/// How far from now an event's id may lie for a scan that leaves the long history alone.
+const NEAR: Duration = Duration::from_hours(24);
+/// How often the intake is scanned from the beginning.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(scan: &Scan, more: bool, too_far: bool) -> Taken {
+        Taken {
+            ready: Vec::new(),
+            events: 1,
+            deliveries: 1,
+            more,
+            left_waiting: false,
+            too_far,
+            scan: scan.clone(),
+            next: Watermark {
+                xid: "7".to_owned(),
+                open: vec!["5".to_owned()],
+            },
+            took: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn the_first_scan_is_a_sweep_and_the_next_starts_where_it_ended() {
+        let (mut frontier, now) = (Frontier::new(), Instant::now());
+        let first = frontier.next(now);
+        assert!(first.sweep && first.far && first.watermark == Watermark::beginning());
+        frontier.advance(&taken(&first, false, false), now);
+        let second = frontier.next(now);
+        assert!(!second.sweep && !second.far);
+        assert_eq!(
+            (second.watermark.xid.as_str(), second.watermark.open),
+            ("7", vec!["5".to_owned()])
+        );
+        assert!(frontier.next(now + SWEEP_EVERY).sweep);
+    }
+
+    #[test]
+    fn a_scan_that_met_older_events_is_made_again_and_reaches_them_until_none_is_left() {
+        let (mut frontier, now) = (Frontier::new(), Instant::now());
+        frontier.advance(&taken(&frontier.next(now), false, false), now);
+        let near = frontier.next(now);
+        frontier.advance(&taken(&near, true, true), now);
+        let far = frontier.next(now);
+        assert!(far.far && !far.sweep && far.watermark == near.watermark);
+        frontier.advance(&taken(&far, true, false), now);
+        assert!(frontier.next(now).far, "there may be more");
+        frontier.advance(&taken(&frontier.next(now), false, false), now);
+        assert!(!frontier.next(now).far);
+    }
+
+    #[test]
+    fn ids_near_now_hold_what_is_made_now_and_not_what_was_made_last_week() {
+        let now = SystemTime::now();
+        let (oldest, newest) = ids_near(now);
+        let made = Uuid::now_v7();
+        assert!(oldest < made && made < newest);
+        let (_, last_week) = ids_near(now - Duration::from_hours(7 * 24));
+        assert!(last_week < oldest);
+    }
+}
