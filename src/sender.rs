@@ -321,7 +321,8 @@ impl Inner {
                 }
             }
         };
-        let link = self.open(clock, progress).await?;
+        // Rare and large: on the heap, so that every other attempt's task is small.
+        let link = Box::pin(self.open(clock, progress)).await?;
         self.pool.opened(&link);
         drop(opening);
         Ok((link, false))

@@ -101,7 +101,7 @@ impl Lanes {
         lane.sending = lane.sending.saturating_sub(1);
         self.sending = self.sending.saturating_sub(1);
         lane.pace.count(now);
-        lane.left_out && lane.worth_taking(limits, now) > 0
+        lane.left_out && lane.worth_taking(0, limits, now) > 0
     }
 
     /// Notes which lanes a look for waiting deliveries leaves out because they are full.
@@ -151,15 +151,15 @@ impl Lanes {
             let taken = lane.held() + promised_to(id);
             (*id, lane.share(limits, now).saturating_sub(taken))
         });
-        let lanes = self.by_subscription.values();
-        let brisk = lanes.filter(|lane| lane.is_brisk(limits, now));
+        let lanes = self.by_subscription.iter();
+        let brisk = lanes.filter(|(_, lane)| lane.is_brisk(limits, now));
         let unknown = self
             .by_subscription
             .is_empty()
             .then(|| limits.fresh_share());
         Free {
             events: brisk
-                .map(|lane| lane.worth_taking(limits, now))
+                .map(|(id, lane)| lane.worth_taking(*promised_to(id), limits, now))
                 .min()
                 .or(unknown),
             slots: slots
@@ -200,14 +200,14 @@ impl Free {
         }
     }
 
-    /// Half of it, and of a single slot all.
-    pub(super) fn half(self) -> Self {
+    /// A quarter of it, and of a single slot all.
+    pub(super) fn quarter(self) -> Self {
         let slots = self.slots.into_iter();
         Self {
-            deliveries: self.deliveries.div_ceil(2),
-            bytes: self.bytes.div_ceil(2),
-            slots: slots.map(|(id, slots)| (id, slots.div_ceil(2))).collect(),
-            slots_of_others: self.slots_of_others.div_ceil(2),
+            deliveries: self.deliveries.div_ceil(4),
+            bytes: self.bytes.div_ceil(4),
+            slots: slots.map(|(id, slots)| (id, slots.div_ceil(4))).collect(),
+            slots_of_others: self.slots_of_others.div_ceil(4),
             events: self.events,
         }
     }
@@ -257,10 +257,10 @@ impl Lane {
         fresh_and_filling || self.pace.recent(now) >= limits.fresh_share()
     }
 
-    /// Its free slots, if they are enough to be worth a statement.
-    fn worth_taking(&self, limits: Limits, now: Instant) -> usize {
+    /// Its free slots besides those promised, if they are enough to be worth a statement.
+    fn worth_taking(&self, promised: usize, limits: Limits, now: Instant) -> usize {
         let share = self.share(limits, now);
-        let free = share.saturating_sub(self.held());
+        let free = share.saturating_sub(self.held() + promised);
         if free >= share / 4 { free } else { 0 }
     }
 }
@@ -386,15 +386,15 @@ mod tests {
             (all.slots.as_slice(), all.slots_of_others),
             (&[(7, FRESH - 10)][..], FRESH)
         );
-        let half = all.clone().half();
-        let rest = lanes.free(Some(&half), now);
-        assert_eq!(half.deliveries + rest.deliveries, all.deliveries);
-        assert_eq!(half.bytes + rest.bytes, all.bytes);
+        let quarter = all.clone().quarter();
+        let rest = lanes.free(Some(&quarter), now);
+        assert_eq!(quarter.deliveries + rest.deliveries, all.deliveries);
+        assert_eq!(quarter.bytes + rest.bytes, all.bytes);
         assert_eq!(
-            (half.slots_of_others, rest.slots_of_others),
-            (FRESH / 2, FRESH / 2)
+            (quarter.slots_of_others, rest.slots_of_others),
+            (FRESH / 4, FRESH / 4 * 3)
         );
-        assert_eq!((half.slots, rest.slots), (vec![(7, 27)], vec![(7, 27)]));
+        assert_eq!((quarter.slots, rest.slots), (vec![(7, 14)], vec![(7, 40)]));
         assert_eq!(lanes.free(Some(&all), now).deliveries, 0);
     }
 }

@@ -205,7 +205,7 @@ impl Shift {
         at <= now && self.may_look_at().is_some_and(|soonest| soonest <= now)
     }
 
-    /// Looks for waiting deliveries. Where new events are due as well, it leaves them half of the room.
+    /// Looks for waiting deliveries. Where new events are due as well, it leaves them most of the room.
     fn claim_if_due(&mut self, now: Instant) {
         if self.claiming.is_some() || !self.is_due(self.plan.waiting_at(), now) {
             return;
@@ -213,7 +213,7 @@ impl Shift {
         self.give_back_stuck(now);
         let mut free = self.lanes.free(self.promised_to_taking.as_ref(), now);
         if self.plan.events_at() <= now {
-            free = free.half();
+            free = free.quarter();
         }
         let Some(room) = self.room(&free) else {
             return;
