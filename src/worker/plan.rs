@@ -112,13 +112,7 @@ impl Plan {
         self.events_at = match (more, dozing && !rouse) {
             (true, _) => now,
             (false, true) => now + self.poll,
-            (false, false) => {
-                now + if events >= MANY {
-                    Duration::ZERO
-                } else {
-                    SHORTEST
-                }
-            }
+            (false, false) => now + if events >= MANY { GATHER } else { SHORTEST },
         };
         if rouse { Sleep::Rouse } else { Sleep::AsItIs }
     }
@@ -200,6 +194,9 @@ impl Plan {
 
 /// The shortest wait between two looks when little comes in.
 const SHORTEST: Duration = Duration::from_millis(1);
+/// Where many events come in, how long they are left to gather: a statement costs as much as many of
+/// its rows, and the producers need the processor too.
+const GATHER: Duration = Duration::from_millis(4);
 /// How long lanes that are full are given to empty.
 const PACE: Duration = Duration::from_millis(5);
 /// The longest that new events wait for a brisk lane.

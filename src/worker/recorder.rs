@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::delivery::Attempt;
@@ -14,7 +15,8 @@ use crate::{Error, telemetry};
 pub(super) type Left = (usize, usize);
 
 /// Records what arrives until the channel closes. What has arrived by the time a statement is sent
-/// goes with it, so batches grow with the load by themselves.
+/// goes with it, so batches grow with the load by themselves; and a small batch right after another
+/// gathers for a moment.
 pub(super) async fn run(
     store: Store,
     mut attempts: mpsc::Receiver<Attempt>,
@@ -23,13 +25,36 @@ pub(super) async fn run(
     give_up: CancellationToken,
 ) {
     let mut results = Vec::with_capacity(batch);
+    let mut not_before = Instant::now();
     while attempts.recv_many(&mut results, batch).await > 0 {
+        if results.len() < ENOUGH {
+            gather(&mut attempts, &mut results, batch, not_before).await;
+        }
         record(&store, &results, &give_up).await;
+        not_before = Instant::now() + GATHER;
         let bytes = results.iter().map(|attempt| attempt.bytes).sum();
         // Nobody listens any more only when the worker is past its end.
         let _ = left.send((results.len(), bytes));
         results.clear();
     }
+}
+
+/// Takes in what else arrives until then.
+async fn gather(
+    attempts: &mut mpsc::Receiver<Attempt>,
+    results: &mut Vec<Attempt>,
+    batch: usize,
+    until: Instant,
+) {
+    let more = async {
+        while results.len() < batch {
+            if attempts.recv_many(results, batch - results.len()).await == 0 {
+                break;
+            }
+        }
+    };
+    // Out of time is as good as closed: what has come is in hand.
+    let _ = tokio::time::timeout_at(until, more).await;
 }
 
 /// Records a batch, however often it takes: results are held in hand while Postgres is away. Gives up
@@ -90,4 +115,8 @@ async fn one_by_one(store: &Store, attempts: &[Attempt], give_up: &CancellationT
     }
 }
 
+/// A batch that is worth a statement however soon it comes.
+const ENOUGH: usize = 128;
+/// How far apart the statements for smaller ones are.
+const GATHER: Duration = Duration::from_millis(4);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);

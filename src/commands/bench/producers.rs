@@ -48,13 +48,16 @@ enum Target {
     /// Tells what a busy machine costs, whatever one inserts into.
     PlainBesideBusy,
     Absent,
+    /// What the outbox costs beside a worker, without what deliveries cost on the same cores.
+    Unsubscribed,
     Idle,
     Busy,
 }
 
-const TARGETS: [Target; 5] = [
+const TARGETS: [Target; 6] = [
     Target::Plain,
     Target::Absent,
+    Target::Unsubscribed,
     Target::Idle,
     Target::Busy,
     Target::PlainBesideBusy,
@@ -66,7 +69,8 @@ impl Target {
             Self::Plain => "a plain table of the same shape",
             Self::PlainBesideBusy => "the plain table, worker busy with a backlog",
             Self::Absent => "the outbox, no worker",
-            Self::Idle => "the outbox, worker asleep at first",
+            Self::Unsubscribed => "the outbox, idle worker, nobody subscribed",
+            Self::Idle => "the outbox, idle worker that delivers what comes",
             Self::Busy => "the outbox, worker busy with a backlog",
         }
     }
@@ -78,7 +82,7 @@ impl Target {
     fn fill(self) -> Fill {
         match self {
             Self::Plain | Self::PlainBesideBusy => Fill::SameShape,
-            Self::Absent | Self::Idle | Self::Busy => Fill::Outbox,
+            Self::Absent | Self::Unsubscribed | Self::Idle | Self::Busy => Fill::Outbox,
         }
     }
 
@@ -86,7 +90,9 @@ impl Target {
         let database = bench.site.database().await?;
         let mut receiver = Receiver::start(false, false).await?;
         let config = bench.site.config(&bench.plan, &database, &receiver)?;
-        database.subscribe(&receiver.url, &config).await?;
+        if self != Self::Unsubscribed {
+            database.subscribe(&receiver.url, &config).await?;
+        }
         database.checkpoint().await;
         let worker = self
             .worker(bench, &config, &database, &mut receiver)
@@ -111,7 +117,7 @@ impl Target {
     ) -> Result<Option<Worker>> {
         match self {
             Self::Plain | Self::Absent => Ok(None),
-            Self::Idle => {
+            Self::Unsubscribed | Self::Idle => {
                 let worker = Worker::start(config).await?;
                 // One that polls never sleeps.
                 if config.text("wake")? != "poll" {
