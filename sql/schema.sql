@@ -165,8 +165,8 @@ create table posthaste.intake (
     xid      xid8 not null default pg_current_xact_id()
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
         vacuum_truncate = off);
--- Serves take.sql: `where xid >= <watermark> order by xid`. A scan that starts at the oldest transaction still running never
--- visits the dead entries of events already taken, however long some transaction keeps vacuum from removing them.
+-- Serves take.sql: `where xid >= <watermark> order by xid`, and the transactions below it that were still open, each by its id.
+-- So a scan never visits the dead entries of events already taken, however long some transaction keeps vacuum from removing them.
 create index intake_by_xid on posthaste.intake (xid);
 comment on table posthaste.intake is
     'Events that have not been fanned out yet: one thin row per event, deleted by the worker that makes its deliveries.';
@@ -326,7 +326,7 @@ create table posthaste.signing_secret (
     ciphertext      bytea       not null,
     created_at      timestamptz not null default now(),
     ends_at         timestamptz,
-    -- Serves subscriptions.sql: the live secrets of a subscription, oldest first.
+    -- Serves terms.sql: the live secrets of a subscription, oldest first.
     constraint secrets_are_numbered_within_a_subscription unique (subscription_id, number),
     constraint numbers_count_from_1 check (number >= 1),
     constraint ends_after_it_begins check (ends_at > created_at)

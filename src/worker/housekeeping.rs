@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,8 @@ pub(super) struct Housekeeping {
     pub(super) directory: Arc<Directory>,
     pub(super) config: Arc<Config>,
     pub(super) worker_id: i32,
+    /// Rings when a worker is gone.
+    pub(super) dropped: Arc<Notify>,
     pub(super) stop: CancellationToken,
 }
 
@@ -85,6 +88,7 @@ impl Housekeeping {
         }
         if !gone.is_empty() {
             tracing::warn!(workers = ?gone, "workers are gone; their leases are taken over");
+            self.dropped.notify_one();
             self.store.end_workers(&gone, None).await?;
         }
         Ok(())

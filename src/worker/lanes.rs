@@ -200,15 +200,28 @@ impl Free {
         }
     }
 
-    /// A quarter of it, and of a single slot all.
-    pub(super) fn quarter(self) -> Self {
+    /// A quarter of it, and of a single slot all; of the bytes no less than one payload may have.
+    pub(super) fn quarter(self, max_body: usize) -> Self {
         let slots = self.slots.into_iter();
         Self {
             deliveries: self.deliveries.div_ceil(4),
-            bytes: self.bytes.div_ceil(4),
+            bytes: self.bytes.div_ceil(4).max(max_body).min(self.bytes),
             slots: slots.map(|(id, slots)| (id, slots.div_ceil(4))).collect(),
             slots_of_others: self.slots_of_others.div_ceil(4),
             events: self.events,
+        }
+    }
+
+    /// What a quarter leaves, but for a single slot, which nobody else waits for yet.
+    pub(super) fn three_quarters(self, max_body: usize) -> Self {
+        let most = |all: usize| all - all / 4;
+        let slots = self.slots.into_iter();
+        Self {
+            deliveries: most(self.deliveries),
+            bytes: most(self.bytes).max(max_body).min(self.bytes),
+            slots: slots.map(|(id, slots)| (id, most(slots))).collect(),
+            slots_of_others: most(self.slots_of_others),
+            events: self.events.map(most),
         }
     }
 }
@@ -386,7 +399,7 @@ mod tests {
             (all.slots.as_slice(), all.slots_of_others),
             (&[(7, FRESH - 10)][..], FRESH)
         );
-        let quarter = all.clone().quarter();
+        let quarter = all.clone().quarter(1000);
         let rest = lanes.free(Some(&quarter), now);
         assert_eq!(quarter.deliveries + rest.deliveries, all.deliveries);
         assert_eq!(quarter.bytes + rest.bytes, all.bytes);
@@ -396,5 +409,18 @@ mod tests {
         );
         assert_eq!((quarter.slots, rest.slots), (vec![(7, 14)], vec![(7, 40)]));
         assert_eq!(lanes.free(Some(&all), now).deliveries, 0);
+        let most = all.clone().three_quarters(1000);
+        let left = lanes.free(Some(&most), now);
+        assert!(left.deliveries > 0 && left.bytes > 0 && left.slots_of_others > 0);
+        assert_eq!(
+            all.clone().quarter(900_000).bytes,
+            900_000,
+            "one payload fits"
+        );
+        assert_eq!(
+            all.quarter(2_000_000).bytes,
+            999_000,
+            "and no more than all"
+        );
     }
 }

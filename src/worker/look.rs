@@ -122,6 +122,8 @@ pub(super) struct Frontier {
     watermark: Watermark,
     far: bool,
     next_sweep: Option<Instant>,
+    /// Which session's: another server may count its transactions anew.
+    session: u32,
 }
 
 /// One scan of the intake.
@@ -131,6 +133,7 @@ pub(super) struct Scan {
     /// Reaches events of any age.
     far: bool,
     sweep: bool,
+    session: u32,
 }
 
 impl Frontier {
@@ -140,7 +143,21 @@ impl Frontier {
             watermark: Watermark::beginning(),
             far: true,
             next_sweep: None,
+            session: 0,
         }
+    }
+
+    /// A new session begins, perhaps on another server: what was known holds no longer.
+    pub(super) fn begin_anew(&mut self) {
+        *self = Self {
+            session: self.session.wrapping_add(1),
+            ..Self::new()
+        };
+    }
+
+    /// The next scan starts from the beginning: somebody died, perhaps with events in hand.
+    pub(super) fn sweep_soon(&mut self) {
+        self.next_sweep = None;
     }
 
     pub(super) fn next(&self, now: Instant) -> Scan {
@@ -149,19 +166,25 @@ impl Frontier {
                 watermark: self.watermark.clone(),
                 far: self.far,
                 sweep: false,
+                session: self.session,
             }
         } else {
             Scan {
                 watermark: Watermark::beginning(),
                 far: true,
                 sweep: true,
+                session: self.session,
             }
         }
     }
 
     pub(super) fn advance(&mut self, taken: &Taken, now: Instant) {
+        if taken.scan.session != self.session {
+            return;
+        }
         if taken.scan.sweep {
-            self.next_sweep = Some(now + SWEEP_EVERY.max(taken.took * 100));
+            let rest = (taken.took * 100).clamp(SWEEP_EVERY, SWEEP_AT_LEAST_EVERY);
+            self.next_sweep = Some(now + rest);
         }
         if taken.too_far {
             self.far = true;
@@ -185,6 +208,8 @@ const LANES_AT_ONCE: usize = 64;
 const NEAR: Duration = Duration::from_hours(24);
 /// How often the intake is scanned from the beginning.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// However slow that is.
+const SWEEP_AT_LEAST_EVERY: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests {
@@ -234,6 +259,19 @@ mod tests {
         assert!(frontier.next(now).far, "there may be more");
         frontier.advance(&taken(&frontier.next(now), false, false), now);
         assert!(!frontier.next(now).far);
+    }
+
+    #[test]
+    fn a_new_session_begins_anew_and_heeds_no_scan_of_the_old_one() {
+        let (mut frontier, now) = (Frontier::new(), Instant::now());
+        let old = frontier.next(now);
+        frontier.begin_anew();
+        frontier.advance(&taken(&old, false, false), now);
+        assert!(frontier.next(now).sweep);
+        frontier.advance(&taken(&frontier.next(now), false, false), now);
+        assert!(!frontier.next(now).sweep);
+        frontier.sweep_soon();
+        assert!(frontier.next(now).sweep);
     }
 
     #[test]

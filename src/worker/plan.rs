@@ -16,6 +16,8 @@ pub(super) struct Plan {
     waiting_source: Source,
     /// The wait after the last look that found nothing, growing while nothing is found.
     idle: Duration,
+    /// The wait after the last look at waiting deliveries that failed, growing while they fail.
+    waiting_idle: Duration,
     found_at: Instant,
     rang_at: Instant,
     /// A producer rang since the last look at new events began: that look may not have seen why.
@@ -46,6 +48,7 @@ impl Plan {
             source: Source::Poll,
             waiting_source: Source::Poll,
             idle: SHORTEST,
+            waiting_idle: SHORTEST,
             found_at: now,
             rang_at: now,
             rung: false,
@@ -96,7 +99,7 @@ impl Plan {
         now: Instant,
     ) -> Sleep {
         let sleep = match events {
-            0 => self.saw_nothing(dozing, now),
+            0 => self.saw_nothing(more, dozing, now),
             _ => self.saw_some(events, more, dozing, now),
         };
         if self.rung {
@@ -117,8 +120,12 @@ impl Plan {
         if rouse { Sleep::Rouse } else { Sleep::AsItIs }
     }
 
-    fn saw_nothing(&mut self, dozing: bool, now: Instant) -> Sleep {
+    fn saw_nothing(&mut self, more: bool, dozing: bool, now: Instant) -> Sleep {
         (self.source, self.hectic) = (Source::Poll, 0);
+        if more {
+            self.events_at = now;
+            return Sleep::AsItIs;
+        }
         if dozing {
             self.events_at = now + self.poll;
             return Sleep::AsItIs;
@@ -146,6 +153,7 @@ impl Plan {
 
     /// A look at waiting deliveries found some due (`any`), and brought `leased` of them.
     pub(super) fn saw_waiting(&mut self, any: bool, leased: usize, now: Instant) {
+        self.waiting_idle = SHORTEST;
         let (wait, source) = match (any, leased) {
             (false, _) => (self.poll, Source::Poll),
             (true, 0) => (PACE, Source::Work),
@@ -184,12 +192,27 @@ impl Plan {
         holds
     }
 
-    /// A look failed: again after a while.
-    pub(super) fn failed(&mut self, now: Instant) {
-        self.idle = (self.idle * 2).clamp(Duration::from_millis(100), Duration::from_secs(5));
-        self.events_at = now + self.idle;
-        self.waiting_at = self.events_at;
+    /// Somebody's look was cut off: what it had in hand is to be found again.
+    pub(super) fn look_for_what_was_dropped(&mut self, now: Instant) {
+        self.events_at = now;
     }
+
+    /// A look at new events failed: again after a while.
+    pub(super) fn failed_at_events(&mut self, now: Instant) {
+        self.idle = later(self.idle);
+        self.events_at = now + self.idle;
+    }
+
+    /// A look at waiting deliveries failed: again after a while.
+    pub(super) fn failed_at_waiting(&mut self, now: Instant) {
+        self.waiting_idle = later(self.waiting_idle);
+        self.waiting_at = now + self.waiting_idle;
+    }
+}
+
+/// How long to wait after one failure more.
+fn later(wait: Duration) -> Duration {
+    (wait * 2).clamp(Duration::from_millis(100), Duration::from_secs(5))
 }
 
 /// The shortest wait between two looks when little comes in.
@@ -293,6 +316,26 @@ mod tests {
         assert!(plan.events_at() <= now);
         plan.look_at_events();
         assert!(plan.hold_events(now), "the next wait is a new one");
+    }
+
+    #[test]
+    fn one_look_that_fails_does_not_put_the_other_off() {
+        let (mut plan, now) = plan();
+        plan.failed_at_waiting(now);
+        plan.failed_at_waiting(now);
+        assert_eq!(plan.events_at(), now);
+        assert_eq!(plan.waiting_at(), now + Duration::from_millis(200));
+        plan.saw_waiting(false, 0, now);
+        plan.failed_at_events(now);
+        assert_eq!(plan.waiting_at(), now + POLL);
+        assert_eq!(plan.events_at(), now + Duration::from_millis(100));
+    }
+
+    #[test]
+    fn a_look_that_left_all_it_saw_is_made_again_at_once() {
+        let (mut plan, now) = plan();
+        assert_eq!(plan.saw_events(0, true, true, now), Sleep::AsItIs);
+        assert_eq!(plan.events_at(), now);
     }
 
     #[test]

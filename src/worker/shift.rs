@@ -7,7 +7,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +44,10 @@ pub(super) struct Shift {
     claiming: Option<JoinHandle<Result<Claimed>>>,
     promised_to_taking: Option<Free>,
     promised_to_claiming: Option<Free>,
-    looked_at: Instant,
+    took_at: Instant,
+    claimed_at: Instant,
+    /// Rings when a worker is gone, whose unfinished look may have had events in hand.
+    dropped: Arc<Notify>,
     /// Deliveries to an event, lately.
     fan_out: usize,
     /// Where attempts report. They go on to the recorder, and leave.
@@ -93,7 +96,9 @@ impl Shift {
             claiming: None,
             promised_to_taking: None,
             promised_to_claiming: None,
-            looked_at: now,
+            took_at: now,
+            claimed_at: now,
+            dropped: Arc::new(Notify::new()),
             fan_out: 1,
             finished: mpsc::channel(config.max_in_flight),
             results,
@@ -123,6 +128,7 @@ impl Shift {
                 taken = done(&mut self.taking) => self.took(taken).await,
                 claimed = done(&mut self.claiming) => self.claimed(claimed),
                 () = rings(self.presence.as_ref()) => self.plan.rang(Instant::now()),
+                () = self.dropped.notified() => self.look_for_what_was_dropped(),
                 () = lost(self.presence.as_ref()) => self.clock_out(),
                 presence = done(&mut self.registering) => if let Some(presence) = presence { self.clock_in(presence) },
                 () = due(look_at) => {}
@@ -145,12 +151,14 @@ impl Shift {
             directory: Arc::clone(&self.directory),
             config: Arc::clone(&self.config),
             worker_id: presence.worker_id(),
+            dropped: Arc::clone(&self.dropped),
             stop: self.rounds.clone(),
         };
         tokio::spawn(housekeeping.run());
         self.registering = None;
         self.presence = Some(presence);
         self.plan = Plan::new(self.config.poll_interval, Instant::now());
+        self.frontier.begin_anew();
         self.say_ready(true);
     }
 
@@ -166,6 +174,13 @@ impl Shift {
         self.registering = Some(tokio::spawn(register(config, name, before)));
     }
 
+    /// A worker is gone. If it died in the middle of a look, the rollback gave back what it had locked,
+    /// which lies below everybody's watermark.
+    fn look_for_what_was_dropped(&mut self) {
+        self.frontier.sweep_soon();
+        self.plan.look_for_what_was_dropped(Instant::now());
+    }
+
     fn say_ready(&self, is: bool) {
         telemetry::registered(is);
         self.ready.send_replace(is);
@@ -173,16 +188,17 @@ impl Shift {
 
     /// When the next look is due, of those that may be made.
     fn next_look_at(&self) -> Option<Instant> {
-        let soonest = self.may_look_at()?;
-        let events = (self.taking.is_none()).then(|| self.plan.events_at());
-        let waiting = (self.claiming.is_none()).then(|| self.plan.waiting_at());
-        let due = events.into_iter().chain(waiting).min()?;
-        Some(due.max(soonest))
+        let rest = self.rest_between_looks()?;
+        let take_at = self.plan.events_at().max(self.took_at + rest);
+        let claim_at = self.plan.waiting_at().max(self.claimed_at + rest);
+        let take = self.taking.is_none().then_some(take_at);
+        let claim = self.claiming.is_none().then_some(claim_at);
+        take.into_iter().chain(claim).min()
     }
 
-    /// From when on a look may be made; never without an identity, or without room that is worth a
-    /// statement.
-    fn may_look_at(&self) -> Option<Instant> {
+    /// How far apart two looks of a kind must be; `None` where none may be made, without an identity, or
+    /// without room besides what looks under way were promised.
+    fn rest_between_looks(&self) -> Option<Duration> {
         let promises = [&self.promised_to_taking, &self.promised_to_claiming];
         let promises = promises.into_iter().flatten();
         let (deliveries, bytes) = promises.fold(
@@ -192,34 +208,31 @@ impl Shift {
         let free = self.config.max_in_flight.saturating_sub(deliveries);
         let has_room = free > 0 && bytes < self.config.max_in_flight_bytes;
         let roomy = free >= self.config.max_in_flight / 8;
-        let soonest = if roomy {
-            self.looked_at
-        } else {
-            self.looked_at + LITTLE_ROOM
-        };
-        (self.presence.is_some() && has_room).then_some(soonest)
+        let rest = if roomy { Duration::ZERO } else { LITTLE_ROOM };
+        (self.presence.is_some() && has_room).then_some(rest)
     }
 
-    /// Whether a look that is due at this time is to be made now.
-    fn is_due(&self, at: Instant, now: Instant) -> bool {
-        at <= now && self.may_look_at().is_some_and(|soonest| soonest <= now)
+    /// Whether a look that is due at this time, the last of whose kind was at that, is to be made now.
+    fn is_due(&self, at: Instant, last: Instant, now: Instant) -> bool {
+        let rested = |rest| last + rest <= now;
+        at <= now && self.rest_between_looks().is_some_and(rested)
     }
 
-    /// Looks for waiting deliveries. Where new events are due as well, it leaves them most of the room.
+    /// Looks for waiting deliveries. It leaves most of the room to events that may come meanwhile.
     fn claim_if_due(&mut self, now: Instant) {
-        if self.claiming.is_some() || !self.is_due(self.plan.waiting_at(), now) {
+        if self.claiming.is_some() || !self.is_due(self.plan.waiting_at(), self.claimed_at, now) {
             return;
         }
         self.give_back_stuck(now);
         let mut free = self.lanes.free(self.promised_to_taking.as_ref(), now);
-        if self.plan.events_at() <= now {
-            free = free.quarter();
+        if self.taking.is_none() {
+            free = free.quarter(self.config.max_body);
         }
         let Some(room) = self.room(&free) else {
             return;
         };
         telemetry::woke(self.plan.look_at_waiting());
-        self.looked_at = now;
+        self.claimed_at = now;
         self.lanes.looking_for_waiting(now);
         let look = Claim {
             store: self.store.clone(),
@@ -230,13 +243,17 @@ impl Shift {
         self.claiming = Some(tokio::spawn(look.run()));
     }
 
-    /// Looks for new events: no more than there is room for, if they fan out as they did lately.
+    /// Looks for new events: no more than there is room for, if they fan out as they did lately, and some
+    /// room is left to what waits.
     fn take_if_due(&mut self, now: Instant) {
-        if self.taking.is_some() || !self.is_due(self.plan.events_at(), now) {
+        if self.taking.is_some() || !self.is_due(self.plan.events_at(), self.took_at, now) {
             return;
         }
         self.give_back_stuck(now);
-        let free = self.lanes.free(self.promised_to_claiming.as_ref(), now);
+        let mut free = self.lanes.free(self.promised_to_claiming.as_ref(), now);
+        if self.claiming.is_none() {
+            free = free.three_quarters(self.config.max_body);
+        }
         let batch = match free.events {
             Some(0) if self.plan.hold_events(now) => return,
             Some(0) | None => self.config.batch,
@@ -246,7 +263,7 @@ impl Shift {
             return;
         };
         telemetry::woke(self.plan.look_at_events());
-        self.looked_at = now;
+        self.took_at = now;
         let look = Take {
             store: self.store.clone(),
             directory: Arc::clone(&self.directory),
@@ -279,8 +296,8 @@ impl Shift {
     async fn took(&mut self, taken: Option<Result<Taken>>) {
         let now = Instant::now();
         self.promised_to_taking = None;
-        let Some(taken) = self.succeeded(taken, now) else {
-            return;
+        let Some(taken) = succeeded(taken) else {
+            return self.plan.failed_at_events(now);
         };
         self.frontier.advance(&taken, now);
         if taken.left_waiting {
@@ -299,20 +316,11 @@ impl Shift {
     fn claimed(&mut self, claimed: Option<Result<Claimed>>) {
         let now = Instant::now();
         self.promised_to_claiming = None;
-        if let Some(claimed) = self.succeeded(claimed, now) {
-            self.plan.saw_waiting(claimed.any, claimed.ready.len(), now);
-            self.admit(claimed.ready, now);
-        }
-    }
-
-    fn succeeded<T>(&mut self, look: Option<Result<T>>, now: Instant) -> Option<T> {
-        match look {
-            Some(Ok(seen)) => return Some(seen),
-            Some(Err(error)) => tracing::warn!(%error, "cannot look for work; trying again"),
-            None => tracing::error!("a look for work panicked; trying again"),
-        }
-        self.plan.failed(now);
-        None
+        let Some(claimed) = succeeded(claimed) else {
+            return self.plan.failed_at_waiting(now);
+        };
+        self.plan.saw_waiting(claimed.any, claimed.ready.len(), now);
+        self.admit(claimed.ready, now);
     }
 
     fn admit(&mut self, ready: Vec<Ready>, now: Instant) {
@@ -347,7 +355,7 @@ impl Shift {
         };
         if let Err(error) = result {
             tracing::warn!(%error, "the worker's session does not answer");
-            self.plan.failed(now);
+            self.plan.failed_at_events(now);
         }
     }
 
@@ -435,13 +443,15 @@ impl Shift {
         if let Some(registering) = self.registering.take() {
             registering.abort();
         }
+        // What a look under way brings must be given back, however short the drain.
+        let patience = deadline.max(tokio::time::Instant::now() + LAST_GRACE);
         if let Some(taking) = self.taking.take()
-            && let Ok(Ok(Ok(taken))) = tokio::time::timeout_at(deadline, taking).await
+            && let Ok(Ok(Ok(taken))) = tokio::time::timeout_at(patience, taking).await
         {
             self.give_back_by(deadline, taken.ready).await;
         }
         if let Some(claiming) = self.claiming.take()
-            && let Ok(Ok(Ok(claimed))) = tokio::time::timeout_at(deadline, claiming).await
+            && let Ok(Ok(Ok(claimed))) = tokio::time::timeout_at(patience, claiming).await
         {
             self.give_back_by(deadline, claimed.ready).await;
         }
@@ -525,6 +535,15 @@ async fn give_back(store: &Store, unbegun: &[Ready]) -> Result<()> {
         store.give_back(holder, &leases).await?;
     }
     Ok(())
+}
+
+fn succeeded<T>(look: Option<Result<T>>) -> Option<T> {
+    match look {
+        Some(Ok(seen)) => return Some(seen),
+        Some(Err(error)) => tracing::warn!(%error, "cannot look for work; trying again"),
+        None => tracing::error!("a look for work panicked; trying again"),
+    }
+    None
 }
 
 /// Waits for a task that may not be there; clears its place. `None` if it panicked.
