@@ -35,6 +35,9 @@ pub(super) struct Taken {
     pub(super) left_waiting: bool,
     /// Some lay further from now than the scan reached, and were left.
     too_far: bool,
+    /// Some of those taken may lie further from now than a scan need reach that leaves the long history
+    /// alone.
+    old: bool,
     scan: Scan,
     next: Watermark,
     took: Duration,
@@ -43,10 +46,11 @@ pub(super) struct Taken {
 impl Take {
     pub(super) async fn run(self) -> Result<Taken> {
         let begun = Instant::now();
+        let near = ids_near(SystemTime::now());
         let ids = if self.scan.far {
             (Uuid::nil(), Uuid::max())
         } else {
-            ids_near(SystemTime::now())
+            near
         };
         let taken = self
             .store
@@ -54,12 +58,15 @@ impl Take {
             .await?;
         telemetry::taken(taken.events, taken.deliveries, taken.unrouted);
         let too_far = !self.scan.far && taken.seen > taken.events;
+        let is_old = |lease: &Lease| !(near.0..=near.1).contains(&lease.key.event_id);
+        let old = taken.leases.is_empty() || taken.leases.iter().any(is_old);
         Ok(Taken {
             events: taken.events,
             deliveries: taken.deliveries,
             more: too_far || (taken.seen >= self.batch as u64 && taken.events > 0),
             left_waiting: taken.deliveries > taken.leases.len() as u64,
             too_far,
+            old,
             scan: self.scan,
             next: taken.watermark,
             took: begun.elapsed(),
@@ -191,7 +198,7 @@ impl Frontier {
             return;
         }
         self.watermark = taken.next.clone();
-        self.far = taken.scan.far && taken.more;
+        self.far = taken.scan.far && taken.more && taken.old;
     }
 }
 
@@ -223,6 +230,7 @@ mod tests {
             more,
             left_waiting: false,
             too_far,
+            old: true,
             scan: scan.clone(),
             next: Watermark {
                 xid: "7".to_owned(),
@@ -258,6 +266,17 @@ mod tests {
         frontier.advance(&taken(&far, true, false), now);
         assert!(frontier.next(now).far, "there may be more");
         frontier.advance(&taken(&frontier.next(now), false, false), now);
+        assert!(!frontier.next(now).far);
+    }
+
+    #[test]
+    fn a_sweep_that_met_fresh_events_alone_is_not_followed_by_a_far_scan() {
+        let (mut frontier, now) = (Frontier::new(), Instant::now());
+        let fresh = Taken {
+            old: false,
+            ..taken(&frontier.next(now), true, false)
+        };
+        frontier.advance(&fresh, now);
         assert!(!frontier.next(now).far);
     }
 
