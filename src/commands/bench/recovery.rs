@@ -80,6 +80,7 @@ struct Stage {
     /// Until it is killed.
     doomed: Option<(Worker, i32)>,
     survivor: Worker,
+    survivor_id: i32,
 }
 
 impl Stage {
@@ -99,16 +100,42 @@ impl Stage {
         let doomed = Worker::start(&config).await?;
         let id = client.query_one(NEWEST_WORKER, &[]).await?.try_get(0)?;
         let survivor = Worker::start(&config).await?;
+        let survivor_id = client.query_one(NEWEST_WORKER, &[]).await?.try_get(0)?;
         Ok(Self {
             client,
             endpoints,
             doomed: Some((doomed, id)),
             survivor,
+            survivor_id,
         })
+    }
+
+    /// Makes the one that holds leases the one to be killed: while one is awake, it may take everything.
+    async fn choose(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let Some((doomed, id)) = &mut self.doomed else {
+                return Ok(());
+            };
+            let held = async |id: i32| -> Result<i64> {
+                Ok(self.client.query_one(LEASES_OF, &[&id]).await?.try_get(0)?)
+            };
+            let (of_doomed, of_survivor) = (held(*id).await?, held(self.survivor_id).await?);
+            if of_survivor > of_doomed {
+                std::mem::swap(doomed, &mut self.survivor);
+                std::mem::swap(id, &mut self.survivor_id);
+            }
+            if of_doomed.max(of_survivor) > 0 {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
     }
 
     /// Kills one, asks at once what it held, and waits until others have taken it over.
     async fn kill(&mut self) -> Result<Kill> {
+        self.choose().await?;
         let gone = || Error::Data("the worker to kill is gone already".to_owned());
         let (doomed, id) = self.doomed.take().ok_or_else(gone)?;
         let peak = doomed.player.usage().peak;
