@@ -33,14 +33,21 @@ pub(super) struct Taken {
     pub(super) more: bool,
     /// Some of their deliveries had no room here.
     pub(super) left_waiting: bool,
-    /// Some lay further from now than the scan reached, and were left.
-    too_far: bool,
-    /// Some of those taken may lie further from now than a scan need reach that leaves the long history
-    /// alone.
-    old: bool,
+    met: Met,
     scan: Scan,
     next: Watermark,
     took: Duration,
+}
+
+/// How far from now the events of a scan lay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Met {
+    /// All of them near: a scan that leaves the long history alone would have done.
+    Near,
+    /// Some of them perhaps far.
+    Far,
+    /// Some of them further than the scan reached: they were left.
+    TooFar,
 }
 
 impl Take {
@@ -57,16 +64,20 @@ impl Take {
             .take(&self.room, self.batch, &self.scan.watermark, ids)
             .await?;
         telemetry::taken(taken.events, taken.deliveries, taken.unrouted);
-        let too_far = !self.scan.far && taken.seen > taken.events;
-        let is_old = |lease: &Lease| !(near.0..=near.1).contains(&lease.key.event_id);
-        let old = taken.leases.is_empty() || taken.leases.iter().any(is_old);
+        let is_near = |lease: &Lease| (near.0..=near.1).contains(&lease.key.event_id);
+        let met = if !self.scan.far && taken.seen > taken.events {
+            Met::TooFar
+        } else if !taken.leases.is_empty() && taken.leases.iter().all(is_near) {
+            Met::Near
+        } else {
+            Met::Far
+        };
         Ok(Taken {
             events: taken.events,
             deliveries: taken.deliveries,
-            more: too_far || (taken.seen >= self.batch as u64 && taken.events > 0),
+            more: met == Met::TooFar || (taken.seen >= self.batch as u64 && taken.events > 0),
             left_waiting: taken.deliveries > taken.leases.len() as u64,
-            too_far,
-            old,
+            met,
             scan: self.scan,
             next: taken.watermark,
             took: begun.elapsed(),
@@ -193,12 +204,12 @@ impl Frontier {
             let rest = (taken.took * 100).clamp(SWEEP_EVERY, SWEEP_AT_LEAST_EVERY);
             self.next_sweep = Some(now + rest);
         }
-        if taken.too_far {
+        if taken.met == Met::TooFar {
             self.far = true;
             return;
         }
         self.watermark = taken.next.clone();
-        self.far = taken.scan.far && taken.more && taken.old;
+        self.far = taken.scan.far && taken.more && taken.met == Met::Far;
     }
 }
 
@@ -222,15 +233,14 @@ const SWEEP_AT_LEAST_EVERY: Duration = Duration::from_mins(1);
 mod tests {
     use super::*;
 
-    fn taken(scan: &Scan, more: bool, too_far: bool) -> Taken {
+    fn taken(scan: &Scan, more: bool, met: Met) -> Taken {
         Taken {
             ready: Vec::new(),
             events: 1,
             deliveries: 1,
             more,
             left_waiting: false,
-            too_far,
-            old: true,
+            met,
             scan: scan.clone(),
             next: Watermark {
                 xid: "7".to_owned(),
@@ -245,7 +255,7 @@ mod tests {
         let (mut frontier, now) = (Frontier::new(), Instant::now());
         let first = frontier.next(now);
         assert!(first.sweep && first.far && first.watermark == Watermark::beginning());
-        frontier.advance(&taken(&first, false, false), now);
+        frontier.advance(&taken(&first, false, Met::Far), now);
         let second = frontier.next(now);
         assert!(!second.sweep && !second.far);
         assert_eq!(
@@ -258,25 +268,21 @@ mod tests {
     #[test]
     fn a_scan_that_met_older_events_is_made_again_and_reaches_them_until_none_is_left() {
         let (mut frontier, now) = (Frontier::new(), Instant::now());
-        frontier.advance(&taken(&frontier.next(now), false, false), now);
+        frontier.advance(&taken(&frontier.next(now), false, Met::Far), now);
         let near = frontier.next(now);
-        frontier.advance(&taken(&near, true, true), now);
+        frontier.advance(&taken(&near, true, Met::TooFar), now);
         let far = frontier.next(now);
         assert!(far.far && !far.sweep && far.watermark == near.watermark);
-        frontier.advance(&taken(&far, true, false), now);
+        frontier.advance(&taken(&far, true, Met::Far), now);
         assert!(frontier.next(now).far, "there may be more");
-        frontier.advance(&taken(&frontier.next(now), false, false), now);
+        frontier.advance(&taken(&frontier.next(now), false, Met::Far), now);
         assert!(!frontier.next(now).far);
     }
 
     #[test]
     fn a_sweep_that_met_fresh_events_alone_is_not_followed_by_a_far_scan() {
         let (mut frontier, now) = (Frontier::new(), Instant::now());
-        let fresh = Taken {
-            old: false,
-            ..taken(&frontier.next(now), true, false)
-        };
-        frontier.advance(&fresh, now);
+        frontier.advance(&taken(&frontier.next(now), true, Met::Near), now);
         assert!(!frontier.next(now).far);
     }
 
@@ -285,9 +291,9 @@ mod tests {
         let (mut frontier, now) = (Frontier::new(), Instant::now());
         let old = frontier.next(now);
         frontier.begin_anew();
-        frontier.advance(&taken(&old, false, false), now);
+        frontier.advance(&taken(&old, false, Met::Far), now);
         assert!(frontier.next(now).sweep);
-        frontier.advance(&taken(&frontier.next(now), false, false), now);
+        frontier.advance(&taken(&frontier.next(now), false, Met::Far), now);
         assert!(!frontier.next(now).sweep);
         frontier.sweep_soon();
         assert!(frontier.next(now).sweep);
