@@ -234,3 +234,47 @@ async fn a_delivery_that_a_person_hastens_is_sent_at_once() {
     world.until_all_is_done().await;
     assert_eq!(world.story(id).await, "1 rejected retry, 2 accepted done");
 }
+
+#[tokio::test]
+async fn a_fresh_event_does_not_wait_for_a_claim_under_way() {
+    let world = World::new().await;
+    let failing = Partner::replying(Replies::fail_first(1, 503)).await;
+    let healthy = world.partner().await;
+    world
+        .subscribe_to("failing", &failing, &["old"], None, "1h")
+        .await;
+    world
+        .subscribe_to("healthy", &healthy, &["fresh"], None, "1h")
+        .await;
+    let _worker = world.worker(&[]).await;
+    world.publish("old", "1").await;
+    world
+        .until("exists (select from posthaste.queue where attempts = 1)")
+        .await;
+    // Whoever leases a second attempt waits for the gate.
+    world
+        .run(
+            "create function trial.wait() returns trigger language plpgsql as
+                 $$ begin perform pg_advisory_xact_lock(42); return new; end $$;
+             create trigger wait before insert on posthaste.lease for each row when (new.number = 2)
+             execute function trial.wait()",
+        )
+        .await;
+    let gate = world.session().await;
+    gate.batch_execute("select pg_advisory_lock(42)")
+        .await
+        .unwrap();
+    world.make_due().await;
+    let waits =
+        "exists (select from pg_locks where locktype = 'advisory' and objid = 42 and not granted)";
+    world.until(waits).await;
+
+    world.publish("fresh", "1").await;
+    healthy.wait_for(1).await;
+    assert!(world.holds(waits).await, "the claim was over");
+    gate.batch_execute("select pg_advisory_unlock(42)")
+        .await
+        .unwrap();
+    world.until_all_is_done().await;
+    assert_eq!(failing.count(), 2);
+}

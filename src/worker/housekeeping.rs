@@ -80,7 +80,7 @@ impl Housekeeping {
                 .store
                 .adopt(self.worker_id, lease, &gone, ADOPT_AT_ONCE)
                 .await?;
-            *due = Instant::now() + asked.elapsed() * REST;
+            *due = Instant::now() + (asked.elapsed() * REST).min(LONGEST_REST);
             self.abandon(&adopted).await?;
             if adopted.len() < ADOPT_AT_ONCE {
                 break;
@@ -157,5 +157,7 @@ const ROUND: Duration = Duration::from_millis(500);
 const CLOCK_EVERY: Duration = Duration::from_mins(1);
 /// How many times as long as it took to read the leases it rests before it reads them again.
 const REST: u32 = 50;
+/// However long that took: an answer may be slow for other reasons than dead rows.
+const LONGEST_REST: Duration = Duration::from_secs(30);
 /// Leases taken over in one statement.
 const ADOPT_AT_ONCE: usize = 500;
