@@ -89,6 +89,38 @@ async fn a_late_finisher_does_not_end_what_another_has_under_way() {
 }
 
 #[tokio::test]
+async fn a_result_changes_nothing_once_another_has_adopted_its_lease() {
+    let world = World::new().await;
+    let partner = world.partner().await;
+    let wire = Wire::to(&partner).await;
+    world.subscribe_through(&wire, &partner, "1h,1h").await;
+    let _worker = world
+        .worker(&[
+            ("idle_timeout", "10m"),
+            ("request_timeout", "2m"),
+            ("lease", "1h"),
+        ])
+        .await;
+    world.publish("warm.up", "1").await;
+    world.until_all_is_done().await;
+    wire.hold();
+    let id = world.publish("a", "1").await;
+    partner.wait_for(2).await;
+    // As adopt.sql does it, and before the adopter has recorded anything: the number is still the same.
+    world.run("update posthaste.lease set holder = 99").await;
+    wire.release();
+    world
+        .until("exists (select from posthaste.attempt where verdict = 'late')")
+        .await;
+    assert_eq!(world.story(id).await, "1 accepted late");
+    assert!(
+        world
+            .holds("(select number = 1 and holder = 99 from posthaste.lease)")
+            .await
+    );
+}
+
+#[tokio::test]
 async fn a_killed_workers_leases_are_taken_over_long_before_they_end() {
     let world = World::new().await;
     let partner = Partner::replying(Replies::by(|received| match received.attempt {

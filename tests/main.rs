@@ -15,6 +15,7 @@ mod database_loss;
 mod delivery;
 mod history;
 mod hostile_receivers;
+mod intake;
 mod keys;
 mod leases;
 mod partitions;
