@@ -23,14 +23,14 @@ async fn look(store: &Store, batch: usize, watermark: &Watermark, ids: (Uuid, Uu
     store.take(&room, batch, watermark, ids).await.unwrap()
 }
 
-async fn store_of(world: &World) -> Store {
+fn store_of(world: &World) -> Store {
     Store::open(&world.config(&[])).unwrap()
 }
 
 #[tokio::test]
 async fn the_next_look_starts_past_an_open_transaction_and_still_finds_what_it_commits() {
     let world = World::new().await;
-    let store = store_of(&world).await;
+    let store = store_of(&world);
     let late = world.session().await;
     late.batch_execute(
         "begin; insert into posthaste.outbox (event_type, payload) values ('late', '1')",
@@ -64,7 +64,7 @@ async fn the_next_look_starts_past_an_open_transaction_and_still_finds_what_it_c
 #[tokio::test]
 async fn looks_with_little_room_miss_nothing_and_take_nothing_twice() {
     let world = World::new().await;
-    let store = store_of(&world).await;
+    let store = store_of(&world);
     let late = world.session().await;
     late.batch_execute(
         "begin; insert into posthaste.outbox (event_type, payload)
@@ -99,7 +99,7 @@ async fn looks_with_little_room_miss_nothing_and_take_nothing_twice() {
 #[tokio::test]
 async fn what_another_taker_gave_back_is_found_by_a_sweep() {
     let world = World::new().await;
-    let store = store_of(&world).await;
+    let store = store_of(&world);
     world.publish("a", "1").await;
     let other = world.session().await;
     other
@@ -120,7 +120,7 @@ async fn what_another_taker_gave_back_is_found_by_a_sweep() {
 #[tokio::test]
 async fn an_event_with_an_id_of_long_ago_is_left_by_a_near_look_and_delivered_all_the_same() {
     let world = World::new().await;
-    let store = store_of(&world).await;
+    let store = store_of(&world);
     let partner = world.partner().await;
     world.subscribe("p", &partner, "1h").await;
     let old = "insert into posthaste.outbox (event_id, event_type, payload)
