@@ -153,9 +153,9 @@ async fn a_killed_workers_leases_are_taken_over_long_before_they_end() {
             "(select count(*) from posthaste.attempt where outcome = 'abandoned') >= {held}"
         ))
         .await;
-    // The rest, which nobody had sent, hangs too at its first time.
+    // What nobody had sent yet is not to hang at its first time.
     partner.set_reply(Reply::Status(200));
-    assert!(held >= 4 && sent == 4, "{held} held, {sent} sent");
+    assert!(held >= 4 && sent >= 4, "{held} held, {sent} sent");
 
     world
         .until(
@@ -164,7 +164,7 @@ async fn a_killed_workers_leases_are_taken_over_long_before_they_end() {
         .await;
     let reaction = format!(
         "select extract(epoch from min(started_at) - timestamptz '{killed_at}')::bigint
-         from posthaste.attempt where worker_id > 1"
+         from posthaste.attempt where worker_id > 1 and number = 2"
     );
     // Two seconds are promised; a machine that is busy with other tests is given more. The leases had an hour left.
     assert!(world.count(&reaction).await < 20);
