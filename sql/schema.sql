@@ -228,7 +228,6 @@ create table posthaste.attempt (
     dns_us                integer,
     connect_us            integer,
     tls_us                integer,
-    first_byte_us         integer,
     body_us               integer,
     outcome               posthaste.outcome not null,
     verdict               posthaste.verdict not null,
@@ -260,8 +259,7 @@ comment on table posthaste.attempt is
 comment on column posthaste.attempt.started_at is 'When the request began; for an abandoned one, when its lease began.';
 comment on column posthaste.attempt.subscription_revision is 'Under which terms it was sent.';
 comment on column posthaste.attempt.duration_us is 'Microseconds from name resolution, or from sending on a pooled connection, to the end. Null when abandoned.';
-comment on column posthaste.attempt.dns_us is 'Microseconds of name resolution. Null on a pooled connection, as are connect_us and tls_us.';
-comment on column posthaste.attempt.first_byte_us is 'Microseconds from sending to the complete response head.';
+comment on column posthaste.attempt.dns_us is 'Microseconds of name resolution. Null on a pooled connection, as are connect_us and tls_us. What the phases leave of duration_us is the wait for the response head; see attempt_log.';
 comment on column posthaste.attempt.body_us is 'Microseconds from the complete response head to the end of what was read of the body. Null where there was none.';
 comment on column posthaste.attempt.replay is '0 for the delivery that the event itself caused, 1 and up for replays.';
 comment on column posthaste.attempt.number is 'Attempts of a delivery count from 1. Two rows bear the same number only where one says abandoned and the other, late, what really came of it.';
@@ -477,6 +475,19 @@ join posthaste.subscription s using (subscription_id)
 left join posthaste.outbox o using (event_id)
 where a.verdict in ('done', 'exhausted', 'rejected');
 comment on view posthaste.delivery is 'Every delivery, finished or not, with its status.';
+
+create view posthaste.attempt_log as
+select a.event_id, a.subscription_id, s.name as subscription, a.replay, a.number, a.started_at, a.outcome, a.verdict, a.http_status,
+       a.error, a.next_attempt_at, a.duration_us, a.dns_us, a.connect_us, a.tls_us,
+       -- The phases follow upon each other: the wait for the response head is what the others leave.
+       case when a.http_status is not null then
+           a.duration_us - coalesce(a.dns_us, 0) - coalesce(a.connect_us, 0) - coalesce(a.tls_us, 0) - coalesce(a.body_us, 0)
+       end as first_byte_us,
+       a.body_us, a.remote_address, a.signed_with, a.response, a.subscription_revision, a.worker_id, w.name as worker
+from posthaste.attempt a
+left join posthaste.subscription s using (subscription_id)
+left join posthaste.worker w using (worker_id);
+comment on view posthaste.attempt_log is 'Every attempt with the names of its subscription and its worker, and with the time from sending to the complete response head.';
 
 create view posthaste.worker_alive as
 select w.worker_id, w.name, w.version, w.started_at

@@ -72,7 +72,8 @@ impl Verdict {
     }
 }
 
-/// How long each phase of a request took; `None` where it did not happen (a pooled connection has no DNS, connect and TLS).
+/// How long phases of a request took; `None` where one did not happen (a pooled connection has no DNS, connect and TLS). What
+/// they leave of the whole is the wait for the response head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Phases {
     /// Name resolution.
@@ -81,8 +82,6 @@ pub struct Phases {
     pub connect: Option<Duration>,
     /// The TLS handshake.
     pub tls: Option<Duration>,
-    /// From the first byte sent to the complete response head.
-    pub first_byte: Option<Duration>,
     /// From the response head to the end of what we read of the body; none where there was no body.
     pub body: Option<Duration>,
 }

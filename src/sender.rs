@@ -272,12 +272,8 @@ impl Inner {
             let (mut link, pooled) = self.link(clock, progress).await?;
             progress.remote = Some(link.remote);
             let request = self.request(headers, body.clone(), &link);
-            let sent = Instant::now();
             match timeout_at(clock.deadline, link.send(request)).await {
-                Ok(Ok(response)) => {
-                    progress.phases.first_byte = Some(sent.elapsed());
-                    return Ok((link, response));
-                }
+                Ok(Ok(response)) => return Ok((link, response)),
                 Ok(Err(Unanswered::Unsent(request, _))) if pooled => {
                     self.pool.retire(&link);
                     headers = request.into_parts().0.headers;

@@ -4,17 +4,17 @@
 -- Called by: worker, for a batch at a time. Returns the place in the batch (from 1) of each late one.
 -- Relies on: lease_pkey; the planner settings of our sessions. Not safe to repeat by itself: see recorded_already.sql.
 --
--- $1 to $22: arrays of equal length, one element per attempt; see store::record. Ages are seconds before now, retries seconds
+-- $1 to $21: arrays of equal length, one element per attempt; see store::record. Ages are seconds before now, retries seconds
 -- after it: every time that is written comes from the database's clock.
 with result as materialized (
     select r.*, now() + make_interval(secs => r.retry_in) as due_at
     from unnest(
         $1::uuid[], $2::integer[], $3::smallint[], $4::smallint[], $5::integer[], $6::integer[], $7::integer[],
-        $8::float8[], $9::float8[], $10::integer[], $11::integer[], $12::integer[], $13::integer[], $14::integer[], $15::integer[],
-        $16::text[], $17::text[], $18::smallint[], $19::text[], $20::text[], $21::text[], $22::text[]
+        $8::float8[], $9::float8[], $10::integer[], $11::integer[], $12::integer[], $13::integer[], $14::integer[],
+        $15::text[], $16::text[], $17::smallint[], $18::text[], $19::text[], $20::text[], $21::text[]
     ) with ordinality as r (
         event_id, subscription_id, replay, number, holder, worker_id, revision,
-        age, retry_in, duration_us, dns_us, connect_us, tls_us, first_byte_us, body_us,
+        age, retry_in, duration_us, dns_us, connect_us, tls_us, body_us,
         outcome, verdict, http_status, remote_address, signed_with, error, response,
         place)
 ), found as materialized (
@@ -54,11 +54,11 @@ with result as materialized (
 ), recorded as (
     insert into posthaste.attempt (
         event_id, subscription_id, replay, number, worker_id, subscription_revision,
-        started_at, duration_us, dns_us, connect_us, tls_us, first_byte_us, body_us,
+        started_at, duration_us, dns_us, connect_us, tls_us, body_us,
         outcome, verdict, next_attempt_at,
         http_status, remote_address, signed_with, error, response)
     select event_id, subscription_id, replay, number, worker_id, revision,
-           now() - make_interval(secs => age), duration_us, dns_us, connect_us, tls_us, first_byte_us, body_us,
+           now() - make_interval(secs => age), duration_us, dns_us, connect_us, tls_us, body_us,
            outcome::posthaste.outcome,
            (case when was_held then verdict else 'late' end)::posthaste.verdict,
            case when was_held then due_at end,

@@ -24,7 +24,6 @@ pub(super) struct Columns<'a> {
     dns: Vec<Option<i32>>,
     connect: Vec<Option<i32>>,
     tls: Vec<Option<i32>>,
-    first_byte: Vec<Option<i32>>,
     body: Vec<Option<i32>>,
     outcome: Vec<&'static str>,
     verdict: Vec<&'static str>,
@@ -64,7 +63,6 @@ impl<'a> Columns<'a> {
         self.dns.push(report.phases.dns.map(micros));
         self.connect.push(report.phases.connect.map(micros));
         self.tls.push(report.phases.tls.map(micros));
-        self.first_byte.push(report.phases.first_byte.map(micros));
         self.body.push(report.phases.body.map(micros));
         self.outcome.push(report.outcome.as_str());
         self.verdict.push(attempt.verdict.as_str());
@@ -82,7 +80,7 @@ impl<'a> Columns<'a> {
             .push(report.snippet.as_deref().map(|text| bounded(text, 65_536)));
     }
 
-    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 22] {
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 21] {
         [
             &self.event_id,
             &self.subscription_id,
@@ -97,7 +95,6 @@ impl<'a> Columns<'a> {
             &self.dns,
             &self.connect,
             &self.tls,
-            &self.first_byte,
             &self.body,
             &self.outcome,
             &self.verdict,

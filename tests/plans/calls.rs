@@ -80,7 +80,7 @@ pub(crate) const CLAIM_WAITING_OF_ONE: Call = Call {
 pub(crate) const RECORD: Call = Call {
     name: "record",
     text: include_str!("../../sql/queries/record.sql"),
-    // event, subscription, replay, number, holder, worker, revision, age, retry in, six durations, outcome, verdict, status,
+    // event, subscription, replay, number, holder, worker, revision, age, retry in, five durations, outcome, verdict, status,
     // address, secrets, error, response
     arguments: "select array[
             trial.each(array_agg(event_id)), trial.each(array_agg(subscription_id)),
@@ -89,7 +89,7 @@ pub(crate) const RECORD: Call = Call {
             trial.all(0.1, count(*)), trial.each(array_agg(case when fails then 60 end)),
             trial.all(100, count(*)),
             trial.all(null::text, count(*)), trial.all(null::text, count(*)), trial.all(null::text, count(*)),
-            trial.all(null::text, count(*)), trial.all(null::text, count(*)),
+            trial.all(null::text, count(*)),
             trial.each(array_agg(case when fails then 'rejected' else 'accepted' end)),
             trial.each(array_agg(case when fails then 'retry' else 'done' end)),
             trial.each(array_agg(case when fails then 500 else 200 end)),
