@@ -1,16 +1,19 @@
--- Posthaste's schema as it stands today. Read it top to bottom: what happened, what is agreed, what is still owed.
+-- Posthaste's schema as it stands today. Read it top to bottom: what happened, what is agreed, what was done, what is still owed,
+-- what people read and call, and who may do what.
 --
 -- A database gets here through sql/migrations; a test builds one database from them and one from this file and compares the
--- two catalogues. Postgres 14 or later, no extension, no superuser.
+-- two catalogues. Postgres 14 or later, no extension, no superuser. The roles come from sql/migrations/roles.sql.
 --
--- Three promises hold for whoever reads or writes here:
+-- Four promises hold for whoever reads or writes here:
 --   * A producer pays one INSERT into posthaste.outbox. Nothing in it looks up a subscription, and nothing a partner, a worker
 --     or a subscription does can make it fail or wait.
---   * posthaste.outbox and posthaste.attempt are history: UPDATE, DELETE and TRUNCATE are refused for everyone, the owner included.
+--   * posthaste.outbox, attempt and audit_log are history: UPDATE, DELETE and TRUNCATE are refused for everyone, the owner included.
 --   * posthaste.intake, queue and lease hold what is still owed and nothing else. They are empty when all is done.
+--   * Nothing leaves but to a subscription that one administrator proposed and another approved; see posthaste.consumer.
 
-create schema posthaste;
-comment on schema posthaste is 'Transactional outbox and webhook deliveries. Insert into outbox; read delivery and attempt.';
+create schema posthaste authorization posthaste_owner;
+set role posthaste_owner;
+comment on schema posthaste is 'Transactional outbox and webhook deliveries. Insert into outbox; read event, delivery and attempt_log.';
 
 create table posthaste.migration (
     version    integer     primary key,
@@ -154,7 +157,7 @@ comment on table posthaste.outbox is
     'What happened, one immutable row per event, inserted by the platform in the transaction that made it true. Partitioned by the day inside event_id.';
 comment on column posthaste.outbox.event_id is 'What partners see as webhook-id: the same on every attempt and every replay.';
 comment on column posthaste.outbox.occurred_at is 'When it happened, for partners to read. Has no influence on when or in which order it is sent.';
-comment on column posthaste.outbox.event_type is 'Such as certificate.issued. An event of a type that nobody subscribes to is kept and delivered to nobody.';
+comment on column posthaste.outbox.event_type is 'Such as certificate.issued. An event of a type that the catalogue does not have is kept, and shown by posthaste.unrouted.';
 comment on column posthaste.outbox.payload is 'Sent byte for byte as inserted: json keeps spaces, key order and every digit, jsonb would not.';
 comment on column posthaste.outbox.tenant is 'Whose event it is. A subscription with a tenant gets only that tenant''s events.';
 comment on column posthaste.outbox.metadata is 'Kept with the event for auditors. Not sent.';
@@ -272,27 +275,58 @@ comment on column posthaste.attempt.response is 'The start of the response body,
 -- What is agreed
 -- ---------------------------------------------------------------------------------------------------------------------------
 
+create table posthaste.setting (
+    is_only          boolean     primary key default true,
+    four_eyes        boolean     not null default true,
+    secrets_rotate   interval    not null default '90 days',
+    changes_expire   interval    not null default '30 days',
+    constraint there_is_one_row check (is_only)
+);
+comment on table posthaste.setting is 'How the control plane is set; one row. Changed by posthaste.set_four_eyes and posthaste.set_secret_rotation, which write to the audit log.';
+comment on column posthaste.setting.four_eyes is 'Whether a proposal needs the approval of another administrator than the one who made it.';
+comment on column posthaste.setting.secrets_rotate is 'How old the newest signing secret of a subscription may become before its rotation is overdue.';
+comment on column posthaste.setting.changes_expire is 'How long a proposal can be approved.';
+insert into posthaste.setting default values;
+
 create table posthaste.event_type (
     event_type  text primary key,
-    description text not null,
+    description text        not null,
     schema      json,
     example     json,
+    owner       text,
+    active      boolean     not null default true,
+    revision    integer     not null default 1,
     created_at  timestamptz not null default now(),
-    created_by  text not null default session_user,
+    created_by  text        not null default session_user,
     constraint event_type_is_dotted_words check (posthaste.is_event_type(event_type)),
-    constraint description_is_not_blank check (btrim(description) <> '')
+    constraint description_is_not_blank check (btrim(description) <> ''),
+    constraint schema_is_an_object_or_boolean check (json_typeof(schema) in ('object', 'boolean'))
 );
-comment on table posthaste.event_type is 'The catalogue: what can be subscribed to. A producer is never held to it.';
-comment on column posthaste.event_type.schema is 'JSON Schema of the payload, for people and their tools.';
+comment on table posthaste.event_type is 'The catalogue: what can be subscribed to. A producer is never held to it: see posthaste.unrouted for what does not fit.';
+comment on column posthaste.event_type.schema is 'JSON Schema of the payload. A payload that breaks it is kept, and its deliveries are quarantined.';
 comment on column posthaste.event_type.example is 'An example payload.';
+comment on column posthaste.event_type.owner is 'Who answers for it: a team, a person.';
+comment on column posthaste.event_type.active is 'If not, it cannot be subscribed to, and its events are treated as those of an unknown type.';
+comment on column posthaste.event_type.revision is 'Counts up with every change, so that workers read the schema anew.';
 
 create table posthaste.subscription (
     subscription_id integer generated always as identity primary key,
-    name            text        not null unique,
-    url             text        not null,
+    name            text        not null,
     tenant          text,
+    url             text        not null,
+    event_types     text[]      not null,
+    unknown_types   boolean     not null default false,
+    filter          text,
     retry_intervals interval[]  not null,
     retry_jitter    real        not null,
+    timeout         interval,
+    concurrency     integer,
+    headers         jsonb       not null default '{}',
+    networks        text[]      not null default '{}',
+    description     text,
+    contact         text,
+    active          boolean     not null default true,
+    removed_at      timestamptz,
     revision        integer     not null default 1,
     created_at      timestamptz not null default now(),
     created_by      text        not null default session_user,
@@ -300,13 +334,26 @@ create table posthaste.subscription (
     constraint tenant_has_1_to_128_characters check (tenant is null or posthaste.is_tenant(tenant)),
     constraint at_most_50_retries check (cardinality(retry_intervals) <= 50),
     constraint retry_intervals_is_a_flat_list check (coalesce(array_ndims(retry_intervals), 1) = 1),
-    constraint jitter_is_a_fraction check (retry_jitter between 0 and 1)
+    constraint jitter_is_a_fraction check (retry_jitter between 0 and 1),
+    constraint concurrency_is_1_to_1024 check (concurrency between 1 and 1024),
+    constraint only_all_can_have_unknown_types check (not unknown_types or event_types = '{*}'),
+    constraint removed_is_not_active check (removed_at is null or not active)
 );
-comment on table posthaste.subscription is 'What a partner gets, where, and how often we try. Made by posthaste.create_subscription alone.';
-comment on column posthaste.subscription.tenant is 'If set, only events of this tenant match.';
+create unique index subscription_name on posthaste.subscription (name) where removed_at is null;
+comment on table posthaste.subscription is
+    'What a partner gets, where, and on what terms. Made and changed by posthaste.approve alone, but for the pause, posthaste.deactivate. A removed one stays, for whoever reads its history.';
+comment on column posthaste.subscription.tenant is 'The partner. If set, only events of this tenant match, and an administrator scoped to another partner does not see it.';
+comment on column posthaste.subscription.event_types is 'Names from the catalogue, prefixes such as certificate.*, or * alone for all.';
+comment on column posthaste.subscription.unknown_types is 'With *: also events whose type is not in the catalogue.';
+comment on column posthaste.subscription.filter is 'An SQL/JSON path. The payload matches where the first thing it finds is neither false nor null.';
 comment on column posthaste.subscription.retry_intervals is 'How long to wait after the first, second, ... failed attempt. When the list ends, the delivery is RETRY_EXHAUSTED.';
 comment on column posthaste.subscription.retry_jitter is 'Each interval is stretched or shrunk at random by up to this fraction.';
-comment on column posthaste.subscription.revision is 'Counts up with every change of the subscription or its secrets. Workers read the terms anew when it differs from the one they hold.';
+comment on column posthaste.subscription.timeout is 'One whole request. Null: the worker''s request_timeout. Never longer than the worker''s lease allows.';
+comment on column posthaste.subscription.concurrency is 'Requests at once from one worker. Null: the worker''s endpoint_concurrency.';
+comment on column posthaste.subscription.headers is 'Extra headers: name to text, or to {"secret": true}, whose value is imported with `posthaste secret import --header` and stored encrypted.';
+comment on column posthaste.subscription.networks is 'If not empty, the endpoint''s address must lie in one of these: 203.0.113.0/24, 203.0.113.0/24:443, [2001:db8::/32]:443.';
+comment on column posthaste.subscription.active is 'If not, nothing is sent; what comes up waits until it is active again.';
+comment on column posthaste.subscription.revision is 'Counts up with every change of the subscription or its secrets; see subscription_revision.';
 
 create table posthaste.subscription_event_type (
     event_type      text    not null,
@@ -314,25 +361,93 @@ create table posthaste.subscription_event_type (
     -- Serves take.sql: which subscriptions does an event of this type go to?
     primary key (event_type, subscription_id)
 );
-comment on table posthaste.subscription_event_type is 'Which event types a subscription gets: a name from the catalogue, or * for all.';
+comment on table posthaste.subscription_event_type is 'subscription.event_types the other way round, kept by a trigger: a name, a prefix such as certificate.*, or *.';
+
+create table posthaste.subscription_revision (
+    subscription_id integer     not null references posthaste.subscription,
+    revision        integer     not null,
+    since           timestamptz not null default clock_timestamp(),
+    terms           jsonb       not null,
+    signing_secrets smallint[]  not null,
+    changed_by      text        not null default session_user,
+    xid             xid8        not null default pg_current_xact_id(),
+    -- Serves whoever asks under which terms an attempt was made.
+    primary key (subscription_id, revision)
+);
+-- Serves changed_terms.sql: what has changed since a worker last looked.
+create index subscription_revision_by_xid on posthaste.subscription_revision (xid);
+comment on table posthaste.subscription_revision is 'Every revision that a subscription ever had: who received what under which terms. attempt.subscription_revision leads here.';
+comment on column posthaste.subscription_revision.signing_secrets is 'The numbers of the secrets that had not ended then.';
 
 create table posthaste.signing_secret (
     secret_id       uuid        primary key,
     subscription_id integer     not null references posthaste.subscription,
     number          smallint    not null,
-    key_id          text        not null,
-    ciphertext      bytea       not null,
+    key_id          text,
+    ciphertext      bytea,
     created_at      timestamptz not null default now(),
+    created_by      text        not null default session_user,
     ends_at         timestamptz,
     -- Serves terms.sql: the live secrets of a subscription, oldest first.
     constraint secrets_are_numbered_within_a_subscription unique (subscription_id, number),
     constraint numbers_count_from_1 check (number >= 1),
-    constraint ends_after_it_begins check (ends_at > created_at)
+    constraint ends_after_it_begins check (ends_at >= created_at),
+    constraint ciphertext_iff_key check ((ciphertext is null) = (key_id is null))
 );
 comment on table posthaste.signing_secret is
-    'Secrets that sign a subscription''s requests; every live one signs. Encrypted by the worker''s key, which Postgres never sees, and bound to this row: moved elsewhere it does not decrypt.';
-comment on column posthaste.signing_secret.key_id is 'Which of the worker''s keys encrypted it.';
+    'Secrets that sign a subscription''s requests; every live one signs. Encrypted under a key that Postgres never sees, and bound to this row: moved elsewhere it does not decrypt.';
+comment on column posthaste.signing_secret.key_id is 'Which key of the keyring encrypted it.';
+comment on column posthaste.signing_secret.ciphertext is 'Null while it is only asked for: whoever holds the keys, a worker or `posthaste secret`, fills it in.';
 comment on column posthaste.signing_secret.ends_at is 'No longer signs from then on. Null: no end agreed.';
+
+create table posthaste.header_secret (
+    secret_id       uuid        primary key,
+    subscription_id integer     not null references posthaste.subscription,
+    header          text        not null,
+    key_id          text        not null,
+    ciphertext      bytea       not null,
+    created_at      timestamptz not null default now(),
+    created_by      text        not null default session_user,
+    constraint one_value_for_a_header unique (subscription_id, header)
+);
+comment on table posthaste.header_secret is 'Values of the headers that a subscription marks as secret, encrypted as signing secrets are.';
+
+create table posthaste.subscription_change (
+    change_id       bigint generated always as identity primary key,
+    subscription_id integer     not null,
+    kind            text        not null,
+    before          jsonb,
+    terms           jsonb,
+    reason          text,
+    proposed_at     timestamptz not null default now(),
+    proposed_by     text        not null default session_user,
+    proposed_for    text,
+    expires_at      timestamptz not null,
+    decision        text,
+    decided_at      timestamptz,
+    decided_by      text,
+    decided_for     text,
+    decision_reason text,
+    constraint kind_is_known check (kind in ('create', 'change', 'remove')),
+    constraint terms_unless_removal check ((terms is null) = (kind = 'remove')),
+    constraint before_unless_creation check ((before is null) = (kind = 'create')),
+    constraint decision_is_known check (decision in ('approved', 'rejected', 'withdrawn')),
+    constraint decided_iff_decision check ((decision is null) = (decided_at is null) and (decision is null) = (decided_by is null))
+);
+-- Serves the open proposals, of which there are few.
+create index subscription_change_open on posthaste.subscription_change (subscription_id) where decision is null;
+comment on table posthaste.subscription_change is 'What was proposed, by whom, and what another administrator decided. A proposal never changes; only its decision is added, once.';
+comment on column posthaste.subscription_change.before is 'The terms that stood when it was proposed: if others stand when it is to be approved, it is stale.';
+comment on column posthaste.subscription_change.terms is 'The whole terms that it would make, as posthaste.checked_terms wrote them.';
+comment on column posthaste.subscription_change.proposed_for is 'posthaste.application_user, where an API proposed on somebody''s behalf.';
+
+create table posthaste.partner_scope (
+    login  text not null,
+    tenant text not null,
+    primary key (login, tenant),
+    constraint tenant_has_1_to_128_characters check (posthaste.is_tenant(tenant))
+);
+comment on table posthaste.partner_scope is 'Logins that see and change only these partners. A login without a row here is not scoped.';
 
 create function posthaste.count_revision() returns trigger
     language plpgsql
@@ -343,7 +458,10 @@ begin
         new.revision := old.revision + 1;
         return new;
     end if;
-    -- A change of a secret is a change of the terms: the update counts it.
+    -- A change of a secret is a change of the terms: the update counts it. One that is only encrypted anew is none.
+    if tg_op = 'UPDATE' and old.ciphertext is not null and (to_jsonb(new) - '{key_id,ciphertext}'::text[]) = (to_jsonb(old) - '{key_id,ciphertext}'::text[]) then
+        return null;
+    end if;
     update posthaste.subscription s set revision = s.revision
     where s.subscription_id = case when tg_op = 'DELETE' then old.subscription_id else new.subscription_id end;
     return null;
@@ -351,10 +469,219 @@ end
 $$;
 comment on function posthaste.count_revision() is 'Counts every change of a subscription or of its secrets, so that workers read the terms anew.';
 
+create function posthaste.keep_revision() returns trigger
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into posthaste.subscription_revision (subscription_id, revision, terms, signing_secrets)
+    values (new.subscription_id, new.revision, posthaste.terms(new), array(
+        select number from posthaste.signing_secret k
+        where k.subscription_id = new.subscription_id and (k.ends_at is null or k.ends_at > clock_timestamp()) order by number));
+    if tg_op = 'INSERT' or new.event_types is distinct from old.event_types or new.removed_at is distinct from old.removed_at then
+        delete from posthaste.subscription_event_type t where t.subscription_id = new.subscription_id;
+        insert into posthaste.subscription_event_type (event_type, subscription_id)
+        select distinct t, new.subscription_id from unnest(new.event_types) t where new.removed_at is null;
+    end if;
+    return null;
+end
+$$;
+comment on function posthaste.keep_revision() is 'Writes down each revision of a subscription, and keeps subscription_event_type.';
+
 create trigger subscription_counts_revision before update on posthaste.subscription
     for each row execute function posthaste.count_revision();
+create trigger subscription_keeps_revision after insert or update on posthaste.subscription
+    for each row execute function posthaste.keep_revision();
 create trigger signing_secret_counts_revision after insert or update or delete on posthaste.signing_secret
     for each row execute function posthaste.count_revision();
+create trigger header_secret_counts_revision after insert or update or delete on posthaste.header_secret
+    for each row execute function posthaste.count_revision();
+
+create function posthaste.guard_change() returns trigger
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if old.decision is not null or (to_jsonb(new) - '{decision,decided_at,decided_by,decided_for,decision_reason}'::text[])
+                                is distinct from (to_jsonb(old) - '{decision,decided_at,decided_by,decided_for,decision_reason}'::text[]) then
+        raise exception using errcode = 'insufficient_privilege',
+            message = format('change %s is refused: what was proposed stays as it is, and is decided once', old.change_id);
+    end if;
+    return new;
+end
+$$;
+comment on function posthaste.guard_change() is 'Lets a proposal get its decision, once, and nothing else.';
+
+create trigger change_is_decided_once before update on posthaste.subscription_change
+    for each row execute function posthaste.guard_change();
+alter table posthaste.subscription_change enable always trigger change_is_decided_once;
+create trigger no_delete before delete on posthaste.subscription_change
+    for each row execute function posthaste.refuse_change();
+alter table posthaste.subscription_change enable always trigger no_delete;
+create trigger no_truncate before truncate on posthaste.subscription_change
+    for each statement execute function posthaste.refuse_change();
+alter table posthaste.subscription_change enable always trigger no_truncate;
+
+create function posthaste.patterns(event_type text) returns text[]
+    language sql immutable parallel safe
+return array[event_type, '*'] || array(
+    select array_to_string((string_to_array(event_type, '.'))[1:n], '.') || '.*'
+    from generate_series(1, cardinality(string_to_array(event_type, '.')) - 1) n);
+comment on function posthaste.patterns(text) is 'Everything that can stand in a subscription''s event_types to match this type: itself, *, and its prefixes.';
+
+create function posthaste.matches(filter text, payload text) returns boolean
+    language plpgsql immutable parallel safe
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    found_first jsonb;
+begin
+    found_first := jsonb_path_query_first(payload::jsonb, filter::jsonpath, '{}', true);
+    return coalesce(found_first not in ('false', 'null'), false);
+exception when others then
+    return null;
+end
+$$;
+comment on function posthaste.matches(text, text) is
+    'Whether a payload passes a filter: the first thing that the SQL/JSON path finds is neither false nor null. Null where that cannot be said, since jsonb does not take every valid JSON text.';
+
+-- ---------------------------------------------------------------------------------------------------------------------------
+-- What was done: the audit log
+-- ---------------------------------------------------------------------------------------------------------------------------
+
+create table posthaste.audit_log (
+    entry            bigint      primary key,
+    at               timestamptz not null,
+    actor            text        not null,
+    application_user text,
+    action           text        not null,
+    object           text        not null,
+    tenant           text,
+    before           jsonb,
+    after            jsonb,
+    reason           text,
+    xid              xid8        not null,
+    previous         bytea       not null,
+    digest           bytea       not null,
+    constraint entries_count_from_1 check (entry >= 1)
+);
+comment on table posthaste.audit_log is
+    'Who did what, when, to what, from what to what, and why. Append-only, and each entry is chained to the one before it: posthaste.verify_audit() names the first that was tampered with.';
+comment on column posthaste.audit_log.actor is 'The login, session_user: neither SET ROLE nor an API can change it.';
+comment on column posthaste.audit_log.application_user is 'Whom an API acted for: what it put into the setting posthaste.application_user. Only as trustworthy as the API.';
+comment on column posthaste.audit_log.digest is 'SHA-256 over the previous entry''s digest and everything else in this one; see posthaste.audit_digest.';
+
+create table posthaste.audit_head (
+    is_only boolean primary key default true,
+    entry   bigint  not null default 0,
+    digest  bytea   not null default '\x',
+    constraint there_is_one_row check (is_only)
+);
+comment on table posthaste.audit_head is 'The last entry of the audit log. Its row lock makes those who write take turns.';
+insert into posthaste.audit_head default values;
+
+create function posthaste.audit_digest(e posthaste.audit_log) returns bytea
+    language sql stable parallel safe
+    set search_path = pg_catalog, pg_temp
+return sha256(e.previous || convert_to(jsonb_build_array(
+    e.entry, (extract(epoch from e.at) * 1000000)::bigint, e.actor, e.application_user, e.action, e.object, e.tenant,
+    e.before, e.after, e.reason)::text, 'UTF8'));
+comment on function posthaste.audit_digest(posthaste.audit_log) is
+    'The digest that an entry must bear: SHA-256 of the previous digest and the UTF-8 text of a jsonb array: entry, time in microseconds, actor, application_user, action, object, tenant, before, after, reason.';
+
+create function posthaste.application_user() returns text
+    language sql stable parallel safe
+return nullif(current_setting('posthaste.application_user', true), '');
+comment on function posthaste.application_user() is 'Whom an API says it acts for: `set posthaste.application_user = ''ada''`.';
+
+create function posthaste.note(action text, object text, tenant text, before jsonb, after jsonb, reason text) returns bigint
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    head posthaste.audit_head;
+    e posthaste.audit_log;
+begin
+    -- Where the transaction's snapshot is older than the last entry, this fails with 40001: try again.
+    select * into strict head from posthaste.audit_head for update;
+    e.entry := head.entry + 1;
+    e.at := clock_timestamp();
+    e.actor := session_user;
+    e.application_user := posthaste.application_user();
+    e.action := note.action;
+    e.object := note.object;
+    e.tenant := note.tenant;
+    e.before := note.before;
+    e.after := note.after;
+    e.reason := note.reason;
+    e.xid := pg_current_xact_id();
+    e.previous := head.digest;
+    e.digest := posthaste.audit_digest(e);
+    insert into posthaste.audit_log values (e.*);
+    update posthaste.audit_head h set entry = e.entry, digest = e.digest where h.is_only;
+    return e.entry;
+end
+$$;
+comment on function posthaste.note(text, text, text, jsonb, jsonb, text) is 'Adds an entry to the audit log and returns its number. Nobody may call it but the functions here.';
+
+create function posthaste.verify_audit(
+    known_entry bigint default null,
+    known_digest text default null
+) returns table (intact boolean, entries bigint, first_broken bigint, problem text, last_digest text)
+    language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    e posthaste.audit_log;
+    head posthaste.audit_head;
+    before bytea := '\x';
+begin
+    select * into head from posthaste.audit_head h;
+    entries := 0;
+    for e in select * from posthaste.audit_log order by audit_log.entry loop
+        entries := entries + 1;
+        problem := case
+            when e.entry <> entries then format('entry %s is missing', entries)
+            when e.previous <> before then 'it is not chained to the entry before it'
+            when e.digest <> posthaste.audit_digest(e) then 'its content is not what its digest was made of'
+            when e.entry = known_entry and encode(e.digest, 'hex') <> known_digest
+                then 'its digest is not the one that was known: it or an earlier entry was written anew'
+        end;
+        if problem is not null then
+            first_broken := least(e.entry, entries);
+            exit;
+        end if;
+        before := e.digest;
+    end loop;
+    if problem is null and head.entry is distinct from entries then
+        first_broken := entries + 1;
+        problem := format('the log ends at entry %s, and %s were written', entries, coalesce(head.entry::text, 'none'));
+    elsif problem is null and known_entry > entries then
+        first_broken := entries + 1;
+        problem := format('the log ends at entry %s, and entry %s was known', entries, known_entry);
+    elsif problem is null and head.digest <> before then
+        first_broken := entries;
+        problem := 'it is not the one that was written last';
+    end if;
+    intact := problem is null;
+    last_digest := encode(before, 'hex');
+    return next;
+end
+$$;
+comment on function posthaste.verify_audit(bigint, text) is
+    'Reads the whole audit log and names the first entry that was changed, removed or slipped in. Whoever owns the tables could write the whole chain anew: keep an entry''s number and digest elsewhere, and give them here.';
+
+create function posthaste.scope() returns text[]
+    language sql stable security definer parallel safe
+    set search_path = pg_catalog, pg_temp
+return (select array_agg(p.tenant) from posthaste.partner_scope p where p.login = session_user);
+comment on function posthaste.scope() is 'The partners that this login is scoped to; null where it is not scoped.';
+
+create function posthaste.is_in_scope(tenant text) returns boolean
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+return posthaste.scope() is null or coalesce(tenant = any (posthaste.scope()), false);
+comment on function posthaste.is_in_scope(text) is 'Whether this login may see and change what belongs to a partner. What belongs to none is for those who are not scoped.';
 
 -- ---------------------------------------------------------------------------------------------------------------------------
 -- What is still owed
@@ -400,13 +727,15 @@ comment on column posthaste.lease.number is 'The attempt that it is for. With th
 
 create table posthaste.lane (
     subscription_id integer     primary key references posthaste.subscription,
-    wake_at         timestamptz not null default 'infinity'
+    wake_at         timestamptz not null default 'infinity',
+    active          boolean     not null default true
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
 -- Serves lock_lanes.sql: lanes that have something due.
-create index lane_by_wake_at on posthaste.lane (wake_at) where wake_at < 'infinity';
+create index lane_by_wake_at on posthaste.lane (wake_at) where wake_at < 'infinity' and active;
 comment on table posthaste.lane is
     'One row per subscription: no waiting delivery of it is due before wake_at. The backlog of a lane that sleeps is never scanned.';
+comment on column posthaste.lane.active is 'subscription.active, as of when a worker last looked: where not, nothing is claimed.';
 comment on column posthaste.lane.wake_at is 'At or before the earliest due_at among its waiting rows; infinity where none waits. Lowered by whoever adds a waiting row, raised by whoever claims.';
 
 create function posthaste.wake_lane() returns trigger
@@ -439,203 +768,128 @@ comment on table posthaste.worker is
     'Every worker that ever registered. One without ended_at is alive while it holds the session advisory lock (1347375957, worker_id); see the view worker_alive.';
 comment on column posthaste.worker.lease is 'How long its leases last; lease.ends_at - lease is when a lease began.';
 
--- ---------------------------------------------------------------------------------------------------------------------------
--- Views for people
--- ---------------------------------------------------------------------------------------------------------------------------
-
-create type posthaste.delivery_status as enum (
-    'PENDING',          -- no attempt recorded yet
-    'SUCCESS',          -- an attempt was accepted
-    'FAILED',           -- attempts failed, another is due
-    'RETRY_EXHAUSTED',  -- the last attempt of the retry policy failed
-    'REJECTED'          -- refused for good
+create table posthaste.quarantine (
+    event_id        uuid        not null,
+    subscription_id integer     not null references posthaste.subscription,
+    replay          smallint    not null,
+    attempts        smallint    not null,
+    reason          text        not null,
+    held_at         timestamptz not null default now(),
+    decision        text,
+    decided_at      timestamptz,
+    decided_by      text,
+    decision_reason text,
+    is_requeued     boolean     not null default false,
+    primary key (event_id, subscription_id, replay),
+    constraint decision_is_known check (decision in ('released', 'discarded')),
+    constraint decided_iff_decision check ((decision is null) = (decided_at is null)),
+    constraint requeued_is_released check (not is_requeued or decision = 'released')
 );
-comment on type posthaste.delivery_status is 'Where a delivery stands.';
+-- Serves requeue_released and posthaste.unrouted: what waits for somebody.
+create index quarantine_open on posthaste.quarantine (held_at) where decision is null or (decision = 'released' and not is_requeued);
+comment on table posthaste.quarantine is
+    'Deliveries that are held because the payload breaks its event type''s schema, or because a filter could not be evaluated on it, and what an administrator decided. They stay as evidence.';
+comment on column posthaste.quarantine.is_requeued is 'A worker has put it back into the queue after its release.';
 
-create view posthaste.delivery as
-select q.event_id, q.subscription_id, q.replay, s.name as subscription, o.event_type,
-       (case when q.attempts = 0 then 'PENDING' else 'FAILED' end)::posthaste.delivery_status as status,
-       q.attempts, q.due_at as next_attempt_at, null::integer as leased_to, null::timestamptz as finished_at
-from posthaste.queue q
-join posthaste.subscription s using (subscription_id)
-left join posthaste.outbox o using (event_id)
-union all
-select l.event_id, l.subscription_id, l.replay, s.name, o.event_type,
-       (case when l.number = 1 then 'PENDING' else 'FAILED' end)::posthaste.delivery_status,
-       (l.number - 1)::smallint, null, l.holder, null
-from posthaste.lease l
-join posthaste.subscription s using (subscription_id)
-left join posthaste.outbox o using (event_id)
-union all
-select a.event_id, a.subscription_id, a.replay, s.name, o.event_type,
-       (case a.verdict when 'done' then 'SUCCESS' when 'exhausted' then 'RETRY_EXHAUSTED' else 'REJECTED' end)::posthaste.delivery_status,
-       a.number, null, null, a.started_at + make_interval(secs => coalesce(a.duration_us, 0) / 1000000.0)
-from posthaste.attempt a
-join posthaste.subscription s using (subscription_id)
-left join posthaste.outbox o using (event_id)
-where a.verdict in ('done', 'exhausted', 'rejected');
-comment on view posthaste.delivery is 'Every delivery, finished or not, with its status.';
+create table posthaste.cancellation (
+    event_id        uuid        not null,
+    subscription_id integer     not null,
+    replay          smallint    not null,
+    attempts        smallint    not null,
+    reason          text        not null,
+    cancelled_at    timestamptz not null default now(),
+    primary key (event_id, subscription_id, replay)
+);
+comment on table posthaste.cancellation is 'Deliveries that ended without an attempt that says so: discarded from quarantine, or owed to a subscription that was removed.';
 
-create view posthaste.attempt_log as
-select a.event_id, a.subscription_id, s.name as subscription, a.replay, a.number, a.started_at, a.outcome, a.verdict, a.http_status,
-       a.error, a.next_attempt_at, a.duration_us, a.dns_us, a.connect_us, a.tls_us,
-       -- The phases follow upon each other: the wait for the response head is what the others leave.
-       case when a.http_status is not null then
-           a.duration_us - coalesce(a.dns_us, 0) - coalesce(a.connect_us, 0) - coalesce(a.tls_us, 0) - coalesce(a.body_us, 0)
-       end as first_byte_us,
-       a.body_us, a.remote_address, a.signed_with, a.response, a.subscription_revision, a.worker_id, w.name as worker
-from posthaste.attempt a
-left join posthaste.subscription s using (subscription_id)
-left join posthaste.worker w using (worker_id);
-comment on view posthaste.attempt_log is 'Every attempt with the names of its subscription and its worker, and with the time from sending to the complete response head.';
+create table posthaste.unknown_event_type (
+    event_type text        primary key,
+    events     bigint      not null,
+    first_at   timestamptz not null default now(),
+    last_at    timestamptz not null default now(),
+    last_event uuid        not null
+);
+comment on table posthaste.unknown_event_type is 'Event types that came and that the catalogue does not have, or not as active ones; one row each, however many events.';
 
-create view posthaste.worker_alive as
-select w.worker_id, w.name, w.version, w.started_at
-from posthaste.worker w
-where w.ended_at is null
-  and exists (
-      select from pg_locks l
-      where l.locktype = 'advisory' and l.granted and l.objsubid = 2
-        and l.database = (select oid from pg_database where datname = current_database())
-        and l.classid = 1347375957 and l.objid = w.worker_id::oid);
-comment on view posthaste.worker_alive is 'Workers whose session advisory lock stands: alive this very moment.';
+-- The functions that workers call to carry out what people decided. People's transactions may stay open for long, so they never
+-- lock a lane or a waiting delivery themselves: no worker ever waits for a person.
 
--- ---------------------------------------------------------------------------------------------------------------------------
--- Functions for people
--- ---------------------------------------------------------------------------------------------------------------------------
-
-create function posthaste.publish(
-    event_type text,
-    payload json,
-    occurred_at timestamptz default clock_timestamp(),
-    tenant text default null,
-    metadata json default null,
-    traceparent text default null
-) returns uuid
-    language plpgsql
+create function posthaste.settle_lanes() returns void
+    language plpgsql security definer
     set search_path = pg_catalog, pg_temp
+    set lock_timeout = '2s'
 as $$
 declare
-    id uuid := posthaste.new_event_id();
+    unsettled integer[];
 begin
-    insert into posthaste.outbox (event_id, event_type, payload, occurred_at, tenant, metadata, traceparent)
-    values (id, publish.event_type, publish.payload, publish.occurred_at, publish.tenant, publish.metadata, publish.traceparent);
-    return id;
+    unsettled := array(
+        select l.subscription_id from posthaste.lane l join posthaste.subscription s using (subscription_id)
+        where l.active <> s.active order by l.subscription_id for update of l);
+    update posthaste.lane l set active = s.active from posthaste.subscription s
+    where l.subscription_id = any (unsettled) and s.subscription_id = l.subscription_id;
 end
 $$;
-comment on function posthaste.publish(text, json, timestamptz, text, json, text) is
-    'Inserts one event into the outbox and returns its id. The same as the plain INSERT, for those who prefer a call.';
+comment on function posthaste.settle_lanes() is 'Lets the lanes follow their subscriptions: whether anything may be claimed. Called by workers, after every change of terms.';
 
-create function posthaste.create_event_type(
-    event_type text,
-    description text,
-    schema json default null,
-    example json default null
-) returns void
-    language sql
+create function posthaste.requeue_released(most integer) returns integer
+    language sql volatile security definer
     set search_path = pg_catalog, pg_temp
-as $$
-    insert into posthaste.event_type (event_type, description, schema, example)
-    values (create_event_type.event_type, create_event_type.description, create_event_type.schema, create_event_type.example)
-$$;
-comment on function posthaste.create_event_type(text, text, json, json) is 'Adds an event type to the catalogue, so that it can be subscribed to.';
+begin atomic
+    with released as materialized (
+        select q.event_id, q.subscription_id, q.replay from posthaste.quarantine q
+        where q.decision = 'released' and not q.is_requeued
+        order by q.held_at limit requeue_released.most for update skip locked
+    ), marked as (
+        update posthaste.quarantine q set is_requeued = true from released r
+        where (q.event_id, q.subscription_id, q.replay) = (r.event_id, r.subscription_id, r.replay)
+        returning q.*
+    ), queued as (
+        insert into posthaste.queue (event_id, subscription_id, replay, attempts, due_at)
+        select m.event_id, m.subscription_id, m.replay, m.attempts, now() from marked m
+        returning subscription_id
+    ), locked as materialized (
+        select l.subscription_id from posthaste.lane l
+        where l.subscription_id = any (array(select q.subscription_id from queued q))
+        order by l.subscription_id for update
+    ), woken as (
+        update posthaste.lane l set wake_at = least(l.wake_at, now())
+        where l.subscription_id = any (array(select k.subscription_id from locked k))
+    )
+    select count(*)::integer from queued;
+end;
+comment on function posthaste.requeue_released(integer) is 'Puts deliveries that were released from quarantine back into the queue, and returns how many. Called by workers.';
 
-create function posthaste.create_subscription(
-    name text,
-    url text,
-    event_types text[],
-    tenant text default null,
-    retry_intervals interval[] default '{5 seconds,5 minutes,30 minutes,2 hours,5 hours,10 hours,14 hours,20 hours,24 hours}',
-    retry_jitter real default 0.1
-) returns integer
-    language plpgsql
+create function posthaste.cancel_removed(most integer) returns integer
+    language sql volatile security definer
     set search_path = pg_catalog, pg_temp
-as $$
-declare
-    id integer;
-    host_and_port constant text :=
-        '([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?';
-    unknown text;
-    wait interval;
-begin
-    if name is null or name !~ '^[[:graph:]]([[:graph:] ]{0,98}[[:graph:]])?$' then
-        perform posthaste.refuse('name', name, '1 to 100 visible characters, with spaces only between them');
-    end if;
-    if url is null or length(url) > 2048 or url !~ ('^https://' || host_and_port || '([/?][!-"$-\[\]-~]*)?$') then
-        -- Plain http to this very machine is for trials: every worker refuses it too, unless its configuration allows it.
-        if url is null or url !~ ('^http://(localhost|127\.[0-9.]+|\[::1\])(:[1-9][0-9]{0,4})?([/?][!-"$-\[\]-~]*)?$') then
-            perform posthaste.refuse('url', url,
-                'https://host[:port][/path][?query], lower-case ASCII host, no user, no fragment, no spaces, at most 2048 characters');
-        end if;
-    end if;
-    if coalesce(cardinality(event_types), 0) = 0 or array_position(event_types, null) is not null then
-        perform posthaste.refuse('event_types', event_types::text, 'at least one name from posthaste.event_type, or {*} for all');
-    end if;
-    if '*' = any (event_types) and cardinality(event_types) > 1 then
-        perform posthaste.refuse('event_types', event_types::text, '* stands for all and stands alone');
-    end if;
-    select t into unknown from unnest(event_types) t
-    where t <> '*' and not exists (select from posthaste.event_type c where c.event_type = t) limit 1;
-    if found then
-        perform posthaste.refuse('event_type', unknown, 'it is not in the catalogue; see posthaste.create_event_type');
-    end if;
-    if tenant is not null then
-        perform posthaste.is_tenant(tenant);
-    end if;
-    if retry_intervals is null or cardinality(retry_intervals) > 50 or coalesce(array_ndims(retry_intervals), 1) <> 1 then
-        perform posthaste.refuse('retry_intervals', retry_intervals::text, 'a list of at most 50 intervals; {} to try once');
-    end if;
-    foreach wait in array retry_intervals loop
-        if wait is null or extract(epoch from wait) not between 0 and 2592000 then
-            perform posthaste.refuse('retry_intervals', coalesce(wait::text, 'null'), 'each from 0 to 30 days');
-        end if;
-    end loop;
-    if retry_jitter is null or retry_jitter not between 0 and 1 then
-        perform posthaste.refuse('retry_jitter', retry_jitter::text, 'a fraction from 0 to 1');
-    end if;
-
-    insert into posthaste.subscription (name, url, tenant, retry_intervals, retry_jitter)
-    values (create_subscription.name, create_subscription.url, create_subscription.tenant,
-            create_subscription.retry_intervals, create_subscription.retry_jitter)
-    returning subscription_id into id;
-    insert into posthaste.subscription_event_type (event_type, subscription_id) select distinct t, id from unnest(event_types) t;
-    insert into posthaste.lane (subscription_id) values (id);
-    return id;
-end
-$$;
-comment on function posthaste.create_subscription(text, text, text[], text, interval[], real) is
-    'The only door through which a subscription comes to be. Gets every event committed from now on. Its signing secret is made at its first delivery, or by `posthaste secret`, whichever comes first.';
-
-create function posthaste.add_signing_secret(
-    subscription_id integer,
-    secret_id uuid,
-    key_id text,
-    ciphertext bytea,
-    only_if_none boolean default false
-) returns smallint
-    language plpgsql
-    set search_path = pg_catalog, pg_temp
-as $$
-declare
-    free_number smallint;
-begin
-    -- The row lock makes two that add at once take turns, so that numbers never clash and `only_if_none` means it.
-    perform from posthaste.subscription s where s.subscription_id = add_signing_secret.subscription_id for update;
-    if not found then
-        perform posthaste.refuse('subscription_id', subscription_id::text, 'there is no such subscription');
-    end if;
-    select coalesce(max(s.number), 0) + 1 into free_number
-    from posthaste.signing_secret s where s.subscription_id = add_signing_secret.subscription_id;
-    if only_if_none and free_number > 1 then
-        return null;
-    end if;
-    insert into posthaste.signing_secret (secret_id, subscription_id, number, key_id, ciphertext)
-    values (add_signing_secret.secret_id, add_signing_secret.subscription_id, free_number, add_signing_secret.key_id, add_signing_secret.ciphertext);
-    return free_number;
-end
-$$;
-comment on function posthaste.add_signing_secret(integer, uuid, text, bytea, boolean) is
-    'Stores an encrypted secret and returns its number; with only_if_none, null where the subscription has one already. Encryption happens in the program, which holds the key.';
+begin atomic
+    with gone as materialized (
+        select q.event_id, q.subscription_id, q.replay, q.attempts
+        from posthaste.subscription s
+        cross join lateral (
+            select * from posthaste.queue q where q.subscription_id = s.subscription_id
+            limit cancel_removed.most for update skip locked
+        ) q
+        where s.removed_at is not null
+        limit cancel_removed.most
+    ), unqueued as (
+        delete from posthaste.queue q using gone g
+        where (q.event_id, q.subscription_id, q.replay) = (g.event_id, g.subscription_id, g.replay)
+        returning q.event_id, q.subscription_id, q.replay, q.attempts
+    ), unheld as (
+        update posthaste.quarantine q
+        set decision = 'discarded', decided_at = now(), decided_by = session_user, decision_reason = 'the subscription was removed'
+        from posthaste.subscription s
+        where q.decision is null and s.subscription_id = q.subscription_id and s.removed_at is not null
+        returning q.event_id, q.subscription_id, q.replay, q.attempts
+    ), cancelled as (
+        insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason)
+        select u.*, 'the subscription was removed' from (select * from unqueued union all select * from unheld) u
+        returning 1
+    )
+    select count(*)::integer from cancelled;
+end;
+comment on function posthaste.cancel_removed(integer) is 'Cancels deliveries still owed to subscriptions that were removed, and returns how many. Called by workers.';
 
 -- ---------------------------------------------------------------------------------------------------------------------------
 -- Guards and partitions
@@ -705,7 +959,7 @@ $$;
 comment on function posthaste.adorn_partition(regclass, regclass) is 'Gives a partition the triggers that Postgres does not copy from its parent.';
 
 create function posthaste.create_partitions(days_ahead integer) returns integer
-    language plpgsql
+    language plpgsql security definer
     set search_path = pg_catalog, pg_temp
     -- Rather give up and try again later than make a producer queue behind us.
     set lock_timeout = '200ms'
@@ -749,8 +1003,1603 @@ comment on table posthaste.attempt_default is 'Takes what no day''s partition co
 
 select posthaste.guard_history('posthaste.outbox');
 select posthaste.guard_history('posthaste.attempt');
+select posthaste.guard_history('posthaste.audit_log');
+select posthaste.guard_history('posthaste.subscription_revision');
+select posthaste.guard_history('posthaste.cancellation');
 select posthaste.adorn_partition('posthaste.outbox', 'posthaste.outbox_default');
 select posthaste.adorn_partition('posthaste.attempt', 'posthaste.attempt_default');
 
--- PUBLIC has nothing; Postgres grants EXECUTE to it by default.
-revoke all on all functions in schema posthaste from public;
+-- ---------------------------------------------------------------------------------------------------------------------------
+-- Views for people. A login that is scoped to partners (see partner_scope) sees only theirs.
+-- ---------------------------------------------------------------------------------------------------------------------------
+
+create type posthaste.delivery_status as enum (
+    'PENDING',          -- no attempt recorded yet
+    'SUCCESS',          -- an attempt was accepted
+    'FAILED',           -- attempts failed, another is due
+    'RETRY_EXHAUSTED',  -- the last attempt of the retry policy failed
+    'REJECTED',         -- refused for good
+    'CANCELLED'         -- ended by a person: discarded, or its subscription removed
+);
+comment on type posthaste.delivery_status is 'Where a delivery stands.';
+
+create view posthaste.event with (security_barrier) as
+select o.event_id, posthaste.event_time(o.event_id) as inserted_at, o.occurred_at, o.event_type, o.tenant, o.metadata, o.traceparent, o.payload
+from posthaste.outbox o
+where (select posthaste.scope()) is null or o.tenant = any ((select posthaste.scope())::text[]);
+comment on view posthaste.event is 'Every event. Auditors do not see the payload.';
+
+create view posthaste.delivery with (security_barrier) as
+select d.event_id, d.subscription_id, d.replay, s.name as subscription, s.tenant, o.event_type, d.status, d.attempts, d.next_attempt_at,
+       d.leased_to, d.finished_at, d.note
+from (
+    select q.event_id, q.subscription_id, q.replay,
+           (case when q.attempts = 0 then 'PENDING' else 'FAILED' end)::posthaste.delivery_status as status,
+           q.attempts, q.due_at as next_attempt_at, null::integer as leased_to, null::timestamptz as finished_at, null::text as note
+    from posthaste.queue q
+    union all
+    select l.event_id, l.subscription_id, l.replay,
+           (case when l.number = 1 then 'PENDING' else 'FAILED' end)::posthaste.delivery_status,
+           (l.number - 1)::smallint, null, l.holder, null, null
+    from posthaste.lease l
+    union all
+    select h.event_id, h.subscription_id, h.replay,
+           (case when h.attempts = 0 then 'PENDING' else 'FAILED' end)::posthaste.delivery_status,
+           h.attempts, null, null, null, 'quarantined: ' || h.reason
+    from posthaste.quarantine h
+    where h.decision is null or (h.decision = 'released' and not h.is_requeued)
+    union all
+    select c.event_id, c.subscription_id, c.replay, 'CANCELLED', c.attempts, null, null, c.cancelled_at, c.reason
+    from posthaste.cancellation c
+    union all
+    select a.event_id, a.subscription_id, a.replay,
+           (case a.verdict when 'done' then 'SUCCESS' when 'exhausted' then 'RETRY_EXHAUSTED' else 'REJECTED' end)::posthaste.delivery_status,
+           a.number, null, null, a.started_at + make_interval(secs => coalesce(a.duration_us, 0) / 1000000.0), a.error
+    from posthaste.attempt a
+    where a.verdict in ('done', 'exhausted', 'rejected')
+) d
+join posthaste.subscription s using (subscription_id)
+left join posthaste.outbox o using (event_id)
+where (select posthaste.scope()) is null or s.tenant = any ((select posthaste.scope())::text[]);
+comment on view posthaste.delivery is 'Every delivery, finished or not, with its status; note says why it is held, was cancelled or failed.';
+
+create view posthaste.attempt_log with (security_barrier) as
+select a.event_id, a.subscription_id, s.name as subscription, s.tenant, a.replay, a.number, a.started_at, a.outcome, a.verdict, a.http_status,
+       a.error, a.next_attempt_at, a.duration_us, a.dns_us, a.connect_us, a.tls_us,
+       -- The phases follow upon each other: the wait for the response head is what the others leave.
+       case when a.http_status is not null then
+           a.duration_us - coalesce(a.dns_us, 0) - coalesce(a.connect_us, 0) - coalesce(a.tls_us, 0) - coalesce(a.body_us, 0)
+       end as first_byte_us,
+       a.body_us, a.remote_address, a.signed_with, a.response, a.subscription_revision, a.worker_id, w.name as worker
+from posthaste.attempt a
+left join posthaste.subscription s using (subscription_id)
+left join posthaste.worker w using (worker_id)
+where (select posthaste.scope()) is null or s.tenant = any ((select posthaste.scope())::text[]);
+comment on view posthaste.attempt_log is 'Every attempt with the names of its subscription and its worker, and with the time from sending to the complete response head.';
+
+create view posthaste.dead_letter with (security_barrier) as
+select a.event_id, a.subscription_id, a.replay, s.name as subscription, s.tenant, o.event_type,
+       (case a.verdict when 'exhausted' then 'RETRY_EXHAUSTED' else 'REJECTED' end)::posthaste.delivery_status as status,
+       a.number as attempts, a.started_at as last_attempt_at, a.outcome, a.http_status, a.error, a.response
+from posthaste.attempt a
+join posthaste.subscription s using (subscription_id)
+left join posthaste.outbox o using (event_id)
+where a.verdict in ('exhausted', 'rejected')
+  and ((select posthaste.scope()) is null or s.tenant = any ((select posthaste.scope())::text[]));
+comment on view posthaste.dead_letter is 'Deliveries that were given up, with what their last attempt met.';
+
+create view posthaste.subscription_terms with (security_barrier) as
+select r.subscription_id, s.name as subscription, s.tenant, r.revision, r.since,
+       lead(r.since) over (partition by r.subscription_id order by r.revision) as until,
+       r.terms, r.signing_secrets, r.changed_by
+from posthaste.subscription_revision r
+join posthaste.subscription s using (subscription_id)
+where (select posthaste.scope()) is null or s.tenant = any ((select posthaste.scope())::text[]);
+comment on view posthaste.subscription_terms is 'Every revision of every subscription: the terms under which an attempt with that subscription_revision was made.';
+
+create view posthaste.change with (security_barrier) as
+select c.change_id, c.kind, coalesce(c.terms, c.before) ->> 'name' as subscription, coalesce(c.terms, c.before) ->> 'tenant' as tenant,
+       case when c.decision is not null then c.decision when c.expires_at <= now() then 'expired' else 'open' end as state,
+       -- What differs, field by field: {"url": {"from": ..., "to": ...}}.
+       case when c.kind = 'change' then (
+           select jsonb_object_agg(t.key, jsonb_build_object('from', c.before -> t.key, 'to', t.value))
+           from jsonb_each(c.terms) t where c.before -> t.key is distinct from t.value)
+       else coalesce(c.terms, c.before) end as what,
+       c.reason, c.proposed_by, c.proposed_for, c.proposed_at, c.expires_at, c.decided_by, c.decided_for, c.decided_at, c.decision_reason
+from posthaste.subscription_change c
+where (select posthaste.scope()) is null or (
+    coalesce(c.terms, c.before) ->> 'tenant' = any ((select posthaste.scope())::text[])
+    and (c.before is null or c.before ->> 'tenant' = any ((select posthaste.scope())::text[])));
+comment on view posthaste.change is 'Every proposal, with what it changes and what was decided.';
+
+create view posthaste.audit with (security_barrier) as
+select a.entry, a.at, a.actor, a.application_user, a.action, a.object, a.tenant, a.before, a.after, a.reason, encode(a.digest, 'hex') as digest
+from posthaste.audit_log a
+where (select posthaste.scope()) is null or a.tenant = any ((select posthaste.scope())::text[]);
+comment on view posthaste.audit is 'The audit log.';
+
+create view posthaste.secret_overview with (security_barrier) as
+select s.subscription_id, s.name as subscription, s.tenant,
+       count(k.number) filter (where k.ciphertext is not null and k.is_live) as live,
+       count(k.number) filter (where k.ciphertext is null and k.is_live) as asked_for,
+       max(k.created_at) filter (where k.is_live) as newest_made_at,
+       min(k.ends_at) filter (where k.is_live) as next_end_at,
+       coalesce(max(k.created_at) filter (where k.is_live) + t.secrets_rotate < now(), false) as is_overdue,
+       array(select h.key from jsonb_each(s.headers) h where h.value = '{"secret": true}'
+             except select x.header from posthaste.header_secret x where x.subscription_id = s.subscription_id) as headers_without_value
+from posthaste.subscription s
+cross join posthaste.setting t
+left join lateral (
+    select *, x.ends_at is null or x.ends_at > now() as is_live from posthaste.signing_secret x where x.subscription_id = s.subscription_id
+) k on true
+where s.removed_at is null
+  and ((select posthaste.scope()) is null or s.tenant = any ((select posthaste.scope())::text[]))
+group by s.subscription_id, t.secrets_rotate;
+comment on view posthaste.secret_overview is 'How many secrets each subscription has, how old the newest is, and whether its rotation is overdue. Never a secret.';
+
+create view posthaste.subscription_overview with (security_barrier) as
+select s.subscription_id, s.name as subscription, s.tenant,
+       case when s.removed_at is not null then 'removed'
+            when not s.active then 'paused'
+            when k.live = 0 then 'waits for a signing secret'
+            when cardinality(k.headers_without_value) > 0 then 'waits for the value of a secret header'
+            else 'active' end as state,
+       s.url, s.event_types, s.revision,
+       a.hour_done::float8 / nullif(a.hour_all, 0) as success_last_hour,
+       a.day_done::float8 / nullif(a.day_all, 0) as success_last_day,
+       coalesce(b.waiting, 0) as backlog, b.oldest as oldest_waiting_since,
+       a.last_failure_at, a.last_failure, s.contact
+from posthaste.subscription s
+left join posthaste.secret_overview k using (subscription_id)
+left join (
+    select subscription_id, count(*) as day_all, count(*) filter (where outcome = 'accepted') as day_done,
+           count(*) filter (where started_at > now() - interval '1 hour') as hour_all,
+           count(*) filter (where started_at > now() - interval '1 hour' and outcome = 'accepted') as hour_done,
+           max(started_at) filter (where outcome <> 'accepted') as last_failure_at,
+           (array_agg(error order by started_at desc) filter (where outcome <> 'accepted'))[1] as last_failure
+    from posthaste.attempt where started_at > now() - interval '1 day' group by subscription_id
+) a using (subscription_id)
+left join (
+    select subscription_id, count(*) as waiting, posthaste.event_time(min(event_id::text)::uuid) as oldest
+    from posthaste.queue group by subscription_id
+) b using (subscription_id)
+where (select posthaste.scope()) is null or s.tenant = any ((select posthaste.scope())::text[]);
+comment on view posthaste.subscription_overview is
+    'How each subscription fares. Success is accepted attempts of all attempts. Reads a day of attempts and all that waits: for people, not for every few seconds.';
+
+create view posthaste.consumer with (security_barrier) as
+select s.subscription_id, s.name as subscription, s.tenant, substring(s.url from '^https?://([^/?]+)') as host, s.event_types, s.unknown_types, s.filter,
+       s.active, s.created_at as since, c.proposed_by, c.decided_by as approved_by, s.contact, s.description
+from posthaste.subscription s
+left join posthaste.subscription_change c on c.subscription_id = s.subscription_id and c.kind = 'create' and c.decision = 'approved'
+where s.removed_at is null
+  and ((select posthaste.scope()) is null or s.tenant = any ((select posthaste.scope())::text[]));
+comment on view posthaste.consumer is 'Every party that can receive anything, who proposed it, and who approved it. Nothing leaves but to one of these.';
+
+create view posthaste.unrouted with (security_barrier) as
+select u.event_type, case when c.event_type is null then 'not in the catalogue' else 'not active in the catalogue' end as reason,
+       u.events, u.first_at, u.last_at, u.last_event as event_id, null::text[] as held_for
+from posthaste.unknown_event_type u
+left join posthaste.event_type c using (event_type)
+where c.active is distinct from true and (select posthaste.scope()) is null
+union all
+select o.event_type, min(q.reason), 1, min(q.held_at), max(q.held_at), q.event_id, array_agg(s.name order by s.name)
+from posthaste.quarantine q
+join posthaste.subscription s using (subscription_id)
+left join posthaste.outbox o using (event_id)
+where q.decision is null
+  and ((select posthaste.scope()) is null or s.tenant = any ((select posthaste.scope())::text[]))
+group by q.event_id, o.event_type;
+comment on view posthaste.unrouted is
+    'What did not reach anybody, and why: types that the catalogue does not have (one row each), and events held in quarantine (one row each; see posthaste.release and posthaste.discard).';
+
+create view posthaste.worker_alive as
+select w.worker_id, w.name, w.version, w.started_at
+from posthaste.worker w
+where w.ended_at is null
+  and exists (
+      select from pg_locks l
+      where l.locktype = 'advisory' and l.granted and l.objsubid = 2
+        and l.database = (select oid from pg_database where datname = current_database())
+        and l.classid = 1347375957 and l.objid = w.worker_id::oid);
+comment on view posthaste.worker_alive is 'Workers whose session advisory lock stands: alive this very moment.';
+
+create function posthaste.event_history(event_id uuid)
+    returns table (at timestamptz, what text, subscription text, detail text)
+    language sql stable security definer
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    select h.at, h.what, h.subscription, h.detail from (
+        select e.inserted_at as at, 'inserted' as what, null::text as subscription, e.event_type as detail, 0 as place
+        from posthaste.event e where e.event_id = event_history.event_id
+        union all
+        select a.started_at, format('attempt %s %s', a.number, a.outcome), a.subscription,
+               concat_ws(', ', a.http_status::text, a.error, a.verdict::text || coalesce(' at ' || a.next_attempt_at, ''), 'worker ' || a.worker_id), 1
+        from posthaste.attempt_log a where a.event_id = event_history.event_id
+        union all
+        select q.held_at, 'quarantined', s.name, q.reason, 2
+        from posthaste.quarantine q join posthaste.subscription s using (subscription_id)
+        where q.event_id = event_history.event_id and posthaste.is_in_scope(s.tenant)
+        union all
+        select q.decided_at, q.decision, s.name, q.decided_by || ': ' || q.decision_reason, 3
+        from posthaste.quarantine q join posthaste.subscription s using (subscription_id)
+        where q.event_id = event_history.event_id and q.decision is not null and posthaste.is_in_scope(s.tenant)
+        union all
+        select d.finished_at, 'cancelled', d.subscription, d.note, 4
+        from posthaste.delivery d where d.event_id = event_history.event_id and d.status = 'CANCELLED'
+        union all
+        select coalesce(d.next_attempt_at, now()), case when d.leased_to is null then 'waits' else 'under way' end, d.subscription,
+               coalesce('worker ' || d.leased_to, 'due at ' || d.next_attempt_at, d.note), 5
+        from posthaste.delivery d where d.event_id = event_history.event_id and d.finished_at is null
+    ) h order by h.at, h.place;
+end;
+comment on function posthaste.event_history(uuid) is 'The whole story of one event in the order of time: inserted, each attempt, quarantine and release, and what still waits.';
+
+create function posthaste.standing(counts_stop_at bigint)
+    returns table (intake bigint, waiting bigint, leased bigint, oldest_delivery float8, oldest_intake float8, lanes_awake bigint, lanes_asleep bigint,
+                   lanes_idle bigint, lanes_paused bigint, dead_letters bigint, quarantined bigint, unknown_types bigint, secrets_overdue bigint,
+                   secrets_missing bigint, changes_open bigint, in_default_partition boolean, four_eyes boolean, clock float8)
+    language sql stable security definer
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    select
+        (select count(*) from (select from posthaste.intake limit counts_stop_at) i),
+        (select count(*) from (select from posthaste.queue limit counts_stop_at) q),
+        (select count(*) from (select from posthaste.lease limit counts_stop_at) l),
+        (select extract(epoch from now() - posthaste.event_time(o.event_id))::float8
+         from ((select q.event_id from posthaste.queue q order by q.event_id limit 1)
+               union all
+               (select l.event_id from posthaste.lease l order by l.event_id limit 1) order by event_id limit 1) o),
+        (select extract(epoch from now() - posthaste.event_time(i.event_id))::float8
+         from (select event_id from posthaste.intake order by xid limit 1) i),
+        (select count(*) from posthaste.lane l where l.active and l.wake_at <= now()),
+        (select count(*) from posthaste.lane l where l.active and l.wake_at > now() and l.wake_at < 'infinity'),
+        (select count(*) from posthaste.lane l where l.active and l.wake_at = 'infinity'),
+        (select count(*) from posthaste.subscription s where not s.active and s.removed_at is null),
+        (select count(*) from (
+            select from posthaste.attempt a
+            where a.verdict in ('exhausted', 'rejected') and a.started_at > now() - interval '24 hours' limit counts_stop_at) a),
+        (select count(*) from (select from posthaste.quarantine q where q.decision is null limit counts_stop_at) q),
+        (select count(*) from posthaste.unknown_event_type u where not exists (
+            select from posthaste.event_type c where c.event_type = u.event_type and c.active)),
+        (select count(*) from posthaste.secret_overview k where k.is_overdue),
+        (select count(*) from posthaste.secret_overview k where k.live = 0 or cardinality(k.headers_without_value) > 0),
+        (select count(*) from posthaste.subscription_change c where c.decision is null and c.expires_at > now()),
+        exists (select from posthaste.outbox_default) or exists (select from posthaste.attempt_default),
+        (select t.four_eyes from posthaste.setting t),
+        extract(epoch from clock_timestamp())::float8;
+end;
+comment on function posthaste.standing(bigint) is 'How things stand, in one row, for `posthaste status` and the metrics. Counts stop at the number given, so that a look at a huge backlog costs no more than one at a small one.';
+
+-- ---------------------------------------------------------------------------------------------------------------------------
+-- Functions for people. Each runs as the owner of the schema, checks who calls, and writes to the audit log what it did.
+-- ---------------------------------------------------------------------------------------------------------------------------
+
+create function posthaste.publish(
+    event_type text,
+    payload json,
+    occurred_at timestamptz default clock_timestamp(),
+    tenant text default null,
+    metadata json default null,
+    traceparent text default null
+) returns uuid
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    id uuid := posthaste.new_event_id();
+begin
+    insert into posthaste.outbox (event_id, event_type, payload, occurred_at, tenant, metadata, traceparent)
+    values (id, publish.event_type, publish.payload, publish.occurred_at, publish.tenant, publish.metadata, publish.traceparent);
+    return id;
+end
+$$;
+comment on function posthaste.publish(text, json, timestamptz, text, json, text) is
+    'Inserts one event into the outbox and returns its id. The same as the plain INSERT, for those who prefer a call.';
+
+-- The event catalogue.
+
+create function posthaste.create_event_type(
+    event_type text,
+    description text,
+    schema json default null,
+    example json default null,
+    owner text default null
+) returns void
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform posthaste.refuse_scoped();
+    if description is null or btrim(description) = '' then
+        perform posthaste.refuse('description', coalesce(description, 'null'), 'say what it means, for whoever subscribes to it');
+    end if;
+    insert into posthaste.event_type (event_type, description, schema, example, owner)
+    values (create_event_type.event_type, create_event_type.description, create_event_type.schema, create_event_type.example, create_event_type.owner);
+    perform posthaste.note('event_type_created', create_event_type.event_type, null, null,
+        (select to_jsonb(c) from posthaste.event_type c where c.event_type = create_event_type.event_type), null);
+exception when unique_violation then
+    perform posthaste.refuse('event_type', create_event_type.event_type, 'it is in the catalogue already; see posthaste.change_event_type');
+end
+$$;
+comment on function posthaste.create_event_type(text, text, json, json, text) is 'Adds an event type to the catalogue, so that it can be subscribed to.';
+
+create function posthaste.change_event_type(event_type text, changes jsonb, reason text default null) returns void
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    c posthaste.event_type;
+    before jsonb;
+    field text;
+begin
+    perform posthaste.refuse_scoped();
+    select * into c from posthaste.event_type t where t.event_type = change_event_type.event_type for update;
+    if not found then
+        perform posthaste.refuse('event_type', change_event_type.event_type, 'it is not in the catalogue; see posthaste.create_event_type');
+    end if;
+    if jsonb_typeof(changes) is distinct from 'object' then
+        perform posthaste.refuse('changes', changes::text, 'a JSON object such as {"active": false}');
+    end if;
+    select k into field from jsonb_object_keys(changes) k where k <> all ('{description,schema,example,owner,active}') limit 1;
+    if found then
+        perform posthaste.refuse('field', field, 'one of description, schema, example, owner, active');
+    end if;
+    if changes ? 'active' and jsonb_typeof(changes -> 'active') <> 'boolean' then
+        perform posthaste.refuse('active', changes ->> 'active', 'true or false');
+    end if;
+    if changes ? 'description' and btrim(coalesce(changes ->> 'description', '')) = '' then
+        perform posthaste.refuse('description', coalesce(changes ->> 'description', 'null'), 'say what it means, for whoever subscribes to it');
+    end if;
+    before := to_jsonb(c);
+    update posthaste.event_type t
+    set description = case when changes ? 'description' then changes ->> 'description' else t.description end,
+        schema = case when changes ? 'schema' then nullif(changes -> 'schema', 'null')::json else t.schema end,
+        example = case when changes ? 'example' then nullif(changes -> 'example', 'null')::json else t.example end,
+        owner = case when changes ? 'owner' then changes ->> 'owner' else t.owner end,
+        active = case when changes ? 'active' then (changes ->> 'active')::boolean else t.active end,
+        revision = t.revision + 1
+    where t.event_type = change_event_type.event_type
+    returning * into c;
+    perform posthaste.note('event_type_changed', change_event_type.event_type, null, before, to_jsonb(c), reason);
+end
+$$;
+comment on function posthaste.change_event_type(text, jsonb, text) is
+    'Changes fields of an event type: description, schema, example, owner, active, as a JSON object. Takes effect at the next event.';
+
+-- Subscriptions: terms, and who may agree to them.
+
+create function posthaste.refuse_scoped() returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if posthaste.scope() is not null then
+        raise exception using errcode = 'insufficient_privilege',
+            message = format('%s is scoped to single partners and may not do what concerns all', session_user);
+    end if;
+end
+$$;
+comment on function posthaste.refuse_scoped() is 'Raises where the login is scoped to single partners.';
+
+create function posthaste.because(reason text) returns text
+    language plpgsql immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if reason is null or btrim(reason) = '' or length(reason) > 1000 then
+        perform posthaste.refuse('reason', coalesce(reason, 'null'), '1 to 1000 characters that say why, for whoever reads the audit log');
+    end if;
+    return reason;
+end
+$$;
+comment on function posthaste.because(text) is 'The reason, where one was given; raises otherwise.';
+
+create function posthaste.terms(s posthaste.subscription) returns jsonb
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+    set intervalstyle = 'postgres'
+return jsonb_build_object(
+    'name', s.name, 'tenant', s.tenant, 'url', s.url, 'event_types', to_jsonb(s.event_types), 'unknown_types', s.unknown_types,
+    'filter', s.filter, 'retry_intervals', to_jsonb(s.retry_intervals::text[]), 'retry_jitter', s.retry_jitter,
+    'timeout', s.timeout::text, 'concurrency', s.concurrency, 'headers', s.headers, 'networks', to_jsonb(s.networks),
+    'description', s.description, 'contact', s.contact, 'active', s.active);
+comment on function posthaste.terms(posthaste.subscription) is 'A subscription''s terms as one JSON object: what is proposed, approved, and kept for each revision.';
+
+create function posthaste.checked_url(url text) returns text
+    language plpgsql immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    label constant text := '[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?';
+    rule constant text := 'https://host[:port][/path][?query], lower-case ASCII host, no user, no fragment, no spaces, at most 2048 characters';
+    parts text[];
+    host text;
+    address inet;
+begin
+    parts := regexp_match(url, format('^(https?)://(%s(?:\.%s)*|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?(?:[/?][!"$-\[\]-~]*)?$',
+        replace(label, '(', '(?:'), replace(label, '(', '(?:')));
+    if parts is null or length(url) > 2048 then
+        return posthaste.refuse('url', coalesce(url, 'null'), rule);
+    end if;
+    host := parts[2];
+    if parts[3]::integer > 65535 then
+        return posthaste.refuse('url', url, 'a port is 1 to 65535');
+    end if;
+    -- What ends in a number is an address to some parsers, in whatever base; only the plain form means the same to all.
+    if host ~ '^\[|(^|\.)(0x[0-9a-f]*|[0-9]+)$' then
+        begin
+            address := btrim(host, '[]')::inet;
+        exception when others then
+            return posthaste.refuse('url', url, format('%s is not an address in its plain form', host));
+        end;
+        if (case family(address) when 4 then host(address) else '[' || host(address) || ']' end) <> host then
+            return posthaste.refuse('url', url, format('%s is not an address in its plain form', host));
+        end if;
+    elsif host <> 'localhost' and host !~ '\.' then
+        return posthaste.refuse('url', url, 'a host name has a dot in it');
+    end if;
+    -- Plain http to this very machine is for trials: every worker refuses it too, unless its configuration allows it.
+    if parts[1] = 'http' and not (host = 'localhost' or coalesce(address <<= inet '127.0.0.0/8' or address = inet '::1', false)) then
+        return posthaste.refuse('url', url, rule);
+    end if;
+    return url;
+end
+$$;
+comment on function posthaste.checked_url(text) is 'The URL, where it keeps the rules; raises otherwise.';
+
+create function posthaste.checked_headers(headers jsonb) returns jsonb
+    language plpgsql immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    name text;
+    value jsonb;
+begin
+    if jsonb_typeof(headers) is distinct from 'object' then
+        perform posthaste.refuse('headers', headers::text, 'a JSON object of names and texts, such as {"X-Environment": "production"}');
+    end if;
+    if (select count(*) from jsonb_object_keys(headers)) > 20 then
+        perform posthaste.refuse('headers', 'of that number', 'at most 20');
+    end if;
+    if (select count(distinct lower(k)) < count(*) from jsonb_object_keys(headers) k) then
+        perform posthaste.refuse('headers', (select string_agg(k, ', ') from jsonb_object_keys(headers) k), 'each name once, whatever its case');
+    end if;
+    for name, value in select * from jsonb_each(headers) loop
+        if name !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]{1,100}$' then
+            perform posthaste.refuse('header name', name, '1 to 100 characters of A-Z a-z 0-9 and !#$%&''*+-.^_`|~');
+        end if;
+        -- What we set ourselves, and what decides where a request ends or where it goes.
+        if lower(name) ~ '^(webhook-.*|content-.*|proxy-.*|sec-.*|host|connection|keep-alive|transfer-encoding|te|trailer|upgrade|expect|date|user-agent|accept-encoding|http2-settings)$' then
+            perform posthaste.refuse('header name', name, 'not one that we set ourselves, or that frames or routes the request');
+        end if;
+        if value = '{"secret": true}' then
+            continue;
+        end if;
+        if jsonb_typeof(value) <> 'string' then
+            perform posthaste.refuse(format('header %s', name), value::text, 'a text, or {"secret": true} for one whose value is imported apart');
+        end if;
+        -- Whatever carries a credential would lie here in the clear, and in everybody's sight.
+        if lower(name) ~ '^(authorization|cookie|x-api-key|.*-(key|token|secret|password))$' then
+            perform posthaste.refuse(format('header %s', name), '(not shown)', 'a credential is {"secret": true}, and its value is imported with `posthaste secret import --header`');
+        end if;
+        if value #>> '{}' !~ '^[!-~]([ !-~]*[!-~])?$' or length(value #>> '{}') > 2048 then
+            perform posthaste.refuse(format('header %s', name), value::text, '1 to 2048 visible ASCII characters, with spaces only between them');
+        end if;
+    end loop;
+    return headers;
+end
+$$;
+comment on function posthaste.checked_headers(jsonb) is 'The extra headers, where none can collide with ours, split a request or show a credential; raises otherwise.';
+
+create function posthaste.checked_network(network text) returns text
+    language plpgsql immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    parts constant text[] := coalesce(
+        regexp_match(network, '^\[([0-9a-fA-F:.]+(?:/[0-9]{1,3})?)\](?::([1-9][0-9]{0,4}))?$'),
+        regexp_match(network, '^([0-9.]+(?:/[0-9]{1,2})?)(?::([1-9][0-9]{0,4}))?$'),
+        regexp_match(network, '^([0-9a-fA-F:.]+/[0-9]{1,3})()$'));
+    rule constant text := 'a network and perhaps a port: 203.0.113.0/24, 203.0.113.0/24:443, [2001:db8::/32]:443; no bits beyond the mask, not everything';
+    range cidr;
+begin
+    range := parts[1]::cidr;
+    if parts is null or masklen(range) = 0 or parts[2]::integer > 65535 then
+        return posthaste.refuse('network', coalesce(network, 'null'), rule);
+    end if;
+    return case when coalesce(parts[2], '') = '' then range::text
+                when family(range) = 6 then format('[%s]:%s', range, parts[2])
+                else format('%s:%s', range, parts[2]) end;
+exception when invalid_text_representation then
+    return posthaste.refuse('network', network, rule);
+end
+$$;
+comment on function posthaste.checked_network(text) is 'A network in its plain form; raises where it is none.';
+
+create function posthaste.checked_interval(field text, value jsonb, least_allowed interval, most_allowed interval) returns text
+    language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+    set intervalstyle = 'postgres'
+as $$
+declare
+    span interval;
+begin
+    if jsonb_typeof(value) is distinct from 'string' then
+        return posthaste.refuse(field, coalesce(value::text, 'null'), 'an interval in quotes, such as "5 minutes"');
+    end if;
+    begin
+        span := (value #>> '{}')::interval;
+    exception when others then
+        return posthaste.refuse(field, value #>> '{}', 'an interval such as 5 minutes');
+    end;
+    if extract(epoch from span) not between extract(epoch from least_allowed) and extract(epoch from most_allowed) then
+        return posthaste.refuse(field, value #>> '{}', format('from %s to %s', least_allowed, most_allowed));
+    end if;
+    return span::text;
+end
+$$;
+comment on function posthaste.checked_interval(text, jsonb, interval, interval) is 'An interval as Postgres writes it, where it lies within bounds; raises otherwise.';
+
+create function posthaste.checked_text(field text, value jsonb, longest integer) returns text
+    language plpgsql immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if coalesce(jsonb_typeof(value), 'null') = 'null' then
+        return null;
+    end if;
+    if jsonb_typeof(value) <> 'string' or length(value #>> '{}') not between 1 and longest or value #>> '{}' ~ '[[:cntrl:]]' then
+        return posthaste.refuse(field, value #>> '{}', format('a text of 1 to %s characters on one line, or null', longest));
+    end if;
+    return value #>> '{}';
+end
+$$;
+comment on function posthaste.checked_text(text, jsonb, integer) is 'A text, or null; raises where it is neither.';
+
+create function posthaste.checked_event_types(value jsonb, known_before jsonb) returns jsonb
+    language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    entry text;
+begin
+    if jsonb_typeof(value) is distinct from 'array' or jsonb_array_length(value) not between 1 and 1000
+       or exists (select from jsonb_array_elements(value) v where jsonb_typeof(v) <> 'string') then
+        perform posthaste.refuse('event_types', coalesce(value::text, 'null'), 'a list of 1 to 1000 names from posthaste.event_type, prefixes such as certificate.*, or * alone');
+    end if;
+    for entry in select jsonb_array_elements_text(value) loop
+        if entry = '*' then
+            if jsonb_array_length(value) > 1 then
+                perform posthaste.refuse('event_types', value::text, '* stands for all and stands alone');
+            end if;
+        elsif known_before ? entry then
+            continue; -- It was approved when the catalogue had it.
+        elsif entry like '%.*' then
+            if not exists (select from posthaste.event_type c where c.active and entry = any (posthaste.patterns(c.event_type))) then
+                perform posthaste.refuse('event_types', entry, 'no active event type of the catalogue begins like that');
+            end if;
+        elsif not exists (select from posthaste.event_type c where c.event_type = entry and c.active) then
+            perform posthaste.refuse('event_types', entry, 'it is not in the catalogue, or not active; see posthaste.event_type and posthaste.create_event_type');
+        end if;
+    end loop;
+    return (select jsonb_agg(distinct v order by v) from jsonb_array_elements(value) v);
+end
+$$;
+comment on function posthaste.checked_event_types(jsonb, jsonb) is 'The event types of a subscription, sorted, where the catalogue has them; raises otherwise.';
+
+create function posthaste.checked_filter(filter text) returns text
+    language plpgsql immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if length(filter) > 1000 then
+        perform posthaste.refuse('filter', filter, 'at most 1000 characters');
+    end if;
+    -- To match a back-reference can take time without bounds, and claims would wait for it.
+    if filter ~ '\\[1-9]' then
+        perform posthaste.refuse('filter', filter, 'no back-references in like_regex');
+    end if;
+    begin
+        perform filter::jsonpath;
+    exception when others then
+        perform posthaste.refuse('filter', filter, format('an SQL/JSON path such as $.amount > 100; Postgres says: %s', sqlerrm));
+    end;
+    if filter ~ '\$[a-zA-Z_"]' then
+        perform posthaste.refuse('filter', filter, 'no variables: nothing could give them a value');
+    end if;
+    return filter;
+end
+$$;
+comment on function posthaste.checked_filter(text) is 'The filter, where it is an SQL/JSON path that can be evaluated on a payload alone; raises otherwise.';
+
+create function posthaste.checked_terms(given jsonb, before jsonb default null) returns jsonb
+    language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    t jsonb := '{"tenant": null, "unknown_types": false, "filter": null, "retry_jitter": 0.1, "timeout": null, "concurrency": null,
+                 "headers": {}, "networks": [], "description": null, "contact": null, "active": true,
+                 "retry_intervals": ["5 seconds", "5 minutes", "30 minutes", "2 hours", "5 hours", "10 hours", "14 hours", "20 hours", "24 hours"]}';
+    fields constant text[] := '{name,tenant,url,event_types,unknown_types,filter,retry_intervals,retry_jitter,timeout,concurrency,headers,networks,description,contact,active}';
+    field text;
+    value jsonb;
+begin
+    if jsonb_typeof(given) is distinct from 'object' then
+        perform posthaste.refuse('terms', given::text, 'a JSON object');
+    end if;
+    select k into field from jsonb_object_keys(given) k where k <> all (fields) limit 1;
+    if found then
+        perform posthaste.refuse('field', field, 'one of ' || array_to_string(fields, ', '));
+    end if;
+    t := t || given;
+
+    if coalesce(t ->> 'name', '') !~ '^[[:graph:]]([[:graph:] ]{0,98}[[:graph:]])?$' or jsonb_typeof(t -> 'name') <> 'string' then
+        perform posthaste.refuse('name', coalesce(t ->> 'name', 'null'), '1 to 100 visible characters, with spaces only between them');
+    end if;
+    perform posthaste.checked_text('tenant', t -> 'tenant', 128);
+    perform posthaste.checked_url(case when jsonb_typeof(t -> 'url') = 'string' then t ->> 'url' end);
+    t := jsonb_set(t, '{event_types}', posthaste.checked_event_types(t -> 'event_types', coalesce(before -> 'event_types', '[]')));
+    foreach field in array '{unknown_types,active}'::text[] loop
+        if jsonb_typeof(t -> field) is distinct from 'boolean' then
+            perform posthaste.refuse(field, coalesce(t ->> field, 'null'), 'true or false');
+        end if;
+    end loop;
+    if (t ->> 'unknown_types')::boolean and t -> 'event_types' <> '["*"]' then
+        perform posthaste.refuse('unknown_types', 'true', 'only with the event types {*}');
+    end if;
+    perform posthaste.checked_filter(posthaste.checked_text('filter', t -> 'filter', 1000));
+
+    value := t -> 'retry_intervals';
+    if jsonb_typeof(value) is distinct from 'array' or jsonb_array_length(value) > 50 then
+        perform posthaste.refuse('retry_intervals', coalesce(value::text, 'null'), 'a list of at most 50 intervals; [] to try once');
+    end if;
+    t := jsonb_set(t, '{retry_intervals}', coalesce(
+        (select jsonb_agg(posthaste.checked_interval('retry_intervals', v, '0', '30 days') order by place)
+         from jsonb_array_elements(value) with ordinality u (v, place)), '[]'));
+    if jsonb_typeof(t -> 'retry_jitter') is distinct from 'number' or (t ->> 'retry_jitter')::numeric not between 0 and 1 then
+        perform posthaste.refuse('retry_jitter', coalesce(t ->> 'retry_jitter', 'null'), 'a fraction from 0 to 1');
+    end if;
+    t := jsonb_set(t, '{retry_jitter}', to_jsonb((t ->> 'retry_jitter')::real));
+    if coalesce(jsonb_typeof(t -> 'timeout'), 'null') <> 'null' then
+        t := jsonb_set(t, '{timeout}', to_jsonb(posthaste.checked_interval('timeout', t -> 'timeout', '100 milliseconds', '2 minutes')));
+    end if;
+    if coalesce(jsonb_typeof(t -> 'concurrency'), 'null') <> 'null'
+       and (jsonb_typeof(t -> 'concurrency') <> 'number' or t ->> 'concurrency' !~ '^[0-9]{1,4}$' or (t ->> 'concurrency')::integer not between 1 and 1024) then
+        perform posthaste.refuse('concurrency', t ->> 'concurrency', 'a whole number from 1 to 1024, or null');
+    end if;
+    perform posthaste.checked_headers(t -> 'headers');
+    value := t -> 'networks';
+    if jsonb_typeof(value) is distinct from 'array' or jsonb_array_length(value) > 50 then
+        perform posthaste.refuse('networks', coalesce(value::text, 'null'), 'a list of at most 50 networks; [] for any public address');
+    end if;
+    t := jsonb_set(t, '{networks}', coalesce(
+        (select jsonb_agg(posthaste.checked_network(v) order by place) from jsonb_array_elements_text(value) with ordinality u (v, place)), '[]'));
+    perform posthaste.checked_text('description', t -> 'description', 1000);
+    perform posthaste.checked_text('contact', t -> 'contact', 200);
+    return t;
+end
+$$;
+comment on function posthaste.checked_terms(jsonb, jsonb) is
+    'Terms as they are stored: defaults filled in, everything in one form. Raises where a rule is broken, naming the field, the value and the rule. `before` are the terms that they change, if any.';
+
+create function posthaste.subscription_called(name text) returns posthaste.subscription
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    s posthaste.subscription;
+begin
+    select * into s from posthaste.subscription x
+    where x.name = subscription_called.name and x.removed_at is null and posthaste.is_in_scope(x.tenant) for no key update;
+    if not found then
+        perform posthaste.refuse('subscription', coalesce(name, 'null'), 'there is none of that name; see posthaste.subscription_overview');
+    end if;
+    return s;
+end
+$$;
+comment on function posthaste.subscription_called(text) is 'The subscription of that name, locked; raises where there is none, or none that this login may see.';
+
+create function posthaste.propose(kind text, subscription_id integer, before jsonb, terms jsonb, reason text) returns bigint
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    id bigint;
+    called constant text := coalesce(terms, before) ->> 'name';
+    other text;
+begin
+    -- Both partners are affected where a subscription is to change hands.
+    for other in select distinct t from unnest(array[before, terms]) x, lateral (select x ->> 'tenant') y (t) where x is not null loop
+        if not posthaste.is_in_scope(other) then
+            raise exception using errcode = 'insufficient_privilege',
+                message = format('%s may propose only for %s', session_user, array_to_string(posthaste.scope(), ', '));
+        end if;
+    end loop;
+    if terms is not null and exists (
+        select from posthaste.subscription s where s.name = called and s.removed_at is null and s.subscription_id <> propose.subscription_id) then
+        perform posthaste.refuse('name', called, 'another subscription is called that');
+    end if;
+    if length(reason) > 1000 then
+        perform posthaste.because(reason);
+    end if;
+    insert into posthaste.subscription_change (subscription_id, kind, before, terms, reason, proposed_for, expires_at)
+    values (propose.subscription_id, propose.kind, propose.before, propose.terms, propose.reason, posthaste.application_user(),
+            now() + (select changes_expire from posthaste.setting))
+    returning change_id into id;
+    perform posthaste.note('proposed_' || kind, called, coalesce(terms, before) ->> 'tenant', before,
+        coalesce(terms, '{}') || jsonb_build_object('change_id', id), reason);
+    return id;
+end
+$$;
+comment on function posthaste.propose(text, integer, jsonb, jsonb, text) is 'Writes a proposal down. Called by the propose functions alone.';
+
+create function posthaste.propose_subscription(
+    name text,
+    url text,
+    event_types text[],
+    tenant text default null,
+    filter text default null,
+    unknown_types boolean default false,
+    retry_intervals interval[] default '{5 seconds,5 minutes,30 minutes,2 hours,5 hours,10 hours,14 hours,20 hours,24 hours}',
+    retry_jitter real default 0.1,
+    timeout interval default null,
+    concurrency integer default null,
+    headers jsonb default '{}',
+    networks text[] default '{}',
+    description text default null,
+    contact text default null,
+    reason text default null
+) returns bigint
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+    set intervalstyle = 'postgres'
+as $$
+begin
+    return posthaste.propose('create', nextval('posthaste.subscription_subscription_id_seq')::integer, null,
+        posthaste.checked_terms(jsonb_build_object(
+            'name', name, 'tenant', tenant, 'url', url, 'event_types', to_jsonb(event_types), 'unknown_types', unknown_types,
+            'filter', filter, 'retry_intervals', to_jsonb(retry_intervals::text[]), 'retry_jitter', retry_jitter,
+            'timeout', timeout::text, 'concurrency', concurrency, 'headers', headers, 'networks', to_jsonb(networks),
+            'description', description, 'contact', contact)), reason);
+end
+$$;
+comment on function posthaste.propose_subscription(text, text, text[], text, text, boolean, interval[], real, interval, integer, jsonb, text[], text, text, text) is
+    'Proposes a new subscription and returns the change''s id, for another administrator to approve or reject. It gets every event committed after its approval.';
+
+create function posthaste.propose_change(subscription text, changes jsonb, reason text default null) returns bigint
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+    before constant jsonb := posthaste.terms(s);
+    terms jsonb;
+begin
+    if jsonb_typeof(changes) is distinct from 'object' or changes = '{}' then
+        perform posthaste.refuse('changes', changes::text, 'a JSON object of the terms to change, such as {"url": "https://new.example/hooks"}');
+    end if;
+    terms := posthaste.checked_terms(before || changes, before);
+    if terms = before then
+        perform posthaste.refuse('changes', changes::text, 'they change nothing');
+    end if;
+    return posthaste.propose('change', s.subscription_id, before, terms, reason);
+end
+$$;
+comment on function posthaste.propose_change(text, jsonb, text) is
+    'Proposes to change terms of a subscription, given as a JSON object under the names of posthaste.terms, and returns the change''s id. {"active": true} proposes to take up deliveries again.';
+
+create function posthaste.propose_removal(subscription text, reason text) returns bigint
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+begin
+    return posthaste.propose('remove', s.subscription_id, posthaste.terms(s), null, posthaste.because(reason));
+end
+$$;
+comment on function posthaste.propose_removal(text, text) is 'Proposes to end a subscription: what it is still owed is cancelled, its history stays.';
+
+create function posthaste.open_change(change_id bigint) returns posthaste.subscription_change
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    c posthaste.subscription_change;
+begin
+    select * into c from posthaste.subscription_change x where x.change_id = open_change.change_id for update;
+    if not found or not posthaste.is_in_scope(coalesce(c.terms, c.before) ->> 'tenant')
+       or (c.before is not null and not posthaste.is_in_scope(c.before ->> 'tenant')) then
+        perform posthaste.refuse('change_id', coalesce(change_id::text, 'null'), 'there is no such change; see posthaste.change');
+    end if;
+    if c.decision is not null then
+        perform posthaste.refuse('change_id', change_id::text, format('%s by %s at %s', c.decision, c.decided_by, c.decided_at));
+    end if;
+    return c;
+end
+$$;
+comment on function posthaste.open_change(bigint) is 'The proposal, locked; raises where there is none, or it is decided.';
+
+create function posthaste.decide(change_id bigint, decision text, reason text) returns void
+    language sql
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    update posthaste.subscription_change c
+    set decision = decide.decision, decided_at = clock_timestamp(), decided_by = session_user,
+        decided_for = posthaste.application_user(), decision_reason = decide.reason
+    where c.change_id = decide.change_id;
+end;
+comment on function posthaste.decide(bigint, text, text) is 'Writes a decision down. Called by approve, reject and withdraw alone.';
+
+create function posthaste.approve(change_id bigint, reason text default null) returns integer
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+    set intervalstyle = 'postgres'
+as $$
+declare
+    c constant posthaste.subscription_change := posthaste.open_change(change_id);
+    s posthaste.subscription;
+    t posthaste.subscription;
+begin
+    if (select four_eyes from posthaste.setting)
+       and (c.proposed_by = session_user or c.proposed_for = posthaste.application_user()) then
+        raise exception using errcode = 'insufficient_privilege',
+            message = format('change %s was proposed by %s: another administrator must approve it', change_id,
+                             coalesce(c.proposed_for || ' through ', '') || c.proposed_by),
+            hint = 'Approvals go by personal logins: session_user, which SET ROLE does not change.';
+    end if;
+    if c.expires_at <= now() then
+        perform posthaste.refuse('change_id', change_id::text, format('it expired at %s; propose it again', c.expires_at));
+    end if;
+    if length(reason) > 1000 then
+        perform posthaste.because(reason);
+    end if;
+    if c.kind <> 'create' then
+        select * into s from posthaste.subscription x where x.subscription_id = c.subscription_id for no key update;
+        if s.removed_at is not null or posthaste.terms(s) <> c.before then
+            raise exception using errcode = 'serialization_failure',
+                message = format('change %s is stale: %s has other terms than those it was proposed against', change_id, c.before ->> 'name'),
+                hint = 'Reject it, look at the terms of today, and propose anew.';
+        end if;
+    end if;
+
+    if c.kind = 'remove' then
+        update posthaste.subscription x set active = false, removed_at = clock_timestamp() where x.subscription_id = c.subscription_id;
+        update posthaste.signing_secret k set ends_at = clock_timestamp()
+        where k.subscription_id = c.subscription_id and (k.ends_at is null or k.ends_at > clock_timestamp());
+    else
+        -- What was proposed was checked then; the catalogue and the names may have changed since.
+        perform posthaste.checked_event_types(c.terms -> 'event_types', coalesce(c.before -> 'event_types', '[]'));
+        t := jsonb_populate_record(null::posthaste.subscription, c.terms);
+        begin
+            if c.kind = 'create' then
+                insert into posthaste.subscription (
+                    subscription_id, name, tenant, url, event_types, unknown_types, filter, retry_intervals, retry_jitter,
+                    timeout, concurrency, headers, networks, description, contact, active, created_by)
+                overriding system value
+                values (c.subscription_id, t.name, t.tenant, t.url, t.event_types, t.unknown_types, t.filter, t.retry_intervals, t.retry_jitter,
+                    t.timeout, t.concurrency, t.headers, t.networks, t.description, t.contact, t.active, c.proposed_by);
+                insert into posthaste.lane (subscription_id) values (c.subscription_id);
+                insert into posthaste.signing_secret (secret_id, subscription_id, number) values (gen_random_uuid(), c.subscription_id, 1);
+            else
+                update posthaste.subscription x
+                set name = t.name, tenant = t.tenant, url = t.url, event_types = t.event_types, unknown_types = t.unknown_types,
+                    filter = t.filter, retry_intervals = t.retry_intervals, retry_jitter = t.retry_jitter, timeout = t.timeout,
+                    concurrency = t.concurrency, headers = t.headers, networks = t.networks, description = t.description,
+                    contact = t.contact, active = t.active
+                where x.subscription_id = c.subscription_id;
+            end if;
+        exception when unique_violation then
+            perform posthaste.refuse('name', t.name, 'another subscription is called that by now');
+        end;
+        delete from posthaste.header_secret h
+        where h.subscription_id = c.subscription_id and t.headers -> h.header is distinct from '{"secret": true}';
+    end if;
+    perform posthaste.decide(change_id, 'approved', reason);
+    perform posthaste.note('approved_' || c.kind, coalesce(c.terms, c.before) ->> 'name', coalesce(c.terms, c.before) ->> 'tenant',
+        c.before, coalesce(c.terms, '{}') || jsonb_build_object('change_id', change_id), reason);
+    return c.subscription_id;
+end
+$$;
+comment on function posthaste.approve(bigint, text) is
+    'Makes a proposal so, exactly as it was proposed, and returns the subscription''s id. Refused to whoever proposed it (see posthaste.set_four_eyes), and where the terms have changed since. Workers heed it within a second.';
+
+create function posthaste.reject(change_id bigint, reason text) returns void
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    c constant posthaste.subscription_change := posthaste.open_change(change_id);
+begin
+    perform posthaste.decide(change_id, 'rejected', posthaste.because(reason));
+    perform posthaste.note('rejected_' || c.kind, coalesce(c.terms, c.before) ->> 'name', coalesce(c.terms, c.before) ->> 'tenant',
+        null, jsonb_build_object('change_id', change_id), reason);
+end
+$$;
+comment on function posthaste.reject(bigint, text) is 'Ends a proposal without making it so. Whoever proposed it withdraws it with this, too.';
+
+create function posthaste.deactivate(subscription text, reason text) returns void
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    s posthaste.subscription := posthaste.subscription_called(subscription);
+    before constant jsonb := posthaste.terms(s);
+begin
+    perform posthaste.because(reason);
+    if not s.active then
+        perform posthaste.refuse('subscription', subscription, 'it is not active already');
+    end if;
+    update posthaste.subscription x set active = false where x.subscription_id = s.subscription_id returning * into s;
+    perform posthaste.note('deactivated', s.name, s.tenant, before, posthaste.terms(s), reason);
+end
+$$;
+comment on function posthaste.deactivate(text, text) is
+    'Pauses a subscription at once: nothing more is sent, what comes up waits. One administrator may, since it only stops something; to go on, propose {"active": true}.';
+
+-- Settings.
+
+create function posthaste.set_four_eyes(required boolean, reason text) returns void
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    before boolean;
+begin
+    perform posthaste.because(reason);
+    if required is null then
+        perform posthaste.refuse('required', 'null', 'true or false');
+    end if;
+    select four_eyes into before from posthaste.setting for update;
+    update posthaste.setting set four_eyes = required where is_only;
+    perform posthaste.note('four_eyes_set', 'setting', null, jsonb_build_object('four_eyes', before), jsonb_build_object('four_eyes', required), reason);
+end
+$$;
+comment on function posthaste.set_four_eyes(boolean, text) is
+    'Whether a proposal needs another administrator. Not for administrators themselves: for whoever owns the schema, so that nobody switches off what they are bound by.';
+
+create function posthaste.set_secret_rotation(every interval, reason text) returns void
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    before interval;
+begin
+    perform posthaste.refuse_scoped();
+    perform posthaste.because(reason);
+    if every is null or extract(epoch from every) not between 3600 and 315360000 then
+        perform posthaste.refuse('every', coalesce(every::text, 'null'), 'from 1 hour to 3650 days');
+    end if;
+    select secrets_rotate into before from posthaste.setting for update;
+    update posthaste.setting set secrets_rotate = every where is_only;
+    perform posthaste.note('secret_rotation_set', 'setting', null, jsonb_build_object('secrets_rotate', before), jsonb_build_object('secrets_rotate', every), reason);
+end
+$$;
+comment on function posthaste.set_secret_rotation(interval, text) is 'How old the newest secret of a subscription may become before posthaste.secret_overview calls its rotation overdue.';
+
+create function posthaste.set_partner_scope(login text, tenants text[], reason text) returns void
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    before jsonb;
+begin
+    perform posthaste.refuse_scoped();
+    perform posthaste.because(reason);
+    if login is null or not exists (select from pg_roles where rolname = login) then
+        perform posthaste.refuse('login', coalesce(login, 'null'), 'there is no such role');
+    end if;
+    if tenants is null or array_position(tenants, null) is not null then
+        perform posthaste.refuse('tenants', coalesce(tenants::text, 'null'), 'a list of partners; {} to lift the scope');
+    end if;
+    select to_jsonb(array_agg(p.tenant order by p.tenant)) into before from posthaste.partner_scope p where p.login = set_partner_scope.login;
+    delete from posthaste.partner_scope p where p.login = set_partner_scope.login;
+    insert into posthaste.partner_scope (login, tenant) select distinct set_partner_scope.login, t from unnest(tenants) t;
+    perform posthaste.note('partner_scope_set', login, null, before, to_jsonb(tenants), reason);
+end
+$$;
+comment on function posthaste.set_partner_scope(text, text[], text) is
+    'Lets a login see and change only what belongs to these partners; {} lifts that. For administrators who are not scoped themselves.';
+
+-- Secrets. The program encrypts and decrypts; what comes here is ciphertext.
+
+create function posthaste.rotate_secret(
+    subscription text,
+    overlap interval default '24 hours',
+    reason text default null,
+    secret_id uuid default null,
+    key_id text default null,
+    ciphertext bytea default null
+) returns smallint
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+    next_number smallint;
+    ending smallint[];
+begin
+    if overlap is null or extract(epoch from overlap) not between 0 and 2592000 then
+        perform posthaste.refuse('overlap', coalesce(overlap::text, 'null'), 'from 0 to 30 days');
+    end if;
+    if (secret_id is null) <> (ciphertext is null) or (key_id is null) <> (ciphertext is null) then
+        perform posthaste.refuse('ciphertext', 'so given', 'secret_id, key_id and ciphertext all three, or none of them');
+    end if;
+    with ended as (
+        update posthaste.signing_secret k set ends_at = clock_timestamp() + overlap
+        where k.subscription_id = s.subscription_id and (k.ends_at is null or k.ends_at > clock_timestamp() + overlap)
+        returning k.number)
+    select array_agg(number order by number) into ending from ended;
+    select coalesce(max(k.number), 0) + 1 into next_number from posthaste.signing_secret k where k.subscription_id = s.subscription_id;
+    insert into posthaste.signing_secret (secret_id, subscription_id, number, key_id, ciphertext)
+    values (coalesce(rotate_secret.secret_id, gen_random_uuid()), s.subscription_id, next_number, rotate_secret.key_id, rotate_secret.ciphertext);
+    perform posthaste.note('secret_rotated', s.name, s.tenant, jsonb_build_object('ending', ending),
+        jsonb_build_object('number', next_number, 'overlap_seconds', extract(epoch from overlap)), reason);
+    return next_number;
+end
+$$;
+comment on function posthaste.rotate_secret(text, interval, text, uuid, text, bytea) is
+    'Asks for a new signing secret and returns its number; the others sign along with it until the overlap ends. A worker makes it within a second, unless the program gives it encrypted already.';
+
+create function posthaste.add_secret(subscription text, secret_id uuid, key_id text, ciphertext bytea, reason text) returns smallint
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+    next_number smallint;
+begin
+    perform posthaste.because(reason);
+    select coalesce(max(k.number), 0) + 1 into next_number from posthaste.signing_secret k where k.subscription_id = s.subscription_id;
+    if next_number = 2 and exists (select from posthaste.signing_secret k where k.subscription_id = s.subscription_id and k.ciphertext is null) then
+        -- The first one was only asked for, and nobody has seen it: this is it.
+        next_number := 1;
+        delete from posthaste.signing_secret k where k.subscription_id = s.subscription_id;
+    end if;
+    insert into posthaste.signing_secret (secret_id, subscription_id, number, key_id, ciphertext)
+    values (add_secret.secret_id, s.subscription_id, next_number, add_secret.key_id, add_secret.ciphertext);
+    perform posthaste.note('secret_imported', s.name, s.tenant, null, jsonb_build_object('number', next_number), reason);
+    return next_number;
+end
+$$;
+comment on function posthaste.add_secret(text, uuid, text, bytea, text) is 'Stores a secret that was made elsewhere, encrypted by `posthaste secret import`; from now on every live one signs.';
+
+create function posthaste.set_header_secret(subscription text, header text, secret_id uuid, key_id text, ciphertext bytea, reason text) returns void
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+begin
+    perform posthaste.because(reason);
+    if s.headers -> header is distinct from '{"secret": true}' then
+        perform posthaste.refuse('header', coalesce(header, 'null'), 'it is not among the headers that the subscription marks as {"secret": true}');
+    end if;
+    delete from posthaste.header_secret h where h.subscription_id = s.subscription_id and h.header = set_header_secret.header;
+    insert into posthaste.header_secret (secret_id, subscription_id, header, key_id, ciphertext)
+    values (set_header_secret.secret_id, s.subscription_id, set_header_secret.header, set_header_secret.key_id, set_header_secret.ciphertext);
+    perform posthaste.note('header_secret_set', s.name, s.tenant, null, jsonb_build_object('header', header), reason);
+end
+$$;
+comment on function posthaste.set_header_secret(text, text, uuid, text, bytea, text) is 'Stores the value of a secret header, encrypted by `posthaste secret import --header`.';
+
+create function posthaste.end_secret(subscription text, number smallint, reason text) returns void
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+begin
+    perform posthaste.because(reason);
+    update posthaste.signing_secret k set ends_at = clock_timestamp()
+    where k.subscription_id = s.subscription_id and k.number = end_secret.number and (k.ends_at is null or k.ends_at > clock_timestamp());
+    if not found then
+        perform posthaste.refuse('number', coalesce(number::text, 'null'), 'that secret has ended, or never was');
+    end if;
+    perform posthaste.note('secret_ended', s.name, s.tenant, null, jsonb_build_object('number', number), reason);
+end
+$$;
+comment on function posthaste.end_secret(text, smallint, text) is 'Ends a signing secret now, ahead of what was agreed. Without a live one nothing is sent.';
+
+create function posthaste.ask_to_reveal(subscription text, reason text) returns bigint
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+begin
+    return posthaste.note('secret_revealed', s.name, s.tenant, null, (
+        select jsonb_build_object('numbers', jsonb_agg(k.number order by k.number)) from posthaste.signing_secret k
+        where k.subscription_id = s.subscription_id and (k.ends_at is null or k.ends_at > now())), posthaste.because(reason));
+end
+$$;
+comment on function posthaste.ask_to_reveal(text, text) is
+    'Writes into the audit log that the live secrets of a subscription are revealed to this login, and returns the entry. With it, and within a minute, posthaste.reveal hands them out.';
+
+create function posthaste.reveal(entry bigint)
+    returns table (subscription_id integer, secret_id uuid, number smallint, key_id text, ciphertext bytea)
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    e posthaste.audit_log;
+begin
+    -- Of another transaction, so that no rollback can take back that it was revealed.
+    select * into e from posthaste.audit_log a
+    where a.entry = reveal.entry and a.action = 'secret_revealed' and a.actor = session_user
+      and a.at > clock_timestamp() - interval '1 minute' and a.xid <> coalesce(pg_current_xact_id_if_assigned(), '0'::xid8);
+    if not found then
+        perform posthaste.refuse('entry', coalesce(entry::text, 'null'), 'an entry that posthaste.ask_to_reveal made for this login, committed, less than a minute ago');
+    end if;
+    return query
+        select k.subscription_id, k.secret_id, k.number, k.key_id, k.ciphertext
+        from posthaste.signing_secret k
+        join posthaste.subscription s on s.subscription_id = k.subscription_id and s.removed_at is null
+        where s.name = e.object and k.ciphertext is not null and (k.ends_at is null or k.ends_at > now())
+          and e.after -> 'numbers' @> to_jsonb(k.number)
+        order by k.number;
+end
+$$;
+comment on function posthaste.reveal(bigint) is 'The live secrets that an entry of the audit log says were revealed, encrypted. `posthaste secret reveal` decrypts them.';
+
+create function posthaste.fill_secret(secret_id uuid, key_id text, ciphertext bytea) returns boolean
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+    -- Somebody's open transaction must not hold up a worker.
+    set lock_timeout = '200ms'
+as $$
+begin
+    update posthaste.signing_secret k set key_id = fill_secret.key_id, ciphertext = fill_secret.ciphertext
+    where k.secret_id = fill_secret.secret_id and k.ciphertext is null;
+    return found;
+end
+$$;
+comment on function posthaste.fill_secret(uuid, text, bytea) is
+    'Gives a secret that was asked for its content, encrypted; false where it has one already. For workers: who asked is in the audit log.';
+
+create function posthaste.ask_to_reencrypt(reason text) returns bigint
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform posthaste.refuse_scoped();
+    return posthaste.note('secrets_taken_to_reencrypt', 'signing_secret', null, null, null, posthaste.because(reason));
+end
+$$;
+comment on function posthaste.ask_to_reencrypt(text) is
+    'Writes into the audit log that this login takes the stored secrets to encrypt them anew, and returns the entry. With it, and within an hour, posthaste.secrets_to_reencrypt hands them out.';
+
+create function posthaste.secrets_to_reencrypt(entry bigint, current_key text)
+    returns table (subscription_id integer, secret_id uuid, key_id text, ciphertext bytea)
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform posthaste.refuse_scoped();
+    if not exists (
+        select from posthaste.audit_log a
+        where a.entry = secrets_to_reencrypt.entry and a.action = 'secrets_taken_to_reencrypt' and a.actor = session_user
+          and a.at > clock_timestamp() - interval '1 hour' and a.xid <> coalesce(pg_current_xact_id_if_assigned(), '0'::xid8)) then
+        perform posthaste.refuse('entry', coalesce(entry::text, 'null'), 'an entry that posthaste.ask_to_reencrypt made for this login, committed, less than an hour ago');
+    end if;
+    return query
+        select k.subscription_id, k.secret_id, k.key_id, k.ciphertext from posthaste.signing_secret k where k.key_id <> current_key
+        union all
+        select h.subscription_id, h.secret_id, h.key_id, h.ciphertext from posthaste.header_secret h where h.key_id <> current_key
+        limit 1000;
+end
+$$;
+comment on function posthaste.secrets_to_reencrypt(bigint, text) is 'Secrets that are not encrypted under this key, at most 1000 at a time, for `posthaste secret reencrypt`.';
+
+create function posthaste.reencrypt_secret(secret_id uuid, old_ciphertext bytea, key_id text, ciphertext bytea) returns boolean
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    done boolean;
+begin
+    perform posthaste.refuse_scoped();
+    update posthaste.signing_secret k set key_id = reencrypt_secret.key_id, ciphertext = reencrypt_secret.ciphertext
+    where k.secret_id = reencrypt_secret.secret_id and k.ciphertext = old_ciphertext;
+    done := found;
+    update posthaste.header_secret h set key_id = reencrypt_secret.key_id, ciphertext = reencrypt_secret.ciphertext
+    where h.secret_id = reencrypt_secret.secret_id and h.ciphertext = old_ciphertext;
+    done := done or found;
+    if done then
+        perform posthaste.note('secret_reencrypted', reencrypt_secret.secret_id::text, null, null, jsonb_build_object('key_id', reencrypt_secret.key_id), null);
+    end if;
+    return done;
+end
+$$;
+comment on function posthaste.reencrypt_secret(uuid, bytea, text, bytea) is 'Replaces a secret''s ciphertext by the same secret under another key; false where it has changed meanwhile. No new revision: what is signed stays the same.';
+
+-- What does not fit.
+
+create function posthaste.release(event_id uuid, reason text) returns integer
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return posthaste.decide_quarantine(event_id, 'released', reason);
+end
+$$;
+comment on function posthaste.release(uuid, text) is 'Sends the quarantined deliveries of an event after all, as they are; returns how many.';
+
+create function posthaste.discard(event_id uuid, reason text) returns integer
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return posthaste.decide_quarantine(event_id, 'discarded', reason);
+end
+$$;
+comment on function posthaste.discard(uuid, text) is 'Cancels the quarantined deliveries of an event; returns how many. The event itself stays.';
+
+create function posthaste.decide_quarantine(event_id uuid, decision text, reason text) returns integer
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    decided posthaste.quarantine[];
+begin
+    perform posthaste.because(reason);
+    with changed as (
+        update posthaste.quarantine q
+        set decision = decide_quarantine.decision, decided_at = clock_timestamp(), decided_by = session_user, decision_reason = decide_quarantine.reason
+        from posthaste.subscription s
+        where q.event_id = decide_quarantine.event_id and q.decision is null
+          and s.subscription_id = q.subscription_id and posthaste.is_in_scope(s.tenant)
+        returning q.*)
+    select array_agg(c.*) into decided from changed c;
+    if decided is null then
+        perform posthaste.refuse('event_id', coalesce(event_id::text, 'null'), 'none of its deliveries is quarantined; see posthaste.unrouted');
+    end if;
+    -- Those that are released are put back by a worker (posthaste.requeue_released): in our transaction, which may stay open for
+    -- long, their lanes would be locked against all workers.
+    if decision = 'discarded' then
+        insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason)
+        select q.event_id, q.subscription_id, q.replay, q.attempts, decide_quarantine.reason from unnest(decided) q;
+    end if;
+    perform posthaste.note('quarantine_' || decision, event_id::text, null, null,
+        jsonb_build_object('deliveries', cardinality(decided), 'because', (select jsonb_agg(distinct q.reason) from unnest(decided) q)), reason);
+    return cardinality(decided);
+end
+$$;
+comment on function posthaste.decide_quarantine(uuid, text, text) is 'Ends a quarantine. Called by release and discard alone.';
+
+-- ---------------------------------------------------------------------------------------------------------------------------
+-- Seals: the digest of a whole partition of history, kept in the audit log
+-- ---------------------------------------------------------------------------------------------------------------------------
+
+create function posthaste.partition_digest(partition regclass, up_to xid8 default null) returns table (row_count bigint, digest text)
+    language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+    set timezone = 'UTC'
+    set datestyle = 'ISO, YMD'
+    set intervalstyle = 'postgres'
+    set extra_float_digits = 1
+as $$
+begin
+    -- A digest a row, then one a minute, then one of all: so the order of rows on disk does not matter, and memory stays small.
+    return query execute format(
+        $sql$
+        with piece as (
+            select %s as bucket, sha256(convert_to(h::text, 'UTF8')) as d from %s h
+            where $1 is null or age(h.xmin) >= age(($1::text::numeric %% 4294967296)::text::xid)
+        ), minute as (
+            select bucket, count(*) as n, sha256(string_agg(d, ''::bytea order by d)) as d from piece group by bucket
+        )
+        select coalesce(sum(n), 0)::bigint,
+               encode(sha256(coalesce(string_agg(convert_to(format('%%s:%%s:', bucket, n), 'UTF8') || d, ''::bytea order by bucket collate "C"), '')), 'hex')
+        from minute
+        $sql$,
+        case when partition::text ~ 'outbox' then 'left(h.event_id::text, 8)' else '(extract(epoch from h.started_at)::bigint / 60)::text' end, partition)
+        using up_to;
+end
+$$;
+comment on function posthaste.partition_digest(regclass, xid8) is
+    'How many rows a partition of outbox or attempt has, and a SHA-256 over all of them; with up_to, over those that no later transaction wrote.';
+
+create function posthaste.closed_partitions() returns table (partition text)
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    -- Two days after its day, no worker has anything in hand that began on it.
+    select c.relname::text from pg_class c
+    where c.relnamespace = 'posthaste'::regnamespace and c.relispartition and c.relkind = 'r'
+      and c.relname ~ '^(outbox|attempt)_[0-9]{8}$'
+      and to_date(right(c.relname::text, 8), 'YYYYMMDD') + 3 <= (now() at time zone 'UTC')::date
+    order by 1;
+end;
+comment on function posthaste.closed_partitions() is 'Partitions of outbox and attempt whose day has been over for two days.';
+
+create function posthaste.seal_partitions() returns table (partition text, row_count bigint, digest text)
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    for partition in
+        select c.partition from posthaste.closed_partitions() c
+        where not exists (select from posthaste.audit_log a where a.action = 'partition_sealed' and a.object = c.partition)
+    loop
+        select d.row_count, d.digest into row_count, digest from posthaste.partition_digest(format('posthaste.%I', partition)::regclass) d;
+        perform posthaste.note('partition_sealed', partition, null, null,
+            jsonb_build_object('rows', row_count, 'digest', digest, 'xid', pg_current_xact_id()::text), null);
+        return next;
+    end loop;
+end
+$$;
+comment on function posthaste.seal_partitions() is
+    'Writes the digest of each closed partition that has none yet into the audit log. Reads them whole: a job for the night, such as `posthaste audit seal`.';
+
+create function posthaste.verify_seals(only_partition text default null)
+    returns table (partition text, sealed_at timestamptz, intact boolean, problem text)
+    language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    a posthaste.audit_log;
+    d record;
+begin
+    for a in
+        select * from posthaste.audit_log l
+        where l.action = 'partition_sealed' and (only_partition is null or l.object = only_partition) order by l.entry
+    loop
+        partition := a.object;
+        sealed_at := a.at;
+        problem := null;
+        if to_regclass(format('posthaste.%I', a.object)) is null then
+            problem := case when not exists (select from posthaste.audit_log r where r.action = 'partition_dropped' and r.object = a.object)
+                            then 'it is gone, and no entry of the audit log says so' end;
+        else
+            select * into d from posthaste.partition_digest(format('posthaste.%I', a.object)::regclass);
+            if d.digest <> a.after ->> 'digest' then
+                problem := format('its rows are not those that were sealed: %s then, %s now', a.after ->> 'rows', d.row_count);
+                -- Were only rows added, those that are older than the seal still have its digest.
+                if (select o.digest from posthaste.partition_digest(format('posthaste.%I', a.object)::regclass, (a.after ->> 'xid')::xid8) o)
+                   = a.after ->> 'digest' then
+                    problem := format('every sealed row is as it was, and %s were added later', d.row_count - (a.after ->> 'rows')::bigint);
+                end if;
+            end if;
+        end if;
+        intact := problem is null;
+        return next;
+    end loop;
+end
+$$;
+comment on function posthaste.verify_seals(text) is 'Compares each sealed partition with its seal, one row each. Reads them whole.';
+
+-- ---------------------------------------------------------------------------------------------------------------------------
+-- Who may do what: the whole table. posthaste.apply_access() grants exactly this, posthaste.access_deviation() compares.
+-- ---------------------------------------------------------------------------------------------------------------------------
+
+create table posthaste.access (
+    object   text primary key,
+    producer text not null,
+    worker   text not null,
+    admin    text not null,
+    auditor  text not null
+);
+comment on table posthaste.access is
+    'Which role may do what to which object; every object has its row, and what is not here is for the owner alone. `select(a,b)` means these columns.';
+
+insert into posthaste.access (object, producer, worker, admin, auditor) values
+    ('schema posthaste',                     'usage', 'usage', 'usage', 'usage'),
+    -- What happened.
+    ('table outbox',                         'insert', 'select', '', ''),
+    ('table attempt',                        '', 'select insert', '', ''),
+    ('table intake',                         '', 'select delete update(xid)', '', ''),
+    -- What is owed.
+    ('table queue',                          '', 'select insert delete', '', ''),
+    ('table lease',                          '', 'select insert delete update(holder,ends_at)', '', ''),
+    ('table lane',                           '', 'select update(wake_at)', '', ''),
+    ('table quarantine',                     '', 'select insert', '', ''),
+    ('table cancellation',                   '', '', '', ''),
+    ('table unknown_event_type',             '', 'select insert update(events,last_at,last_event)', '', ''),
+    ('table worker',                         '', 'select insert update(ended_at)', '', ''),
+    ('sequence worker_worker_id_seq',        '', 'usage', '', ''),
+    -- What is agreed.
+    ('table event_type',                     '', 'select', 'select', 'select'),
+    ('table subscription',                   '', 'select', '', ''),
+    ('sequence subscription_subscription_id_seq', '', '', '', ''),
+    ('table subscription_event_type',        '', 'select', '', ''),
+    ('table subscription_revision',          '', 'select(subscription_id,revision,xid)', '', ''),
+    ('table subscription_change',            '', '', '', ''),
+    ('sequence subscription_change_change_id_seq', '', '', '', ''),
+    ('table signing_secret',                 '', 'select', '', ''),
+    ('table header_secret',                  '', 'select', '', ''),
+    ('table setting',                        '', '', 'select', 'select'),
+    ('table partner_scope',                  '', '', 'select', 'select'),
+    -- What was done.
+    ('table audit_log',                      '', '', '', ''),
+    ('table audit_head',                     '', '', '', ''),
+    ('table migration',                      '', 'select', 'select', 'select'),
+    ('table access',                         '', 'select', 'select', 'select'),
+    -- What people read.
+    ('view event',                           '', '', 'select', 'select(event_id,inserted_at,occurred_at,event_type,tenant,metadata,traceparent)'),
+    ('view delivery',                        '', '', 'select', 'select'),
+    ('view attempt_log',                     '', '', 'select', 'select'),
+    ('view dead_letter',                     '', '', 'select', 'select'),
+    ('view subscription_terms',              '', '', 'select', 'select'),
+    ('view subscription_overview',           '', '', 'select', 'select'),
+    ('view consumer',                        '', '', 'select', 'select'),
+    ('view secret_overview',                 '', '', 'select', 'select'),
+    ('view change',                          '', '', 'select', 'select'),
+    ('view audit',                           '', '', 'select', 'select'),
+    ('view unrouted',                        '', '', 'select', 'select'),
+    ('view worker_alive',                    '', 'select', 'select', 'select'),
+    -- What producers call, and what their INSERT runs.
+    ('function publish',                     'execute', '', '', ''),
+    ('function new_event_id',                'execute', '', '', ''),
+    ('function is_event_id',                 'execute', '', '', ''),
+    ('function is_event_type',               'execute', '', '', ''),
+    ('function is_tenant',                   'execute', '', '', ''),
+    ('function is_object',                   'execute', '', '', ''),
+    ('function is_traceparent',              'execute', '', '', ''),
+    ('function refuse',                      'execute', '', '', ''),
+    -- What workers call.
+    ('function event_time',                  '', 'execute', 'execute', 'execute'),
+    ('function first_event_id',              '', '', 'execute', 'execute'),
+    ('function patterns',                    '', 'execute', 'execute', 'execute'),
+    ('function matches',                     '', 'execute', 'execute', 'execute'),
+    ('function create_partitions',           '', 'execute', '', ''),
+    ('function settle_lanes',                '', 'execute', '', ''),
+    ('function requeue_released',            '', 'execute', '', ''),
+    ('function cancel_removed',              '', 'execute', '', ''),
+    ('function fill_secret',                 '', 'execute', '', ''),
+    ('function standing',                    '', 'execute', 'execute', 'execute'),
+    -- What administrators do.
+    ('function create_event_type',           '', '', 'execute', ''),
+    ('function change_event_type',           '', '', 'execute', ''),
+    ('function propose_subscription',        '', '', 'execute', ''),
+    ('function propose_change',              '', '', 'execute', ''),
+    ('function propose_removal',             '', '', 'execute', ''),
+    ('function approve',                     '', '', 'execute', ''),
+    ('function reject',                      '', '', 'execute', ''),
+    ('function deactivate',                  '', '', 'execute', ''),
+    ('function set_secret_rotation',         '', '', 'execute', ''),
+    ('function set_partner_scope',           '', '', 'execute', ''),
+    ('function rotate_secret',               '', '', 'execute', ''),
+    ('function add_secret',                  '', '', 'execute', ''),
+    ('function set_header_secret',           '', '', 'execute', ''),
+    ('function end_secret',                  '', '', 'execute', ''),
+    ('function ask_to_reveal',               '', '', 'execute', ''),
+    ('function reveal',                      '', '', 'execute', ''),
+    ('function ask_to_reencrypt',            '', '', 'execute', ''),
+    ('function secrets_to_reencrypt',        '', '', 'execute', ''),
+    ('function reencrypt_secret',            '', '', 'execute', ''),
+    ('function release',                     '', '', 'execute', ''),
+    ('function discard',                     '', '', 'execute', ''),
+    ('function seal_partitions',             '', '', 'execute', ''),
+    -- What auditors and administrators ask.
+    ('function verify_audit',                '', '', 'execute', 'execute'),
+    ('function verify_seals',                '', '', 'execute', 'execute'),
+    ('function event_history',               '', '', 'execute', 'execute'),
+    ('function access_deviation',            '', 'execute', 'execute', 'execute'),
+    ('function scope',                       '', '', 'execute', 'execute'),
+    -- What is the owner's alone.
+    ('function set_four_eyes',               '', '', '', ''),
+    ('function note',                        '', '', '', ''),
+    ('function audit_digest',                '', '', '', ''),
+    ('function application_user',            '', '', '', ''),
+    ('function is_in_scope',                 '', '', '', ''),
+    ('function refuse_scoped',               '', '', '', ''),
+    ('function because',                     '', '', '', ''),
+    ('function terms',                       '', '', '', ''),
+    ('function checked_url',                 '', '', '', ''),
+    ('function checked_headers',             '', '', '', ''),
+    ('function checked_network',             '', '', '', ''),
+    ('function checked_interval',            '', '', '', ''),
+    ('function checked_text',                '', '', '', ''),
+    ('function checked_event_types',         '', '', '', ''),
+    ('function checked_filter',              '', '', '', ''),
+    ('function checked_terms',               '', '', '', ''),
+    ('function subscription_called',         '', '', '', ''),
+    ('function propose',                     '', '', '', ''),
+    ('function open_change',                 '', '', '', ''),
+    ('function decide',                      '', '', '', ''),
+    ('function decide_quarantine',           '', '', '', ''),
+    ('function partition_digest',            '', '', '', ''),
+    ('function closed_partitions',           '', '', '', ''),
+    ('function create_partition',            '', '', '', ''),
+    ('function adorn_partition',             '', '', '', ''),
+    ('function guard_history',               '', '', '', ''),
+    ('function apply_access',                '', '', '', ''),
+    ('function access_granted',              '', '', '', ''),
+    ('function take_in',                     '', '', '', ''),
+    ('function refuse_change',               '', '', '', ''),
+    ('function count_revision',              '', '', '', ''),
+    ('function keep_revision',               '', '', '', ''),
+    ('function guard_change',                '', '', '', ''),
+    ('function wake_lane',                   '', '', '', ''),
+    ('type outcome',                         '', '', '', ''),
+    ('type verdict',                         '', '', '', ''),
+    ('type delivery_status',                 '', '', '', '');
+
+create function posthaste.apply_access() returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    a posthaste.access;
+    target text;
+    grantee text;
+    privileges text;
+    privilege text;
+begin
+    for a in select * from posthaste.access loop
+        target := case split_part(a.object, ' ', 1)
+            when 'schema' then 'schema posthaste'
+            when 'view' then format('table posthaste.%I', split_part(a.object, ' ', 2))
+            when 'function' then 'function ' || format('posthaste.%I', split_part(a.object, ' ', 2))::regproc::regprocedure
+            else format('%s posthaste.%I', split_part(a.object, ' ', 1), split_part(a.object, ' ', 2)) end;
+        execute format('revoke all on %s from public, posthaste_producer, posthaste_worker, posthaste_admin, posthaste_auditor', target);
+        for grantee, privileges in values ('posthaste_producer', a.producer), ('posthaste_worker', a.worker), ('posthaste_admin', a.admin), ('posthaste_auditor', a.auditor) loop
+            foreach privilege in array string_to_array(privileges, ' ') loop
+                execute format('grant %s on %s to %I', privilege, target, grantee);
+            end loop;
+        end loop;
+    end loop;
+end
+$$;
+comment on function posthaste.apply_access() is 'Grants what posthaste.access says, and nothing else. For whoever owns the schema.';
+
+create function posthaste.access_granted() returns table (object text, grantee text, privilege text)
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    with acl as (
+        select 'schema posthaste' as object, n.nspowner as owner, n.nspacl as acl, acldefault('n', n.nspowner) as by_default, null::name as col
+        from pg_namespace n where n.nspname = 'posthaste'
+        union all
+        select case c.relkind when 'S' then 'sequence ' when 'v' then 'view ' else 'table ' end || c.relname, c.relowner, c.relacl,
+               acldefault(case c.relkind when 'S' then 's' else 'r' end::"char", c.relowner), null
+        from pg_class c where c.relnamespace = 'posthaste'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+        union all
+        select case c.relkind when 'v' then 'view ' else 'table ' end || c.relname, c.relowner, a.attacl, '{}', a.attname
+        from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attacl is not null
+        where c.relnamespace = 'posthaste'::regnamespace
+        union all
+        select 'function ' || p.proname, p.proowner, p.proacl, acldefault('f', p.proowner), null
+        from pg_proc p where p.pronamespace = 'posthaste'::regnamespace
+        union all
+        select 'type ' || t.typname, t.typowner, t.typacl, acldefault('T', t.typowner), null
+        from pg_type t where t.typnamespace = 'posthaste'::regnamespace and t.typtype in ('e', 'd', 'r')
+    )
+    select acl.object, case when x.grantee = 0 then 'public' else x.grantee::regrole::text end,
+           lower(x.privilege_type) || coalesce('(' || acl.col || ')', '')
+    from acl, lateral aclexplode(coalesce(acl.acl, acl.by_default)) x
+    where x.grantee <> acl.owner
+    union all
+    select format('future %s', case d.defaclobjtype when 'r' then 'tables' when 'f' then 'functions' when 'S' then 'sequences' else 'others' end),
+           case when x.grantee = 0 then 'public' else x.grantee::regrole::text end, lower(x.privilege_type)
+    from pg_default_acl d, lateral aclexplode(d.defaclacl) x
+    where d.defaclnamespace = 'posthaste'::regnamespace and x.grantee <> d.defaclrole;
+end;
+comment on function posthaste.access_granted() is 'Every grant there is on anything in the schema, but for its owner''s.';
+
+create function posthaste.access_deviation() returns table (object text, grantee text, privilege text, problem text)
+    language sql stable security definer
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    with expected as (
+        select a.object, r.grantee,
+               case when p like '%(%' then split_part(p, '(', 1) || '(' || c || ')' else p end as privilege
+        from posthaste.access a
+        cross join lateral (values ('posthaste_producer', a.producer), ('posthaste_worker', a.worker),
+                                   ('posthaste_admin', a.admin), ('posthaste_auditor', a.auditor)) r (grantee, privileges)
+        cross join lateral unnest(string_to_array(nullif(r.privileges, ''), ' ')) p
+        left join lateral unnest(string_to_array(rtrim(split_part(p, '(', 2), ')'), ',')) c on p like '%(%'
+    )
+    select g.object, g.grantee, g.privilege, 'wider than posthaste.access says'
+    from posthaste.access_granted() g
+    where not exists (select from expected e where (e.object, e.grantee, e.privilege) = (g.object, g.grantee, g.privilege))
+    union all
+    select e.object, e.grantee, e.privilege, 'missing'
+    from expected e
+    where not exists (select from posthaste.access_granted() g where (e.object, e.grantee, e.privilege) = (g.object, g.grantee, g.privilege));
+end;
+comment on function posthaste.access_deviation() is 'Where the grants differ from posthaste.access: wider, or missing. Nothing, if all is well.';
+
+select posthaste.apply_access();

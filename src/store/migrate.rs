@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use super::connect::connect_once;
 use crate::{Error, Result};
@@ -39,7 +40,7 @@ pub async fn migrate(database_url: &str) -> Result<Vec<Applied>> {
     client
         .execute("select pg_advisory_lock(1347375958, 1)", &[])
         .await?;
-    client.batch_execute(LEDGER).await?;
+    prepare(&client).await?;
     let known = ledger(&client).await?;
     let mut applied = Vec::new();
     for migration in missing(&known)? {
@@ -72,6 +73,18 @@ pub async fn migrate(database_url: &str) -> Result<Vec<Applied>> {
         });
     }
     Ok(applied)
+}
+
+/// Makes the roles, the schema and the ledger where they are not there yet, and acts as the schema's owner from then on.
+async fn prepare(client: &Client) -> Result<()> {
+    for (what, text) in [("the roles", ROLES), ("the schema", LEDGER)] {
+        client.batch_execute(text).await.map_err(|error| {
+            let lacks_right = error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE);
+            let hint = if lacks_right { WHAT_IT_TAKES } else { "" };
+            Error::Schema(format!("{what}: {}{hint}", Error::from(error)))
+        })?;
+    }
+    Ok(())
 }
 
 /// Compares the schema with ours, changing nothing.
@@ -144,10 +157,14 @@ struct Migration {
     sql: &'static str,
 }
 
+const ROLES: &str = include_str!("../../sql/migrations/roles.sql");
 const LEDGER: &str = include_str!("../../sql/migrations/ledger.sql");
+
+const WHAT_IT_TAKES: &str = "; to migrate takes CREATE on the database, and CREATEROLE or that somebody who has it \
+    makes the five roles of sql/migrations/roles.sql and grants posthaste_owner to this login";
 
 const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
-    name: "from_outbox_to_attempt",
-    sql: include_str!("../../sql/migrations/0001_from_outbox_to_attempt.sql"),
+    name: "from_outbox_to_audit",
+    sql: include_str!("../../sql/migrations/0001_from_outbox_to_audit.sql"),
 }];

@@ -1,0 +1,22 @@
+-- The five roles, where they are not there yet: run before every migration. Roles belong to the whole server, not to one database.
+-- Needs CREATEROLE the first time; or let somebody who has it run these lines, and grant posthaste_owner to whoever migrates.
+do $$
+declare
+    role text;
+begin
+    -- Owns the schema, and nobody logs in as it: its functions run as one that is no superuser, and holds nothing else.
+    -- The others are for logins to be members of: grant posthaste_worker to outbox_worker.
+    foreach role in array '{posthaste_owner,posthaste_producer,posthaste_worker,posthaste_admin,posthaste_auditor}'::text[] loop
+        if not exists (select from pg_roles where rolname = role) then
+            begin
+                execute format('create role %I nologin', role);
+            exception when duplicate_object or unique_violation then
+                null; -- Another database of this server is being migrated, too.
+            end;
+        end if;
+    end loop;
+    if not pg_has_role(current_user, 'posthaste_owner', 'member') then
+        execute format('grant posthaste_owner to %I', current_user);
+    end if;
+end
+$$;
