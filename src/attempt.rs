@@ -116,7 +116,11 @@ fn prepare<'t>(
     let body = envelope::standard(&lease.event_type, lease.occurred_at, payload);
     let id = lease.key.event_id.to_string();
     let signature = signature::sign(&secrets, &id, timestamp, &body);
-    let headers = headers(&id, timestamp, &signature)
+    let extra = terms
+        .headers
+        .as_ref()
+        .map_err(|why| Refusal::ForNow(why.clone()))?;
+    let headers = headers(extra, &id, timestamp, &signature)
         .map_err(|error| Refusal::ForGood(format!("a header cannot be sent: {error}")))?;
     Ok(Request {
         endpoint,
@@ -133,8 +137,15 @@ fn without_payload(lease: &Lease) -> Refusal {
     }
 }
 
-fn headers(id: &str, timestamp: i64, signature: &str) -> Result<HeaderMap, http::Error> {
-    let mut headers = HeaderMap::with_capacity(8);
+/// Ours come last: none of the subscription's own can take their place.
+fn headers(
+    extra: &[(HeaderName, HeaderValue)],
+    id: &str,
+    timestamp: i64,
+    signature: &str,
+) -> Result<HeaderMap, http::Error> {
+    let mut headers = HeaderMap::with_capacity(8 + extra.len());
+    headers.extend(extra.iter().cloned());
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(
         HeaderName::from_static(signature::WEBHOOK_ID),

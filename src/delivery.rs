@@ -117,6 +117,9 @@ pub struct Lease {
     pub holder: i32,
     /// The revision of the subscription that stood when it was claimed.
     pub revision: i32,
+    /// The revision of the event type whose schema the payload must keep; `None` where there is no schema, or where it was
+    /// released from quarantine.
+    pub schema_revision: Option<i32>,
     /// The event's type.
     pub event_type: String,
     /// When the event happened.

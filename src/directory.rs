@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use http::{HeaderName, HeaderValue};
 use uuid::Uuid;
 
 use crate::config::Config;
 use crate::delivery::Lease;
-use crate::endpoint::EndpointUrl;
+use crate::egress::Networks;
 use crate::retry::RetryPolicy;
 use crate::secret::{Keyring, SigningSecret};
 use crate::sender::{Endpoint, Sender};
-use crate::store::{Store, StoredSecret, StoredTerms};
+use crate::store::{Store, StoredSecret, StoredTerms, StoredValue};
 use crate::{Error, Result};
 
 /// What one subscription is owed, ready to use.
@@ -28,6 +29,14 @@ pub struct Terms {
     pub retry: RetryPolicy,
     /// Where to; or why nothing can be sent there.
     pub endpoint: Result<Arc<Endpoint>, String>,
+    /// If not, nothing is to be sent.
+    pub active: bool,
+    /// One whole request; the worker's default where there is none.
+    pub timeout: Option<Duration>,
+    /// Requests at once; the worker's default where there is none.
+    pub concurrency: Option<usize>,
+    /// Extra headers; or why they cannot be sent.
+    pub headers: Result<Vec<(HeaderName, HeaderValue)>, String>,
     secrets: Result<Vec<LiveSecret>, String>,
 }
 
@@ -51,8 +60,18 @@ impl Terms {
                 jitter: 0.0,
             },
             endpoint: Err("nowhere".to_owned()),
+            active: true,
+            timeout: None,
+            concurrency: None,
+            headers: Ok(Vec::new()),
             secrets: Ok(Vec::new()),
         }
+    }
+
+    /// Whether everything was there that sending takes; what was not, may be by now.
+    fn is_usable(&self) -> bool {
+        let secrets = self.secrets.as_ref();
+        secrets.is_ok_and(|secrets| !secrets.is_empty()) && self.headers.is_ok()
     }
 
     /// The secrets that sign at this moment, oldest first, and their numbers; or why nothing can be
@@ -112,6 +131,29 @@ impl Directory {
         paired.collect()
     }
 
+    /// The terms of a subscription as they are known now.
+    pub fn terms(&self, subscription_id: i32) -> Option<Arc<Terms>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(&subscription_id).cloned()
+    }
+
+    /// Reads anew those of these subscriptions that are known, at an older revision.
+    pub async fn refresh(&self, revisions: &[(i32, i32)]) -> Result<()> {
+        let is_known = |id: i32| self.terms(id).is_some();
+        self.learn_of(revisions.iter().copied().filter(|(id, _)| is_known(*id)))
+            .await
+    }
+
+    /// Reads all that is known anew: while nobody listened, it may have changed.
+    pub async fn refresh_all(&self) -> Result<()> {
+        let ids: Vec<i32> = {
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            known.keys().copied().collect()
+        };
+        self.learn_of(ids.into_iter().map(|id| (id, i32::MAX)))
+            .await
+    }
+
     /// The retry policy of a subscription, at this revision or a later one.
     pub async fn retry_policy(&self, subscription_id: i32, revision: i32) -> Result<RetryPolicy> {
         self.learn_of(std::iter::once((subscription_id, revision)))
@@ -129,17 +171,17 @@ impl Directory {
         }
         let keyring = self.config.keyring()?;
         let mut stored = self.store.terms(&ids).await?;
-        // A subscription's first secret is made by whoever needs it first.
-        ids = stored
-            .iter()
-            .filter(|terms| terms.secrets.is_empty())
-            .map(|terms| terms.subscription_id)
-            .collect();
-        if !ids.is_empty() {
-            for id in &ids {
-                self.mint(&keyring, *id).await?;
+        // Whoever holds the keys makes the secrets that were asked for.
+        ids.clear();
+        for terms in &stored {
+            for secret_id in &terms.asked_for {
+                self.make_secret(&keyring, terms.subscription_id, *secret_id)
+                    .await?;
+                ids.push(terms.subscription_id);
             }
-            stored.retain(|terms| !terms.secrets.is_empty());
+        }
+        if !ids.is_empty() {
+            stored.retain(|terms| !ids.contains(&terms.subscription_id));
             stored.extend(self.store.terms(&ids).await?);
         }
         let now = Instant::now();
@@ -157,8 +199,10 @@ impl Directory {
         let holds = |id: &i32, revision: i32| {
             known
                 .get(id)
-                // Where a key was missing, it may be there by now.
-                .is_some_and(|terms| terms.revision >= revision && terms.secrets.is_ok())
+                // Where a key was missing, or a secret not made, it may be there by now.
+                .is_some_and(|terms| {
+                    terms.revision >= revision && terms.is_usable()
+                })
         };
         let mut ids: Vec<i32> = wanted
             .filter(|(id, revision)| !holds(id, *revision))
@@ -169,13 +213,19 @@ impl Directory {
         ids
     }
 
-    /// Makes and stores a subscription's first secret.
-    async fn mint(&self, keyring: &Keyring, subscription_id: i32) -> Result<()> {
-        let secret_id = Uuid::now_v7();
+    /// Makes a signing secret that was asked for. Where somebody's open transaction stands in the way, another time will do:
+    /// nothing else may wait for it.
+    async fn make_secret(
+        &self,
+        keyring: &Keyring,
+        subscription_id: i32,
+        secret_id: Uuid,
+    ) -> Result<()> {
         let sealed = keyring.seal(subscription_id, secret_id, &SigningSecret::generate()?)?;
-        self.store
-            .add_first_secret(subscription_id, secret_id, &sealed)
-            .await
+        if let Err(error) = self.store.fill_secret(secret_id, &sealed).await {
+            tracing::warn!(%error, subscription_id, "a signing secret cannot be stored yet");
+        }
+        Ok(())
     }
 
     fn understand(
@@ -185,11 +235,7 @@ impl Directory {
         before: Option<&Arc<Terms>>,
         now: Instant,
     ) -> Terms {
-        let endpoint = self
-            .sender
-            .parse(&stored.url)
-            .map(|url| self.same_or_new(url, before))
-            .map_err(|error| error.to_string());
+        let endpoint = self.endpoint(&stored, before);
         Terms {
             subscription_id: stored.subscription_id,
             revision: stored.revision,
@@ -199,18 +245,65 @@ impl Directory {
                 jitter: stored.retry_jitter,
             },
             endpoint,
+            active: stored.active,
+            timeout: stored.timeout,
+            concurrency: stored.concurrency,
+            headers: headers(stored.subscription_id, stored.headers, keyring),
             secrets: open_all(stored.subscription_id, stored.secrets, keyring, now),
         }
     }
 
-    /// Keeps an endpoint and its open connections while the URL stays the same.
-    fn same_or_new(&self, url: EndpointUrl, before: Option<&Arc<Terms>>) -> Arc<Endpoint> {
-        let endpoint = before.and_then(|terms| terms.endpoint.as_ref().ok());
-        match endpoint {
-            Some(endpoint) if *endpoint.url() == url => Arc::clone(endpoint),
-            _ => Arc::new(self.sender.endpoint(url)),
-        }
+    /// Keeps an endpoint and its open connections while URL and networks stay the same.
+    fn endpoint(
+        &self,
+        stored: &StoredTerms,
+        before: Option<&Arc<Terms>>,
+    ) -> Result<Arc<Endpoint>, String> {
+        let url = self
+            .sender
+            .parse(&stored.url)
+            .map_err(|error| error.to_string())?;
+        let networks = Networks::parse(stored.networks.iter().map(String::as_str))
+            .map_err(|error| error.to_string())?;
+        let before = before.and_then(|terms| terms.endpoint.as_ref().ok());
+        Ok(match before {
+            Some(same) if *same.url() == url && *same.networks() == networks => Arc::clone(same),
+            _ => Arc::new(self.sender.endpoint_within(url, networks)),
+        })
     }
+}
+
+fn headers(
+    subscription_id: i32,
+    stored: Vec<(String, StoredValue)>,
+    keyring: &Keyring,
+) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+    let header = |(name, value): (String, StoredValue)| {
+        let value = match value {
+            StoredValue::Plain(text) => HeaderValue::try_from(text),
+            StoredValue::Secret(None) => {
+                return Err(format!("the secret header {name} has no value yet"));
+            }
+            StoredValue::Secret(Some((secret_id, sealed))) => {
+                let opened = keyring
+                    .open_header(
+                        subscription_id,
+                        secret_id,
+                        &sealed.key_id,
+                        &sealed.ciphertext,
+                    )
+                    .map_err(|error| format!("the secret header {name} cannot be used: {error}"))?;
+                HeaderValue::try_from(opened.as_str()).map(|mut value| {
+                    value.set_sensitive(true);
+                    value
+                })
+            }
+        };
+        let unfit = || format!("the header {name} cannot be sent");
+        let value = value.map_err(|_| unfit())?;
+        Ok((HeaderName::try_from(&name).map_err(|_| unfit())?, value))
+    };
+    stored.into_iter().map(header).collect()
 }
 
 fn open_all(

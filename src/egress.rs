@@ -8,7 +8,7 @@
 //! inside a network, and no partner receives webhooks there.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -74,6 +74,62 @@ impl EgressPolicy {
             }
         }
     }
+}
+
+/// The networks that one subscription's endpoint must lie in, on top of the policy: they only ever narrow it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks(Vec<(IpNet, Option<u16>)>);
+
+impl Networks {
+    /// Reads networks, each perhaps with a port: `203.0.113.0/24`, `203.0.113.0/24:443`, `[2001:db8::/32]:443`. None at all: no
+    /// narrowing.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the text that is none.
+    pub fn parse<'t>(texts: impl IntoIterator<Item = &'t str>) -> Result<Self> {
+        let networks = texts.into_iter().map(|text| {
+            network_and_port(text).ok_or_else(|| {
+                Error::Config(format!("{text:?} is no network, with or without a port"))
+            })
+        });
+        networks.collect::<Result<_>>().map(Self)
+    }
+
+    /// Whether a connection to this address and port may be made.
+    ///
+    /// # Errors
+    /// The [`Refusal`] where neither network covers it.
+    pub fn check(&self, address: SocketAddr) -> std::result::Result<(), Refusal> {
+        let ip = address.ip().to_canonical();
+        let covers = |(net, port): &(IpNet, Option<u16>)| {
+            canonical_net(*net).contains(&ip) && port.is_none_or(|port| port == address.port())
+        };
+        if self.0.is_empty() || self.0.iter().any(covers) {
+            Ok(())
+        } else {
+            let rule = "none of the networks that its subscription names";
+            Err(Refusal {
+                address: address.ip(),
+                rule,
+            })
+        }
+    }
+}
+
+fn network_and_port(text: &str) -> Option<(IpNet, Option<u16>)> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (network, port) = rest.split_once(']')?;
+        let port = match port {
+            "" => None,
+            port => Some(port.strip_prefix(':')?.parse().ok()?),
+        };
+        return Some((network.parse().ok()?, port));
+    }
+    if let Ok(network) = text.parse() {
+        return Some((network, None));
+    }
+    let (network, port) = text.rsplit_once(':')?;
+    Some((network.parse().ok()?, Some(port.parse().ok()?)))
 }
 
 /// An address that may not be connected to, and why.

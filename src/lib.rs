@@ -27,6 +27,7 @@
 
 // The story: what a worker does, and one attempt read aloud.
 pub mod attempt;
+pub mod catalogue;
 pub mod directory;
 pub mod worker;
 

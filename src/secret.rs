@@ -1,4 +1,4 @@
-//! Signing secrets, and the keyring that encrypts them at rest.
+//! Signing secrets and the values of secret headers, and the keyring that encrypts them at rest.
 //!
 //! Postgres holds a secret only as [`Sealed`]: whoever reads the database, its log or a backup learns nothing without the keyring,
 //! which comes from the environment or a file. The ciphertext is bound to its row: copied to another, it does not open.
@@ -63,7 +63,7 @@ impl fmt::Debug for SigningSecret {
     }
 }
 
-/// A signing secret as the database holds it.
+/// A secret as the database holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
     /// Which key of the keyring encrypted it.
@@ -118,34 +118,14 @@ impl Keyring {
         self.keys.iter().map(|key| key.id.as_str())
     }
 
-    /// Encrypts a secret for one row of one subscription.
+    /// Encrypts a signing secret for one row of one subscription.
     pub fn seal(
         &self,
         subscription_id: i32,
         secret_id: Uuid,
         secret: &SigningSecret,
     ) -> Result<Sealed> {
-        let key = self
-            .keys
-            .first()
-            .ok_or_else(|| Error::Keys("the keyring holds no key".into()))?;
-        let mut nonce = [0; NONCE_BYTES];
-        fill_random(&mut nonce)?;
-        let row = row_binding(subscription_id, secret_id);
-        let encrypted = key
-            .cipher()?
-            .encrypt(
-                &XNonce::from(nonce),
-                Payload {
-                    msg: secret.bytes(),
-                    aad: &row,
-                },
-            )
-            .map_err(|_| Error::Keys("a signing secret could not be encrypted".into()))?;
-        Ok(Sealed {
-            key_id: key.id.clone(),
-            ciphertext: [&nonce[..], &encrypted].concat(),
-        })
+        self.encrypt(&SIGNING.row(subscription_id, secret_id), secret.bytes())
     }
 
     /// Decrypts what [`seal`](Self::seal) made for this very row. Fails where the key is not in the keyring, or where key, row
@@ -157,31 +137,80 @@ impl Keyring {
         key_id: &str,
         ciphertext: &[u8],
     ) -> Result<SigningSecret> {
-        let key = self.key(key_id)?;
-        let closed = || {
-            Error::Keys(format!(
-                "signing secret {secret_id} of subscription {subscription_id} does not open with key `{key_id}`: \
-                 the key has other bytes, or the ciphertext was damaged or moved from another row"
-            ))
-        };
-        let (nonce, encrypted) = ciphertext
-            .split_first_chunk::<NONCE_BYTES>()
-            .ok_or_else(closed)?;
-        let row = row_binding(subscription_id, secret_id);
-        let opened = key
-            .cipher()?
-            .decrypt(
-                &XNonce::from(*nonce),
-                Payload {
-                    msg: encrypted,
-                    aad: &row,
-                },
-            )
-            .map_err(|_| closed())?;
-        SigningSecret::from_bytes(Zeroizing::new(opened))
+        let row = SIGNING.row(subscription_id, secret_id);
+        SigningSecret::from_bytes(self.decrypt(&row, key_id, ciphertext)?)
     }
 
-    fn key(&self, id: &str) -> Result<&EncryptionKey> {
+    /// Encrypts the value of a secret header for one row of one subscription. The error names the rule, never the value.
+    pub fn seal_header(
+        &self,
+        subscription_id: i32,
+        secret_id: Uuid,
+        value: &str,
+    ) -> Result<Sealed> {
+        if !is_header_value(value.as_bytes()) {
+            return Err(Error::Keys(HEADER_RULE.into()));
+        }
+        self.encrypt(&HEADER.row(subscription_id, secret_id), value.as_bytes())
+    }
+
+    /// Decrypts what [`seal_header`](Self::seal_header) made for this very row; fails as [`open`](Self::open) does.
+    pub fn open_header(
+        &self,
+        subscription_id: i32,
+        secret_id: Uuid,
+        key_id: &str,
+        ciphertext: &[u8],
+    ) -> Result<Zeroizing<String>> {
+        let row = HEADER.row(subscription_id, secret_id);
+        let value = self.decrypt(&row, key_id, ciphertext)?;
+        let text = std::str::from_utf8(&value).ok();
+        text.filter(|text| is_header_value(text.as_bytes()))
+            .map(|text| Zeroizing::new(text.to_owned()))
+            .ok_or_else(|| Error::Keys(HEADER_RULE.into()))
+    }
+
+    fn encrypt(&self, row: &Row, secret: &[u8]) -> Result<Sealed> {
+        let key = self
+            .keys
+            .first()
+            .ok_or_else(|| Error::Keys("the keyring holds no key".into()))?;
+        let mut nonce = [0; NONCE_BYTES];
+        fill_random(&mut nonce)?;
+        let encrypted = key
+            .cipher()?
+            .encrypt(
+                &XNonce::from(nonce),
+                Payload {
+                    msg: secret,
+                    aad: &row.binding(),
+                },
+            )
+            .map_err(|_| Error::Keys(format!("a {} could not be encrypted", row.kind.name)))?;
+        Ok(Sealed {
+            key_id: key.id.clone(),
+            ciphertext: [&nonce[..], &encrypted].concat(),
+        })
+    }
+
+    fn decrypt(&self, row: &Row, key_id: &str, ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+        let key = self.key(row.kind, key_id)?;
+        let (nonce, encrypted) = ciphertext
+            .split_first_chunk::<NONCE_BYTES>()
+            .ok_or_else(|| row.does_not_open(key_id))?;
+        let opened = key.cipher()?.decrypt(
+            &XNonce::from(*nonce),
+            Payload {
+                msg: encrypted,
+                aad: &row.binding(),
+            },
+        );
+        opened
+            .map(Zeroizing::new)
+            .map_err(|_| row.does_not_open(key_id))
+    }
+
+    fn key(&self, kind: Kind, id: &str) -> Result<&EncryptionKey> {
         self.keys.iter().find(|key| key.id == id).ok_or_else(|| {
             let known = self
                 .ids()
@@ -189,7 +218,8 @@ impl Keyring {
                 .collect::<Vec<_>>()
                 .join(", ");
             Error::Keys(format!(
-                "a signing secret needs the key `{id}`; the keyring holds {known}"
+                "a {} needs the key `{id}`; the keyring holds {known}",
+                kind.name
             ))
         })
     }
@@ -235,14 +265,63 @@ fn is_key_id(id: &str) -> bool {
     (1..=32).contains(&id.len()) && id.bytes().all(allowed)
 }
 
-/// What the ciphertext is authenticated with. Every part has a fixed length, so no two rows share it.
-fn row_binding(subscription_id: i32, secret_id: Uuid) -> Vec<u8> {
-    [
-        ROW_DOMAIN,
-        &subscription_id.to_be_bytes(),
-        secret_id.as_bytes(),
-    ]
-    .concat()
+/// What is sealed. Each kind has a domain of its own, so that neither opens as the other.
+#[derive(Clone, Copy)]
+struct Kind {
+    name: &'static str,
+    domain: &'static [u8],
+}
+
+impl Kind {
+    fn row(self, subscription_id: i32, secret_id: Uuid) -> Row {
+        Row {
+            kind: self,
+            subscription_id,
+            secret_id,
+        }
+    }
+}
+
+/// The row that a ciphertext is bound to.
+struct Row {
+    kind: Kind,
+    subscription_id: i32,
+    secret_id: Uuid,
+}
+
+impl Row {
+    /// What the ciphertext is authenticated with. Within a kind every part has a fixed length, and the domain ends with the one
+    /// NUL in it, so no two rows share it.
+    fn binding(&self) -> Vec<u8> {
+        [
+            self.kind.domain,
+            &self.subscription_id.to_be_bytes(),
+            self.secret_id.as_bytes(),
+        ]
+        .concat()
+    }
+
+    fn does_not_open(&self, key_id: &str) -> Error {
+        let Self {
+            kind,
+            subscription_id,
+            secret_id,
+        } = self;
+        Error::Keys(format!(
+            "{} {secret_id} of subscription {subscription_id} does not open with key `{key_id}`: \
+             the key has other bytes, or the ciphertext was damaged or moved from another row",
+            kind.name
+        ))
+    }
+}
+
+/// Visible ASCII, with spaces only inside: what posthaste.checked_headers allows for a header that is no secret.
+fn is_header_value(value: &[u8]) -> bool {
+    let is_visible = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_graphic);
+    value.len() <= 2048
+        && is_visible(value.first())
+        && is_visible(value.last())
+        && value.iter().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// The buffer is as large as it gets from the start: growing would leave an unwiped copy behind.
@@ -281,7 +360,16 @@ const SECRET_PREFIX: &str = "whsec_";
 const KEY_RULE: &str = "a key is `<id>:<base64 of 32 bytes>`, its id 1 to 32 of a-z, 0-9, _ and -";
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
-const ROW_DOMAIN: &[u8] = b"posthaste signing secret 1\0";
+const SIGNING: Kind = Kind {
+    name: "signing secret",
+    domain: b"posthaste signing secret 1\0",
+};
+const HEADER: Kind = Kind {
+    name: "header secret",
+    domain: b"posthaste header secret 1\0",
+};
+const HEADER_RULE: &str =
+    "the value of a secret header is 1 to 2048 visible ASCII characters, with spaces only between them";
 const EITHER_PADDING: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     PAD.with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -390,6 +478,44 @@ mod tests {
                     .is_err(),
                 "cut at {index}"
             );
+        }
+    }
+
+    #[test]
+    fn a_header_value_opens_in_its_own_row_and_as_nothing_else() {
+        let keys = keyring(&["k1"]);
+        let sealed = keys.seal_header(3, ROW, "Bearer CANARY").unwrap();
+        let ciphertext = &sealed.ciphertext;
+        let opened = keys.open_header(3, ROW, "k1", ciphertext).unwrap();
+        assert_eq!(*opened, "Bearer CANARY");
+        assert!(keys.open_header(4, ROW, "k1", ciphertext).is_err());
+        let other_row = Uuid::from_u128(8);
+        assert!(keys.open_header(3, other_row, "k1", ciphertext).is_err());
+        assert!(keys.open_header(3, ROW, "k1", &ciphertext[1..]).is_err());
+        // 24 bytes would do as a signing secret.
+        let long = keys.seal_header(3, ROW, &"x".repeat(24)).unwrap();
+        assert!(keys.open(3, ROW, "k1", &long.ciphertext).is_err());
+    }
+
+    #[test]
+    fn a_signing_secret_does_not_open_as_a_header_value() {
+        let keys = keyring(&["k1"]);
+        let secret = SigningSecret::from_bytes(Zeroizing::new(vec![b'x'; 24])).unwrap();
+        let sealed = keys.seal(3, ROW, &secret).unwrap();
+        assert!(keys.open_header(3, ROW, "k1", &sealed.ciphertext).is_err());
+    }
+
+    #[test]
+    fn a_header_value_is_visible_ascii_with_inner_spaces() {
+        let keys = keyring(&["k1"]);
+        for value in ["x", "a b", "!~", &"x".repeat(2048)] {
+            assert!(keys.seal_header(3, ROW, value).is_ok(), "{value}");
+        }
+        let too_long = "x".repeat(2049);
+        for value in ["", " CANARY", "CANARY ", "CANARY\r\nx: y", "CANARY\u{e9}", &too_long] {
+            let error = keys.seal_header(3, ROW, value).unwrap_err().to_string();
+            assert!(error.contains("1 to 2048"), "{error}");
+            assert!(!error.contains("CANARY"), "{error}");
         }
     }
 

@@ -40,7 +40,7 @@ use self::pool::{Opening, Pool, Turn};
 use self::progress::{Answer, Clock, Progress};
 use self::resolve::{Lookup, Resolver, system_lookup};
 use crate::delivery::Report;
-use crate::egress::EgressPolicy;
+use crate::egress::{EgressPolicy, Networks};
 use crate::endpoint::{EndpointUrl, PlainHttp, Scheme};
 use crate::{Error, Result};
 
@@ -143,6 +143,11 @@ impl Sender {
 
     /// An endpoint with connections of its own. They end when its last clone is dropped.
     pub fn endpoint(&self, url: EndpointUrl) -> Endpoint {
+        self.endpoint_within(url, Networks::default())
+    }
+
+    /// The same, to addresses within `networks` alone.
+    pub fn endpoint_within(&self, url: EndpointUrl, networks: Networks) -> Endpoint {
         let is_h1 = url.scheme() == Scheme::Http; // HTTP/2 is found by TLS
         let target = url.uri().path_and_query().cloned();
         let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -156,6 +161,7 @@ impl Sender {
                 target: Uri::from(target),
                 lookups: Resolver::own_places(),
                 shared: Arc::clone(&self.shared),
+                networks,
                 url,
             }),
         }
@@ -187,6 +193,7 @@ pub struct Endpoint {
 
 struct Inner {
     url: EndpointUrl,
+    networks: Networks,
     /// Path and query alone, as HTTP/1.1 wants them.
     target: Uri,
     pool: Pool,
@@ -223,6 +230,11 @@ impl Endpoint {
     /// Where it sends to.
     pub fn url(&self) -> &EndpointUrl {
         &self.inner.url
+    }
+
+    /// Where its address must lie.
+    pub fn networks(&self) -> &Networks {
+        &self.inner.networks
     }
 }
 
@@ -331,7 +343,7 @@ impl Inner {
     ) -> std::result::Result<Link, Fault> {
         let connector = &self.shared.connector;
         let stream = connector
-            .connect(&self.url, &self.lookups, clock, progress)
+            .connect((&self.url, &self.networks), &self.lookups, clock, progress)
             .await?;
         let Some(remote) = progress.remote else {
             return Err(Fault::unreachable(

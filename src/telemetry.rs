@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
 
-use crate::delivery::{Attempt, Outcome};
+use crate::delivery::{Attempt, Lease, Outcome};
 
 /// What kind of number a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,10 +53,22 @@ pub const METRICS: &[Metric] = &[
         "Events fanned out to nobody: no subscription matched.",
     ),
     metric(
+        EVENTS_UNKNOWN,
+        Kind::Counter,
+        &[],
+        "Events of a type that the catalogue does not have, or not as an active one; see posthaste.unrouted.",
+    ),
+    metric(
         DELIVERIES_MADE,
         Kind::Counter,
         &[],
         "Deliveries made of them.",
+    ),
+    metric(
+        QUARANTINED,
+        Kind::Counter,
+        &[],
+        "Deliveries held because the payload breaks its event type's schema; see posthaste.unrouted.",
     ),
     metric(
         ATTEMPTS,
@@ -117,6 +129,8 @@ pub const METRICS: &[Metric] = &[
 
 const EVENTS_TAKEN: &str = "posthaste_events_taken_total";
 const EVENTS_UNROUTED: &str = "posthaste_events_unrouted_total";
+const EVENTS_UNKNOWN: &str = "posthaste_events_unknown_total";
+const QUARANTINED: &str = "posthaste_deliveries_quarantined_total";
 const DELIVERIES_MADE: &str = "posthaste_deliveries_made_total";
 const ATTEMPTS: &str = "posthaste_attempts_total";
 const ATTEMPT_DURATION: &str = "posthaste_attempt_duration_seconds";
@@ -217,10 +231,26 @@ pub(crate) fn woke(source: Source) {
     counter!(WAKEUPS, "source" => source).increment(1);
 }
 
-pub(crate) fn taken(events: u64, deliveries: u64, unrouted: u64) {
+pub(crate) fn taken(events: u64, deliveries: u64, unrouted: u64, unknown: u64) {
     counter!(EVENTS_TAKEN).increment(events);
     counter!(DELIVERIES_MADE).increment(deliveries);
     counter!(EVENTS_UNROUTED).increment(unrouted);
+    counter!(EVENTS_UNKNOWN).increment(unknown);
+}
+
+/// Counts and logs deliveries that are held, each for its reason; at these places are those that were released before.
+pub(crate) fn quarantined(broken: &[(&Lease, &str)], released: &[usize]) {
+    for (place, (lease, why)) in broken.iter().enumerate() {
+        if !released.contains(&place) {
+            counter!(QUARANTINED).increment(1);
+            tracing::warn!(
+                event_id = %lease.key.event_id,
+                subscription_id = lease.key.subscription_id,
+                why,
+                "delivery quarantined"
+            );
+        }
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::shift::Shift;
+use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::egress::EgressPolicy;
@@ -27,6 +28,7 @@ pub struct Worker {
     config: Arc<Config>,
     store: Store,
     directory: Arc<Directory>,
+    catalogue: Arc<Catalogue>,
     ready: watch::Sender<bool>,
 }
 
@@ -39,10 +41,12 @@ impl Worker {
         let store = Store::open(&config)?;
         let config = Arc::new(config);
         let directory = Arc::new(Directory::new(store.clone(), sender, Arc::clone(&config)));
+        let catalogue = Arc::new(Catalogue::new(store.clone()));
         Ok(Self {
             config,
             store,
             directory,
+            catalogue,
             ready: watch::Sender::new(false),
         })
     }

@@ -345,7 +345,7 @@ async fn nothing_is_sent_unsigned() {
         let sealed = strangers.seal(subscription, secret_id, &secret).unwrap();
         let store = Store::open(&scene.world.config(&[])).unwrap();
         store
-            .add_secret(subscription, secret_id, &sealed, false)
+            .add_secret(subscription, secret_id, &sealed, "a trial")
             .await
             .unwrap();
         let event = scene.publish("{}").await;

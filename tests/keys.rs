@@ -93,7 +93,7 @@ async fn a_key_that_is_added_to_the_file_opens_what_could_not_be_opened_before()
         .unwrap();
     let store = Store::open(&world.config(&[])).unwrap();
     store
-        .add_secret(id, secret_id, &sealed, false)
+        .add_secret(id, secret_id, &sealed, "a trial")
         .await
         .unwrap();
 
@@ -125,7 +125,7 @@ async fn add_secret(config: &Config, subscription_id: i32, secret: &SigningSecre
         .unwrap();
     let store = Store::open(config).unwrap();
     store
-        .add_secret(subscription_id, secret_id, &sealed, false)
+        .add_secret(subscription_id, secret_id, &sealed, "a trial")
         .await
         .unwrap();
 }

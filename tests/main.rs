@@ -24,3 +24,4 @@ mod program;
 mod readme;
 mod retries;
 mod schema;
+mod terms;

@@ -1,5 +1,5 @@
--- Many subscriptions at once, through the one door that there is. Called by: bench. Returns their ids, in the order asked for.
+-- Many subscriptions at once. Called by: bench. Returns their ids, in the order asked for.
 -- $1 names   $2 URLs   $3 the one event type of each   $4 the waits between attempts, for all of them
-select posthaste.create_subscription(w.name, w.url, array[w.event_type], retry_intervals => $4::text[]::interval[])
+select posthaste.approve(posthaste.propose_subscription(w.name, w.url, array[w.event_type], retry_intervals => $4::text[]::interval[]))
 from unnest($1::text[], $2::text[], $3::text[]) with ordinality as w (name, url, event_type, place)
 order by w.place

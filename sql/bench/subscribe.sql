@@ -1,2 +1,2 @@
--- One subscription, made through the one door. Called by: bench, before a run. $1 its name   $2 its URL   $3 its event types
-select posthaste.create_subscription($1, $2, $3)
+-- One subscription. Called by: bench, before a run. $1 its name   $2 its URL   $3 its event types
+select posthaste.approve(posthaste.propose_subscription($1, $2, $3))

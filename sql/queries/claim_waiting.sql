@@ -57,8 +57,9 @@ with lane as materialized (
     set wake_at = coalesce((select due_at from left_waiting w where w.subscription_id = l.subscription_id), 'infinity')
     where l.subscription_id = any ($1::integer[])
 )
-select l.event_id, l.subscription_id, l.replay, l.number, s.revision, f.event_type, f.occurred_at, f.bytes, f.payload
+select l.event_id, l.subscription_id, l.replay, l.number, s.revision, c.revision as schema_revision, f.event_type, f.occurred_at, f.bytes, f.payload
 -- A full join can be done by hash alone: never each lease against each row that fits. What has no partner finds no revision.
 from leased l
 full join fitting f using (event_id, subscription_id, replay)
 cross join lateral (select revision from posthaste.subscription where subscription.subscription_id = l.subscription_id limit 1) s
+left join lateral (select revision from posthaste.event_type where event_type.event_type = f.event_type and schema is not null limit 1) c on true

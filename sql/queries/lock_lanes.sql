@@ -6,6 +6,6 @@
 --
 -- $1 how many lanes at most   $2 subscriptions that have no room here
 select subscription_id from posthaste.lane
-where wake_at <= now() and wake_at < 'infinity' and subscription_id <> all ($2::integer[])
+where wake_at <= now() and wake_at < 'infinity' and active and subscription_id <> all ($2::integer[])
 order by wake_at limit $1::bigint
 for update skip locked

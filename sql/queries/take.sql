@@ -3,7 +3,7 @@
 --
 -- Called by: worker, whenever it has room. Returns one row per delivery leased, and at least one row (the first, whose
 -- event_id is null) that tells how the scan went.
--- Relies on: the planner settings of our sessions (see store); intake_by_xid; subscription_event_type's primary key.
+-- Relies on: the planner settings of our sessions (see store); intake_by_xid; the primary keys of subscription_event_type and event_type.
 --
 -- $1 watermark: no event of a transaction below it is left, bar those of the transactions in $2, which were still open then,
 --    and those that another worker had locked and gave back
@@ -45,23 +45,45 @@ with late as materialized (
     -- nothing there. What it misses, or what lies too far from now, stays for another look.
     -- By address: joined on anything else, the planner may read the whole backlog to delete a batch.
     delete from posthaste.intake where ctid = any (array(select address from read))
-), route as materialized (
-    -- Who wants each type is asked once for the batch, not once for each event.
-    select t.event_type, s.subscription_id, s.revision, s.tenant,
-           coalesce(($10::integer[])[array_position($9::integer[], s.subscription_id)], $11::integer) as slots
+), kind as materialized (
+    -- What the catalogue knows of each type, and who wants it, is asked once for the batch, not once for each event.
+    select t.event_type, coalesce(c.active, false) as is_known, case when c.has_schema then c.revision end as schema_revision
     from (select distinct event_type from read) t
+    left join lateral (
+        select active, schema is not null as has_schema, revision from posthaste.event_type
+        where event_type.event_type = t.event_type limit 1
+    ) c on true
+), unknown as (
+    insert into posthaste.unknown_event_type as u (event_type, events, last_event)
+    select r.event_type, count(*), (array_agg(r.event_id order by r.event_id desc))[1]
+    from read r join kind k using (event_type) where not k.is_known group by r.event_type order by r.event_type
+    on conflict (event_type) do update set events = u.events + excluded.events, last_at = now(), last_event = excluded.last_event
+), route as materialized (
+    select k.event_type, k.schema_revision, s.subscription_id, s.revision, s.tenant, s.filter,
+           -- What may not be sent waits: a lane that is paused has no slots.
+           case when s.active then coalesce(($10::integer[])[array_position($9::integer[], s.subscription_id)], $11::integer) else 0 end as slots
+    from kind k
     cross join lateral (
-        select subscription_id from posthaste.subscription_event_type
-        where subscription_event_type.event_type = any (array[t.event_type, '*']) offset 0
+        select distinct subscription_id from posthaste.subscription_event_type
+        where subscription_event_type.event_type = any (posthaste.patterns(k.event_type)) offset 0
     ) w
     cross join lateral (select * from posthaste.subscription where subscription.subscription_id = w.subscription_id limit 1) s
-), matched as (
-    select r.event_id, s.subscription_id, s.revision, least(r.bytes, $8::integer) as bytes,
-           row_number() over (partition by s.subscription_id order by r.event_id) <= s.slots as has_slot
+    where k.is_known or s.unknown_types
+), judged as materialized (
+    select r.event_id, s.subscription_id, s.revision, s.schema_revision, s.slots, least(r.bytes, $8::integer) as bytes,
+           case when s.filter is null then true
+                else posthaste.matches(s.filter, coalesce(r.payload, (select o.payload::text from posthaste.outbox o where o.event_id = r.event_id limit 1))) end as passes
     from read r join route s using (event_type)
     where s.tenant is null or s.tenant = r.tenant
+), held as (
+    insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
+    select event_id, subscription_id, 0, 0, 'the subscription''s filter cannot be evaluated on the payload' from judged where passes is null
+), matched as (
+    select event_id, subscription_id, revision, schema_revision, bytes,
+           row_number() over (partition by subscription_id order by event_id) <= slots as has_slot
+    from judged where passes
 ), placed as materialized (
-    select event_id, subscription_id, revision,
+    select event_id, subscription_id, revision, schema_revision,
            has_slot and count(*) filter (where has_slot) over running <= $6::integer
                     and sum(bytes) filter (where has_slot) over running <= $7::bigint as leased
     from matched
@@ -81,17 +103,18 @@ with late as materialized (
     update posthaste.lane set wake_at = least(wake_at, now())
     where subscription_id = any (array(select subscription_id from locked))
 )
-select null::uuid as event_id, null::integer as subscription_id, null::integer as revision,
+select null::uuid as event_id, null::integer as subscription_id, null::integer as revision, null::integer as schema_revision,
        null::text as event_type, null::timestamptz as occurred_at, null::integer as bytes, null::text as payload,
        (select count(*) from picked) as events_seen,
        (select count(*) from read) as events_taken,
        (select count(*) from placed) as deliveries_made,
        (select count(*) from read) - (select count(distinct event_id) from placed) as unrouted,
+       (select count(*) from read join kind using (event_type) where not is_known) as unknown,
        (select watermark::text from next) as watermark,
        case when (select count(*) from late) = $3::bigint then $2::text[]
             else array(select x::text from pg_snapshot_xip(pg_current_snapshot()) x where x < (select watermark from next)) end as still_open
 union all
-select p.event_id, p.subscription_id, p.revision, r.event_type, r.occurred_at, r.bytes, r.payload, null, null, null, null, null, null
+select p.event_id, p.subscription_id, p.revision, p.schema_revision, r.event_type, r.occurred_at, r.bytes, r.payload, null, null, null, null, null, null, null
 -- A full join that no condition turns into another can be done by hash alone: never each delivery against each event.
 from placed p full join read r on r.event_id = p.event_id
 where coalesce(p.leased, false)

@@ -1,18 +1,27 @@
--- The terms of subscriptions: where to, how often, and the live secrets, oldest first. One row per subscription and secret; one
+-- The terms of subscriptions: where to, how, how often, and the live secrets, oldest first. One row per subscription and secret; one
 -- with null secret columns where a subscription has none.
 --
 -- Called by: directory, for subscriptions it does not know or whose revision has changed. Relies on: primary keys.
 -- $1 subscription ids
-select s.subscription_id, s.revision, s.name, s.url, s.retry_jitter::float8 as retry_jitter,
+select s.subscription_id, s.revision, s.name, s.url, s.active, s.retry_jitter::float8 as retry_jitter,
        array(select extract(epoch from i)::float8 from unnest(s.retry_intervals) with ordinality u (i, place) order by place) as retry_seconds,
+       extract(epoch from s.timeout)::float8 as timeout_seconds, s.concurrency, s.networks,
+       array(select key from jsonb_each(s.headers) order by key) as header_names,
+       -- Null where the value is a secret.
+       array(select case when jsonb_typeof(value) = 'string' then value #>> '{}' end from jsonb_each(s.headers) order by key) as header_values,
+       h.headers, h.secret_ids, h.key_ids, h.ciphertexts,
        k.number, k.secret_id, k.key_id, k.ciphertext,
        extract(epoch from k.ends_at - now())::float8 as ends_in
 from posthaste.subscription s
+-- Look-ups by key for each subscription, whatever the planner believes about sizes.
 left join lateral (
     select * from posthaste.signing_secret k
     where k.subscription_id = s.subscription_id and (k.ends_at is null or k.ends_at > now())
-    -- A look-up by key for each subscription, whatever the planner believes about sizes.
     offset 0
 ) k on true
+cross join lateral (
+    select array_agg(header) as headers, array_agg(secret_id) as secret_ids, array_agg(key_id) as key_ids, array_agg(ciphertext) as ciphertexts
+    from posthaste.header_secret x where x.subscription_id = s.subscription_id
+) h
 where s.subscription_id = any ($1::integer[])
 order by s.subscription_id, k.number

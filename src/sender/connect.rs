@@ -16,7 +16,7 @@ use super::fault::{Fault, Phase};
 use super::progress::{Clock, Progress};
 use super::resolve::{Lookup, Resolver};
 use super::stream::Stream;
-use crate::egress::{EgressPolicy, Refusal};
+use crate::egress::{EgressPolicy, Networks, Refusal};
 use crate::endpoint::{EndpointUrl, Host, Scheme};
 use crate::{Error, Result};
 
@@ -48,13 +48,13 @@ impl Connector {
     /// of its DNS server changes nothing.
     pub(super) async fn connect(
         &self,
-        url: &EndpointUrl,
+        (url, networks): (&EndpointUrl, &Networks),
         own_lookups: &Arc<Semaphore>,
         clock: Clock,
         progress: &mut Progress,
     ) -> std::result::Result<Stream, Fault> {
         let addresses = self.addresses(url, own_lookups, clock, progress).await?;
-        self.vet(url, &addresses)?;
+        self.vet(url, networks, &addresses)?;
         let clock = clock.within(self.connect_timeout);
         let tcp = dial(&addresses, clock, progress).await?;
         self.vet_peer(&tcp, progress)?;
@@ -85,9 +85,15 @@ impl Connector {
     }
 
     /// One bad answer spoils them all: a name that points inside as well as outside is not an honest partner's.
-    fn vet(&self, url: &EndpointUrl, addresses: &[SocketAddr]) -> std::result::Result<(), Fault> {
+    fn vet(
+        &self,
+        url: &EndpointUrl,
+        networks: &Networks,
+        addresses: &[SocketAddr],
+    ) -> std::result::Result<(), Fault> {
         for address in addresses {
             self.egress.check(address.ip()).map_err(Fault::blocked)?;
+            networks.check(*address).map_err(Fault::blocked)?;
             if url.scheme() == Scheme::Http && !address.ip().to_canonical().is_loopback() {
                 let rule = "no loopback network, and plain HTTP goes nowhere else";
                 return Err(Fault::blocked(Refusal {

@@ -37,12 +37,16 @@ impl Housekeeping {
         let mut partitions_due = Instant::now();
         let mut clock_due = Instant::now();
         let mut missing = Vec::new();
+        let mut terms = TermsWatch::new();
         loop {
             tokio::select! {
                 _ = rounds.tick() => {}
                 () = self.stop.cancelled() => return,
             }
             let now = Instant::now();
+            if let Err(error) = terms.round(&self.store, &self.directory, now).await {
+                tracing::warn!(%error, "cannot see what has changed in the control plane");
+            }
             if now >= clock_due {
                 clock_due = now + CLOCK_EVERY;
                 self.mind_the_clock().await;
@@ -150,6 +154,50 @@ impl Housekeeping {
         }
     }
 }
+
+/// Follows what people decide: terms, pauses, removals, releases from quarantine.
+struct TermsWatch {
+    /// Where the next look starts; nothing has been looked at yet without it.
+    watermark: Option<String>,
+    settle_due: Instant,
+}
+
+impl TermsWatch {
+    fn new() -> Self {
+        Self {
+            watermark: None,
+            settle_due: Instant::now(),
+        }
+    }
+
+    async fn round(&mut self, store: &Store, directory: &Directory, now: Instant) -> Result<()> {
+        let changes = store
+            .changes(self.watermark.as_deref().unwrap_or(NEVER))
+            .await?;
+        if self.watermark.is_none() {
+            directory.refresh_all().await?;
+        } else if !changes.revisions.is_empty() {
+            directory.refresh(&changes.revisions).await?;
+        }
+        if !changes.revisions.is_empty() || now >= self.settle_due {
+            store.settle_lanes().await?;
+            while store.cancel_removed(AT_ONCE).await? >= AT_ONCE {}
+            self.settle_due = now + SETTLE_EVERY;
+        }
+        if changes.released {
+            while store.requeue_released(AT_ONCE).await? >= AT_ONCE {}
+        }
+        self.watermark = Some(changes.watermark);
+        Ok(())
+    }
+}
+
+/// Beyond every transaction's id.
+const NEVER: &str = "18446744073709551615";
+/// How often lanes are made to follow their subscriptions, and what was removed is cancelled, though nothing has changed.
+const SETTLE_EVERY: Duration = Duration::from_secs(30);
+/// Deliveries cancelled or put back in one statement.
+const AT_ONCE: usize = 1000;
 
 /// How often it looks after the others.
 const ROUND: Duration = Duration::from_millis(500);

@@ -51,6 +51,8 @@ pub(super) struct Free {
 struct Lane {
     ready: VecDeque<Ready>,
     sending: usize,
+    /// Requests at once, by the subscription's own terms.
+    concurrency: Option<usize>,
     pace: Pace,
     /// It was full when we last looked for waiting deliveries, so it was left out.
     left_out: bool,
@@ -72,17 +74,18 @@ impl Lanes {
         self.deliveries += 1;
         self.bytes += ready.0.bytes;
         let id = ready.0.key.subscription_id;
-        self.by_subscription
+        let lane = self
+            .by_subscription
             .entry(id)
-            .or_insert_with(|| Lane::new(now))
-            .ready
-            .push_back(ready);
+            .or_insert_with(|| Lane::new(now));
+        lane.concurrency = ready.1.concurrency;
+        lane.ready.push_back(ready);
     }
 
     /// The next delivery of a lane that may be sent now.
     pub(super) fn next(&mut self, subscription_id: i32) -> Option<Ready> {
         let lane = self.by_subscription.get_mut(&subscription_id)?;
-        if lane.sending >= self.limits.concurrency {
+        if lane.sending >= lane.concurrency(self.limits) {
             return None;
         }
         let ready = lane.ready.pop_front()?;
@@ -243,23 +246,37 @@ impl Lane {
         Self {
             ready: VecDeque::new(),
             sending: 0,
+            concurrency: None,
             pace: Pace::new(now),
             left_out: false,
         }
+    }
+
+    fn concurrency(&self, limits: Limits) -> usize {
+        self.concurrency.unwrap_or(limits.concurrency)
     }
 
     fn held(&self) -> usize {
         self.ready.len() + self.sending
     }
 
+    fn fresh_share(&self, limits: Limits) -> usize {
+        let concurrency = self.concurrency(limits);
+        Limits {
+            concurrency,
+            ..limits
+        }
+        .fresh_share()
+    }
+
     /// What this lane may hold: as much as it finishes in the time that a refill may take, so that a
     /// fast endpoint never runs dry and a slow one keeps no more than it can send at once.
     fn share(&self, limits: Limits, now: Instant) -> usize {
         if self.sending > 0 && self.pace.is_slow(now) {
-            return limits.concurrency.min(limits.most());
+            return self.concurrency(limits).min(limits.most());
         }
         let brisk_share = self.pace.recent(now) / 4;
-        brisk_share.max(limits.fresh_share()).min(limits.most())
+        brisk_share.max(self.fresh_share(limits)).min(limits.most())
     }
 
     /// Whether it finishes so much that room in it is worth waiting a moment for. One that filled up
@@ -267,7 +284,7 @@ impl Lane {
     fn is_brisk(&self, limits: Limits, now: Instant) -> bool {
         let fresh_and_filling =
             self.pace.is_fresh(now) && self.held() >= self.share(limits, now) / 2;
-        fresh_and_filling || self.pace.recent(now) >= limits.fresh_share()
+        fresh_and_filling || self.pace.recent(now) >= self.fresh_share(limits)
     }
 
     /// Its free slots besides those promised, if they are enough to be worth a statement.
@@ -359,6 +376,7 @@ mod tests {
             number: 1,
             holder: 1,
             revision: 1,
+            schema_revision: None,
             event_type: String::new(),
             occurred_at: SystemTime::UNIX_EPOCH,
             payload: None,

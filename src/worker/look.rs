@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::lanes::Ready;
 use crate::Result;
+use crate::catalogue::Catalogue;
 use crate::delivery::Lease;
 use crate::directory::Directory;
 use crate::store::{Room, Store, Watermark};
@@ -17,6 +18,7 @@ use crate::telemetry;
 pub(super) struct Take {
     pub(super) store: Store,
     pub(super) directory: Arc<Directory>,
+    pub(super) catalogue: Arc<Catalogue>,
     pub(super) room: Room,
     /// Events at most.
     pub(super) batch: usize,
@@ -63,7 +65,12 @@ impl Take {
             .store
             .take(&self.room, self.batch, &self.scan.watermark, ids)
             .await?;
-        telemetry::taken(taken.events, taken.deliveries, taken.unrouted);
+        telemetry::taken(
+            taken.events,
+            taken.deliveries,
+            taken.unrouted,
+            taken.unknown,
+        );
         let is_near = |lease: &Lease| (near.0..=near.1).contains(&lease.key.event_id);
         let met = if !self.scan.far && taken.seen > taken.events {
             Met::TooFar
@@ -81,7 +88,13 @@ impl Take {
             scan: self.scan,
             next: taken.watermark,
             took: begun.elapsed(),
-            ready: with_terms(&self.store, &self.directory, &self.room, taken.leases).await?,
+            ready: with_terms(
+                &self.store,
+                (&self.directory, &self.catalogue),
+                &self.room,
+                taken.leases,
+            )
+            .await?,
         })
     }
 }
@@ -90,6 +103,7 @@ impl Take {
 pub(super) struct Claim {
     pub(super) store: Store,
     pub(super) directory: Arc<Directory>,
+    pub(super) catalogue: Arc<Catalogue>,
     pub(super) room: Room,
 }
 
@@ -105,19 +119,29 @@ impl Claim {
         let (any, leases) = self.store.claim_waiting(&self.room, LANES_AT_ONCE).await?;
         Ok(Claimed {
             any,
-            ready: with_terms(&self.store, &self.directory, &self.room, leases).await?,
+            ready: with_terms(
+                &self.store,
+                (&self.directory, &self.catalogue),
+                &self.room,
+                leases,
+            )
+            .await?,
         })
     }
 }
 
-/// Pairs leases with their terms. Without these they cannot be sent; nor may they be kept.
+/// Pairs leases with their terms. Without these, and the schemas that they are held to, they cannot be sent; nor may they be kept.
 async fn with_terms(
     store: &Store,
-    directory: &Directory,
+    (directory, catalogue): (&Directory, &Catalogue),
     room: &Room,
     leases: Vec<Lease>,
 ) -> Result<Vec<Ready>> {
-    if let Err(error) = directory.learn(&leases).await {
+    let learned = match directory.learn(&leases).await {
+        Ok(()) => catalogue.learn(&leases).await,
+        failed => failed,
+    };
+    if let Err(error) = learned {
         let leases: Vec<_> = leases
             .iter()
             .map(|lease| (lease.key, lease.number))

@@ -19,9 +19,10 @@ use super::plan::{Plan, Sleep};
 use super::recorder::{self, Left};
 use crate::Result;
 use crate::attempt::{self, Circumstances};
+use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::delivery::{Attempt, DeliveryKey};
-use crate::directory::Directory;
+use crate::directory::{Directory, Terms};
 use crate::store::{Presence, Room, Store};
 use crate::telemetry;
 
@@ -30,6 +31,7 @@ pub(super) struct Shift {
     name: String,
     store: Store,
     directory: Arc<Directory>,
+    catalogue: Arc<Catalogue>,
     ready: watch::Sender<bool>,
     lanes: Lanes,
     plan: Plan,
@@ -51,7 +53,9 @@ pub(super) struct Shift {
     /// Deliveries to an event, lately.
     fan_out: usize,
     /// Where attempts report. They go on to the recorder, and leave.
-    finished: (mpsc::Sender<Attempt>, mpsc::Receiver<Attempt>),
+    finished: (mpsc::Sender<Over>, mpsc::Receiver<Over>),
+    /// Deliveries whose payload breaks its schema, and that may be sent all the same: somebody released them.
+    released: (mpsc::UnboundedSender<Ready>, mpsc::UnboundedReceiver<Ready>),
     results: mpsc::Sender<Attempt>,
     left: (mpsc::UnboundedSender<Left>, mpsc::UnboundedReceiver<Left>),
     recorder: JoinHandle<()>,
@@ -85,6 +89,7 @@ impl Shift {
             name: config.name_of_worker(),
             store,
             directory: Arc::clone(&worker.directory),
+            catalogue: Arc::clone(&worker.catalogue),
             ready: worker.ready.clone(),
             lanes: Lanes::new(limits),
             plan: Plan::new(config.poll_interval, now),
@@ -101,6 +106,7 @@ impl Shift {
             dropped: Arc::new(Notify::new()),
             fan_out: 1,
             finished: mpsc::channel(config.max_in_flight),
+            released: mpsc::unbounded_channel(),
             results,
             left,
             recorder,
@@ -125,6 +131,7 @@ impl Shift {
                 () = stop.cancelled() => break,
                 _ = self.finished.1.recv_many(&mut over, AT_ONCE) => self.pass_on(&mut over),
                 Some(left) = self.left.1.recv() => self.make_room(left),
+                Some(ready) = self.released.1.recv() => self.admit(vec![ready], now),
                 taken = done(&mut self.taking) => self.took(taken).await,
                 claimed = done(&mut self.claiming) => self.claimed(claimed),
                 () = rings(self.presence.as_ref()) => self.plan.rang(Instant::now()),
@@ -237,6 +244,7 @@ impl Shift {
         let look = Claim {
             store: self.store.clone(),
             directory: Arc::clone(&self.directory),
+            catalogue: Arc::clone(&self.catalogue),
             room,
         };
         self.promised_to_claiming = Some(free);
@@ -267,6 +275,7 @@ impl Shift {
         let look = Take {
             store: self.store.clone(),
             directory: Arc::clone(&self.directory),
+            catalogue: Arc::clone(&self.catalogue),
             batch: batch.min(free.deliveries / self.fan_out).max(1),
             room,
             scan: self.frontier.next(now),
@@ -359,52 +368,103 @@ impl Shift {
         }
     }
 
-    /// Starts as many attempts of a lane as it may make at once.
+    /// Starts as many attempts of a lane as it may make at once, on the terms of today.
     fn send_from(&mut self, subscription_id: i32) {
-        let mut too_short = Vec::new();
+        let today = self.directory.terms(subscription_id);
+        let mut unfit = Vec::new();
         while let Some((lease, terms)) = self.lanes.next(subscription_id) {
-            // A request must be over, and recorded, while the lease stands.
-            if lease.ends < Instant::now() + self.config.request_timeout + MARGIN {
+            let terms = today.clone().unwrap_or(terms);
+            let timeout = self.timeout(&terms);
+            // A request must be over, and recorded, while the lease stands; and what was paused meanwhile waits.
+            if !terms.active || lease.ends < Instant::now() + timeout + MARGIN {
                 self.lanes.finished(subscription_id, Instant::now());
-                too_short.push((lease, terms));
+                unfit.push((lease, terms));
                 continue;
             }
             let circumstances = Circumstances {
                 timestamp: unix_now(),
                 chance: fastrand::f64(),
-                timeout: self.config.request_timeout,
+                timeout,
                 cut: self.cut.clone(),
             };
-            let finished = self.finished.0.clone();
+            let (catalogue, finished) = (Arc::clone(&self.catalogue), self.finished.0.clone());
             tokio::spawn(async move {
-                let attempt = attempt::make(lease, &terms, circumstances).await;
+                let over = match catalogue.violation(&lease) {
+                    None => Over::Attempted(attempt::make(lease, &terms, circumstances).await),
+                    Some(why) => Over::Broken((lease, terms), why),
+                };
                 // The receiver lives until every attempt has reported.
-                let _ = finished.send(attempt).await;
+                let _ = finished.send(over).await;
             });
         }
-        self.give_back(too_short);
+        self.give_back(unfit);
+    }
+
+    /// How long one request of a subscription may take: its own timeout, as far as a lease allows.
+    fn timeout(&self, terms: &Terms) -> Duration {
+        let longest = self.config.lease.saturating_sub(2 * MARGIN);
+        terms
+            .timeout
+            .unwrap_or(self.config.request_timeout)
+            .min(longest)
     }
 
     /// Attempts are over: their results go to the recorder, and their lanes send the next.
-    fn pass_on(&mut self, over: &mut Vec<Attempt>) {
+    fn pass_on(&mut self, over: &mut Vec<Over>) {
         let now = Instant::now();
-        let mut lanes: Vec<i32> = Vec::new();
-        for attempt in over.drain(..) {
-            let id = attempt.key.subscription_id;
+        let (mut lanes, mut broken) = (Vec::new(), Vec::new());
+        for over in over.drain(..) {
+            let id = over.subscription_id();
             if self.lanes.finished(id, now) {
                 self.plan.has_room(now);
             }
             if !lanes.contains(&id) {
                 lanes.push(id);
             }
-            // Its channel holds as many as can ever be in flight.
-            if self.results.try_send(attempt).is_err() {
-                tracing::error!("the recorder is gone");
+            match over {
+                // Its channel holds as many as can ever be in flight.
+                Over::Attempted(attempt) => {
+                    if self.results.try_send(attempt).is_err() {
+                        tracing::error!("the recorder is gone");
+                    }
+                }
+                Over::Broken(ready, why) => broken.push((ready, why)),
             }
         }
+        self.quarantine(broken);
         for id in lanes {
             self.send_from(id);
         }
+    }
+
+    /// Has deliveries held whose payload breaks its schema; those that were released before come back. If that fails, their
+    /// leases end by themselves.
+    fn quarantine(&self, broken: Vec<(Ready, String)>) {
+        if broken.is_empty() {
+            return;
+        }
+        let (store, left) = (self.store.clone(), self.left.0.clone());
+        let come_back = self.released.0.clone();
+        tokio::spawn(async move {
+            let told: Vec<_> = broken
+                .iter()
+                .map(|((lease, _), why)| (lease, why.as_str()))
+                .collect();
+            let released = store.hold(&told).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "deliveries cannot be quarantined; their leases will end by themselves");
+                Vec::new()
+            });
+            telemetry::quarantined(&told, &released);
+            let bytes = broken.iter().map(|((lease, _), _)| lease.bytes).sum();
+            // They are counted anew when they come back.
+            let _ = left.send((broken.len(), bytes));
+            for (place, ((mut lease, terms), _)) in broken.into_iter().enumerate() {
+                if released.contains(&place) {
+                    lease.schema_revision = None;
+                    let _ = come_back.send((lease, terms));
+                }
+            }
+        });
     }
 
     fn make_room(&mut self, (deliveries, bytes): Left) {
@@ -461,7 +521,7 @@ impl Shift {
         let last_call = deadline + LAST_GRACE;
         while self.lanes.sending() > 0 {
             tokio::select! {
-                Some(attempt) = self.finished.1.recv() => self.pass_on(&mut vec![attempt]),
+                Some(over) = self.finished.1.recv() => self.pass_on(&mut vec![over]),
                 // Every request now ends at once, as abandoned.
                 () = tokio::time::sleep_until(deadline), if !self.cut.is_cancelled() => self.cut.cancel(),
                 () = tokio::time::sleep_until(last_call) => break,
@@ -503,6 +563,23 @@ impl Shift {
             Err(_) => {
                 tracing::warn!("leases are not given back in time; others will take them over");
             }
+        }
+    }
+}
+
+/// What became of a delivery in hand.
+enum Over {
+    /// An attempt was made.
+    Attempted(Attempt),
+    /// None may be: the payload breaks its schema, in this way.
+    Broken(Ready, String),
+}
+
+impl Over {
+    fn subscription_id(&self) -> i32 {
+        match self {
+            Self::Attempted(attempt) => attempt.key.subscription_id,
+            Self::Broken((lease, _), _) => lease.key.subscription_id,
         }
     }
 }

@@ -9,6 +9,7 @@ use posthaste::secret::{Keyring, SigningSecret};
 use posthaste::store::{Listener, Store, connect_once, listen};
 use posthaste::trial::partner::Reply;
 use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::backstage::{BACKSTAGE, Database};
@@ -114,13 +115,34 @@ impl World {
         let catalogue = "insert into posthaste.event_type (event_type, description)
             select t, 'for a test' from unnest($1::text[]) t where t <> '*' on conflict do nothing";
         self.db.execute(catalogue, &[&event_types]).await.unwrap();
-        let door = "select posthaste.create_subscription(
-            $1::text, $2::text, $3::text[], $4::text, ('{' || $5::text || '}')::interval[])";
-        self.db
-            .query_one(door, &[&name, &url, &event_types, &tenant, &retry])
-            .await
-            .unwrap()
-            .get(0)
+        let terms = format!(
+            "{}, {}, {}, {}, unknown_types => {}, retry_intervals => {}",
+            quoted(name),
+            quoted(url),
+            quoted(&format!("{{{}}}", event_types.join(","))),
+            tenant.map_or("null".to_owned(), quoted),
+            event_types == ["*"],
+            quoted(&format!("{{{retry}}}"))
+        );
+        self.agree(&format!("propose_subscription({terms})")).await
+    }
+
+    /// Has changes of a subscription's terms proposed and approved, as JSON.
+    pub(crate) async fn change(&self, name: &str, changes: &str) {
+        let (name, changes) = (quoted(name), quoted(changes));
+        self.agree(&format!("propose_change({name}, {changes})"))
+            .await;
+    }
+
+    /// Has a proposal approved at once, as where there is one administrator. Returns the subscription's id.
+    pub(crate) async fn agree(&self, proposal: &str) -> i32 {
+        self.run("update posthaste.setting set four_eyes = false")
+            .await;
+        let agreed = format!("select posthaste.approve(posthaste.{proposal})");
+        let id = self.db.query_one(&agreed, &[]).await.expect(proposal).get(0);
+        self.run("update posthaste.setting set four_eyes = true")
+            .await;
+        id
     }
 
     async fn share_secret(&self, subscription_id: i32, partner: &Partner) {
@@ -140,9 +162,25 @@ impl World {
             .unwrap();
         let store = Store::open(&config).unwrap();
         store
-            .add_secret(subscription_id, secret_id, &sealed, false)
+            .add_secret(subscription_id, secret_id, &sealed, "a trial")
             .await
             .unwrap();
+    }
+
+    /// Stores the value of a secret header.
+    pub(crate) async fn set_header_secret(&self, name: &str, id: i32, header: &str, value: &str) {
+        let secret_id = Uuid::now_v7();
+        let keyring = self.config(&[]).keyring().unwrap();
+        let sealed = keyring.seal_header(id, secret_id, value).unwrap();
+        let set = "select posthaste.set_header_secret($1, $2, $3, $4, $5, 'a trial')";
+        let parameters: &[&(dyn ToSql + Sync)] = &[
+            &name,
+            &header,
+            &secret_id,
+            &sealed.key_id,
+            &sealed.ciphertext,
+        ];
+        self.db.execute(set, parameters).await.unwrap();
     }
 
     /// Commits one event, by a plain INSERT.
@@ -326,6 +364,11 @@ impl Drop for World {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.ca_file);
     }
+}
+
+/// As a literal of SQL.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }
 
 async fn connect(url: &str) -> Client {

@@ -27,6 +27,7 @@ pub(crate) const TAKE: Call = Call {
     // own, their room, others' room, smallest and largest event id
     arguments: "select array['0', '{}', '512', '1', '7200', '2048', '67108864', '1048576', '{}', '{}', '2048', '00000000-0000-0000-0000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff']",
     indexes: &[
+        "event_type_pkey",
         "intake_by_xid",
         "lane_pkey",
         "outbox_pkey",
@@ -64,7 +65,13 @@ pub(crate) const CLAIM_WAITING: Call = Call {
             trial.each(array_agg(subscription_id)), trial.all(8, count(*)),
             '1', '7200', '512', '67108864', '1048576']
         from (select subscription_id from posthaste.lane where wake_at <= now() order by wake_at limit 64) l",
-    indexes: &["lane_pkey", "outbox_pkey", "queue_by_due", "subscription_pkey"],
+    indexes: &[
+        "event_type_pkey",
+        "lane_pkey",
+        "outbox_pkey",
+        "queue_by_due",
+        "subscription_pkey",
+    ],
     reads_whole: &[],
     returns: BATCH,
 };

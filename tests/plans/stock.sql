@@ -9,6 +9,7 @@ alter table posthaste.lane set (autovacuum_enabled = off);
 alter table posthaste.subscription set (autovacuum_enabled = off);
 alter table posthaste.subscription_event_type set (autovacuum_enabled = off);
 alter table posthaste.signing_secret set (autovacuum_enabled = off);
+alter table posthaste.event_type set (autovacuum_enabled = off);
 alter table posthaste.worker set (autovacuum_enabled = off);
 
 -- History of two months.
@@ -60,8 +61,9 @@ declare
 begin
     -- Not by ALTER TABLE, which would make every session plan anew.
     set local session_replication_role = replica;
-    insert into posthaste.subscription (name, url, retry_intervals, retry_jitter)
-    select 'lane ' || n, 'https://partner.example/' || n, '{1 hour}', 0.1
+    insert into posthaste.event_type (event_type, description) values ('thing.happened', 'for a test') on conflict do nothing;
+    insert into posthaste.subscription (name, url, event_types, retry_intervals, retry_jitter)
+    select 'lane ' || n, 'https://partner.example/' || n, array[case n when 0 then '*' else 'lane.' || n end], '{1 hour}', 0.1
     from generate_series(case when low = 1 then 0 else 1 + (low - 1) / 100 end, high / 100) n;
     insert into posthaste.subscription_event_type
     select case name when 'lane 0' then '*' else translate(name, ' ', '.') end, subscription_id from posthaste.subscription

@@ -80,6 +80,8 @@ impl Site {
         client
             .execute("select posthaste.create_partitions($1)", &[&days])
             .await?;
+        client.batch_execute(ONE_ADMINISTRATOR).await?;
+        client.execute(CATALOGUE, &[&[EVENT_TYPE].as_slice()]).await?;
         client.batch_execute(PLAIN_OUTBOX).await?;
         client.batch_execute(SAME_SHAPE).await?;
         if plan.statements {
@@ -254,7 +256,7 @@ impl Database {
             let id: i32 = made.try_get(0)?;
             let (secret_id, secret) = (Uuid::now_v7(), SigningSecret::generate()?);
             let sealed = keyring.seal(id, secret_id, &secret)?;
-            store.add_secret(id, secret_id, &sealed, false).await?;
+            store.add_secret(id, secret_id, &sealed, "measured").await?;
         }
         Ok(())
     }
@@ -427,6 +429,7 @@ const NO_CHECKPOINT: [(&str, &str); 2] = [("max_wal_size", "32GB"), ("checkpoint
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const PLAIN_OUTBOX: &str = include_str!("../../../sql/bench/plain_outbox.sql");
 const SAME_SHAPE: &str = include_str!("../../../sql/bench/same_shape.sql");
+const ONE_ADMINISTRATOR: &str = include_str!("../../../sql/bench/one_administrator.sql");
 const CATALOGUE: &str = include_str!("../../../sql/bench/catalogue.sql");
 const SUBSCRIBE: &str = include_str!("../../../sql/bench/subscribe.sql");
 const ASLEEP: &str = include_str!("../../../sql/bench/asleep.sql");

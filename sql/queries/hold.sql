@@ -1,0 +1,31 @@
+-- Quarantines deliveries whose payload breaks its event type's schema: their leases go, their attempts are never made.
+--
+-- Called by: worker. Returns the place (from 1) of each that was released from quarantine before: it keeps its lease, and is sent.
+-- Relies on: lease_pkey; the lease as the fence. Attempts made before count on.
+-- $1.. arrays of equal length: event_id, subscription_id, replay, number, holder, reason
+with broken as materialized (
+    select * from unnest($1::uuid[], $2::integer[], $3::smallint[], $4::smallint[], $5::integer[], $6::text[])
+        with ordinality u (event_id, subscription_id, replay, number, holder, reason, place)
+), released as materialized (
+    select b.place from broken b
+    cross join lateral (
+        select from posthaste.quarantine
+        where event_id = b.event_id and subscription_id = b.subscription_id and replay = b.replay limit 1
+    ) q
+), found as materialized (
+    select b.place, b.number, b.holder, l.address
+    from broken b
+    cross join lateral (
+        select ctid as address from posthaste.lease
+        where event_id = b.event_id and subscription_id = b.subscription_id and replay = b.replay limit 1
+    ) l
+    where (b.place in (select place from released)) is not true
+), ended as materialized (
+    delete from posthaste.lease l using found f
+    where l.ctid = f.address and l.holder = f.holder and l.number = f.number
+    returning f.place
+), held as (
+    insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
+    select event_id, subscription_id, replay, number - 1, reason from broken where (place in (select place from ended)) is true
+)
+select place from released

@@ -1,0 +1,146 @@
+//! The JSON Schemas of event types: what payloads must be like to be sent.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use jsonschema::Validator;
+
+use crate::Result;
+use crate::delivery::Lease;
+use crate::store::{Store, StoredSchema};
+
+/// Looks schemas up, and reads them anew when a lease names a revision it does not hold.
+#[derive(Debug)]
+pub struct Catalogue {
+    store: Store,
+    known: RwLock<HashMap<String, Arc<Schema>>>,
+}
+
+/// One event type's schema, compiled; or why it cannot be.
+#[derive(Debug)]
+struct Schema {
+    revision: i32,
+    validator: Result<Validator, String>,
+}
+
+impl Catalogue {
+    /// An empty one.
+    pub fn new(store: Store) -> Self {
+        Self {
+            store,
+            known: RwLock::default(),
+        }
+    }
+
+    /// Reads, in one go, the schemas that these leases are held to and that are not known at their revision.
+    pub async fn learn(&self, leases: &[Lease]) -> Result<()> {
+        let unknown = self.unknown(leases);
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let stored = self.store.schemas(&unknown).await?;
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        for StoredSchema {
+            event_type,
+            revision,
+            schema,
+        } in stored
+        {
+            let validator = compile(&schema);
+            let schema = Schema {
+                revision,
+                validator,
+            };
+            known.insert(event_type, Arc::new(schema));
+        }
+        Ok(())
+    }
+
+    /// Why the payload of a lease may not be sent: the place and the rule that it breaks, never what stands there. `None` where it
+    /// may be: it keeps its schema, or there is none any more.
+    pub fn violation(&self, lease: &Lease) -> Option<String> {
+        lease.schema_revision?;
+        let payload = lease.payload.as_deref()?;
+        let schema = {
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(known.get(&lease.event_type)?)
+        };
+        let problem = match &schema.validator {
+            Ok(validator) => breaks(validator, payload)?,
+            Err(why) => format!("cannot be held against a schema that does not compile: {why}"),
+        };
+        Some(format!("the payload {problem}"))
+    }
+
+    fn unknown<'l>(&self, leases: &'l [Lease]) -> Vec<&'l str> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let holds = |event_type: &str, revision: i32| {
+            known
+                .get(event_type)
+                .is_some_and(|schema| schema.revision >= revision)
+        };
+        let mut unknown: Vec<&str> = leases
+            .iter()
+            .filter_map(|lease| Some((lease.event_type.as_str(), lease.schema_revision?)))
+            .filter(|(event_type, revision)| !holds(event_type, *revision))
+            .map(|(event_type, _)| event_type)
+            .collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        unknown
+    }
+}
+
+/// Compiles a schema; the error says what is wrong with it. References to other documents are not followed.
+pub fn compile(schema: &str) -> Result<Validator, String> {
+    let schema = serde_json::from_str(schema).map_err(|error| error.to_string())?;
+    jsonschema::validator_for(&schema).map_err(|error| bounded(&error.to_string()))
+}
+
+/// Where a payload breaks a schema, and which of its rules.
+fn breaks(validator: &Validator, payload: &str) -> Option<String> {
+    let payload = match serde_json::from_str(payload) {
+        Ok(payload) => payload,
+        Err(error) => return Some(format!("is more than the validator reads: {error}")),
+    };
+    let error = validator.iter_errors(&payload).next()?;
+    let place = match error.instance_path().as_str() {
+        "" => "at its top".to_owned(),
+        place => format!("at {place}"),
+    };
+    let rule = error.schema_path().as_str();
+    Some(bounded(&format!("breaks its schema {place}: rule {rule}")))
+}
+
+fn bounded(text: &str) -> String {
+    text.chars().take(500).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const SCHEMA: &str = r#"{"type": "object", "required": ["certificate"],
+        "properties": {"certificate": {"type": "integer"}}}"#;
+
+    #[test]
+    fn what_breaks_a_schema_is_told_by_place_and_rule_and_never_by_value() {
+        let validator = compile(SCHEMA).unwrap();
+        assert_eq!(breaks(&validator, r#"{"certificate": 42}"#), None);
+        let missing = breaks(&validator, r#"{"secret": "hidden"}"#).unwrap();
+        assert_eq!(missing, "breaks its schema at its top: rule /required");
+        let wrong = breaks(&validator, r#"{"certificate": "hidden"}"#).unwrap();
+        assert_eq!(
+            wrong,
+            "breaks its schema at /certificate: rule /properties/certificate/type"
+        );
+    }
+
+    #[test]
+    fn a_schema_that_is_none_is_refused() {
+        assert!(compile(r#"{"type": "wrong"}"#).is_err());
+        assert!(compile("{").is_err());
+    }
+}
