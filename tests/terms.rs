@@ -308,7 +308,7 @@ async fn an_address_outside_the_networks_that_were_agreed_is_not_connected_to() 
         world
             .text("select min(error) from posthaste.attempt where outcome = 'blocked'")
             .await,
-        "egress: 127.0.0.1 is in none of the networks that its subscription names"
+        "127.0.0.1 is in none of the networks that its subscription names"
     );
 }
 

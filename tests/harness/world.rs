@@ -253,7 +253,8 @@ impl World {
     pub(crate) async fn until_all_is_done(&self) {
         self.until(
             "not exists (select from posthaste.intake) and not exists (select from posthaste.queue)
-             and not exists (select from posthaste.lease)",
+             and not exists (select from posthaste.lease)
+             and not exists (select from posthaste.quarantine where decision = 'released' and not is_requeued)",
         )
         .await;
     }
