@@ -200,9 +200,7 @@ impl Directory {
             known
                 .get(id)
                 // Where a key was missing, or a secret not made, it may be there by now.
-                .is_some_and(|terms| {
-                    terms.revision >= revision && terms.is_usable()
-                })
+                .is_some_and(|terms| terms.revision >= revision && terms.is_usable())
         };
         let mut ids: Vec<i32> = wanted
             .filter(|(id, revision)| !holds(id, *revision))

@@ -368,8 +368,7 @@ const HEADER: Kind = Kind {
     name: "header secret",
     domain: b"posthaste header secret 1\0",
 };
-const HEADER_RULE: &str =
-    "the value of a secret header is 1 to 2048 visible ASCII characters, with spaces only between them";
+const HEADER_RULE: &str = "the value of a secret header is 1 to 2048 visible ASCII characters, with spaces only between them";
 const EITHER_PADDING: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     PAD.with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -512,7 +511,14 @@ mod tests {
             assert!(keys.seal_header(3, ROW, value).is_ok(), "{value}");
         }
         let too_long = "x".repeat(2049);
-        for value in ["", " CANARY", "CANARY ", "CANARY\r\nx: y", "CANARY\u{e9}", &too_long] {
+        for value in [
+            "",
+            " CANARY",
+            "CANARY ",
+            "CANARY\r\nx: y",
+            "CANARY\u{e9}",
+            &too_long,
+        ] {
             let error = keys.seal_header(3, ROW, value).unwrap_err().to_string();
             assert!(error.contains("1 to 2048"), "{error}");
             assert!(!error.contains("CANARY"), "{error}");

@@ -27,7 +27,9 @@ async fn a_pause_stops_what_is_not_under_way_yet_and_loses_nothing() {
     assert!(sent < 20, "{sent}");
     partner.set_reply(Reply::Status(200));
     world.publish_many("a", 5).await;
-    world.until("not exists (select from posthaste.intake)").await;
+    world
+        .until("not exists (select from posthaste.intake)")
+        .await;
     assert_eq!(partner.count(), sent);
 
     world.change("p", r#"{"active": true}"#).await;
@@ -60,7 +62,11 @@ async fn a_change_is_heeded_by_deliveries_that_a_worker_has_in_hand() {
         .await;
     let received = new.wait_for(9).await;
     // Those in hand were to go to the old one, a second each.
-    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(9),
+        "{:?}",
+        begun.elapsed()
+    );
     assert!(received.iter().all(|r| r.verified == Some(Ok(()))));
     world.until_all_is_done().await;
     let under = "select count(distinct t.terms ->> 'url') from posthaste.attempt_log a
@@ -73,7 +79,13 @@ async fn only_what_matches_is_delivered() {
     let world = World::new().await;
     let partner = world.partner().await;
     world
-        .subscribe_to("all", &partner, &["certificate.issued", "certificate.draft.made", "other"], None, "1h")
+        .subscribe_to(
+            "all",
+            &partner,
+            &["certificate.issued", "certificate.draft.made", "other"],
+            None,
+            "1h",
+        )
         .await;
     for (name, types, filter) in [
         ("prefix", "{certificate.*}", "null"),
@@ -92,13 +104,18 @@ async fn only_what_matches_is_delivered() {
     let _worker = world.worker(&[]).await;
     for (event_type, payload) in [
         ("certificate.issued", r#"{"grade": 3}"#),
-        ("certificate.draft.made", r#"{"grade": 1, "tags": ["old", "new"]}"#),
+        (
+            "certificate.draft.made",
+            r#"{"grade": 1, "tags": ["old", "new"]}"#,
+        ),
         ("other", r#"{"grade": "none"}"#),
         ("unheard.of", r#"{"grade": 3}"#),
     ] {
         world.publish(event_type, payload).await;
     }
-    world.until("(select count(*) from posthaste.intake) = 0").await;
+    world
+        .until("(select count(*) from posthaste.intake) = 0")
+        .await;
     let who = |event_type: &str| {
         format!(
             "select string_agg(distinct subscription, ' ' order by subscription) from posthaste.delivery where event_type = '{event_type}'"
@@ -115,7 +132,10 @@ async fn only_what_matches_is_delivered() {
     assert_eq!(world.text(&who("other")).await, "all star");
     assert_eq!(world.text(&who("unheard.of")).await, "");
     let unrouted = "select string_agg(event_type || ': ' || reason || ' ' || events, ', ') from posthaste.unrouted";
-    assert_eq!(world.text(unrouted).await, "unheard.of: not in the catalogue 1");
+    assert_eq!(
+        world.text(unrouted).await,
+        "unheard.of: not in the catalogue 1"
+    );
 }
 
 #[tokio::test]
@@ -179,18 +199,24 @@ async fn a_payload_that_breaks_its_schema_is_held_until_somebody_decides() {
     )).await);
 
     world
-        .run(&format!("select posthaste.release('{sent}', 'we said it would be so')"))
+        .run(&format!(
+            "select posthaste.release('{sent}', 'we said it would be so')"
+        ))
         .await;
     let received = partner.wait_for(2).await;
     assert!(received.iter().any(|r| r.id == sent.to_string()));
     world
-        .run(&format!("select posthaste.discard('{dropped}', 'a trial run')"))
+        .run(&format!(
+            "select posthaste.discard('{dropped}', 'a trial run')"
+        ))
         .await;
     world.until_all_is_done().await;
     assert_eq!(partner.count(), 2);
     assert_eq!(
         world
-            .text(&format!("select status || ', ' || note from posthaste.delivery where event_id = '{dropped}'"))
+            .text(&format!(
+                "select status || ', ' || note from posthaste.delivery where event_id = '{dropped}'"
+            ))
             .await,
         "CANCELLED, a trial run"
     );
@@ -206,7 +232,9 @@ async fn a_payload_that_breaks_its_schema_is_held_until_somebody_decides() {
 async fn a_schema_takes_effect_on_deliveries_that_wait_too() {
     let world = World::new().await;
     let partner = Partner::replying(Reply::Status(500)).await;
-    world.subscribe_to("p", &partner, &["a"], None, "1h,1h").await;
+    world
+        .subscribe_to("p", &partner, &["a"], None, "1h,1h")
+        .await;
     let _worker = world.worker(&[]).await;
     let id = world.publish("a", "[]").await;
     world
@@ -221,7 +249,9 @@ async fn a_schema_takes_effect_on_deliveries_that_wait_too() {
         .await;
     partner.set_reply(Reply::Status(200));
     world
-        .run(&format!("select posthaste.release('{id}', 'the schema is younger')"))
+        .run(&format!(
+            "select posthaste.release('{id}', 'the schema is younger')"
+        ))
         .await;
     world.until_all_is_done().await;
     assert_eq!(world.story(id).await, "1 rejected retry, 2 accepted done");
@@ -231,9 +261,13 @@ async fn a_schema_takes_effect_on_deliveries_that_wait_too() {
 async fn a_filter_that_cannot_be_evaluated_holds_the_delivery_of_its_subscription_alone() {
     let world = World::new().await;
     let partner = world.partner().await;
-    world.subscribe_to("plain", &partner, &["a"], None, "1h").await;
     world
-        .agree("propose_subscription('filtered', 'https://127.0.0.1:1/', '{a}', filter => '$.x > 1')")
+        .subscribe_to("plain", &partner, &["a"], None, "1h")
+        .await;
+    world
+        .agree(
+            "propose_subscription('filtered', 'https://127.0.0.1:1/', '{a}', filter => '$.x > 1')",
+        )
         .await;
     let _worker = world.worker(&[]).await;
     // Valid JSON that jsonb does not take.
@@ -254,7 +288,10 @@ async fn extra_headers_are_sent_and_a_secret_one_is_sent_once_it_has_its_value()
     let partner = world.partner().await;
     let id = world.subscribe("p", &partner, "1h,1h,1h").await;
     world
-        .change("p", r#"{"headers": {"X-Environment": "production", "Authorization": {"secret": true}}}"#)
+        .change(
+            "p",
+            r#"{"headers": {"X-Environment": "production", "Authorization": {"secret": true}}}"#,
+        )
         .await;
     let _worker = world.worker(&[]).await;
     let event = world.publish("a", "{}").await;
@@ -299,7 +336,9 @@ async fn an_address_outside_the_networks_that_were_agreed_is_not_connected_to() 
             .await;
         let id = world.publish("a", "{}").await;
         world
-            .until(&format!("exists (select from posthaste.attempt where event_id = '{id}')"))
+            .until(&format!(
+                "exists (select from posthaste.attempt where event_id = '{id}')"
+            ))
             .await;
         let story = world.story(id).await;
         assert!(story.contains(word), "{networks}: {story}");
@@ -348,7 +387,9 @@ async fn what_is_owed_to_a_removed_subscription_is_cancelled() {
     world
         .until("(select count(*) from posthaste.queue where attempts = 1) = 3")
         .await;
-    world.agree("propose_removal('p', 'the contract ended')").await;
+    world
+        .agree("propose_removal('p', 'the contract ended')")
+        .await;
     world.until_all_is_done().await;
     assert_eq!(
         world
@@ -357,7 +398,9 @@ async fn what_is_owed_to_a_removed_subscription_is_cancelled() {
         "CANCELLED, the subscription was removed"
     );
     world.publish("a", "{}").await;
-    world.until("not exists (select from posthaste.intake)").await;
+    world
+        .until("not exists (select from posthaste.intake)")
+        .await;
     assert_eq!(partner.count(), 3);
 }
 
@@ -395,7 +438,9 @@ async fn somebodys_open_transaction_holds_up_nobodys_deliveries() {
     let world = World::new().await;
     let (one, other) = (world.partner().await, world.partner().await);
     world.subscribe_to("one", &one, &["a"], None, "1h").await;
-    world.subscribe_to("other", &other, &["b"], None, "1h").await;
+    world
+        .subscribe_to("other", &other, &["b"], None, "1h")
+        .await;
     let _worker = world.worker(&[]).await;
     let admin = world.session().await;
     admin

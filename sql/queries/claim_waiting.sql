@@ -39,6 +39,11 @@ with lane as materialized (
         from read r window running as (order by r.place, r.due_at, r.event_id, r.subscription_id)
     ) counted
     where running_bytes <= $6::bigint
+), kind as materialized (
+    -- Which schema each type has is asked once for the batch.
+    select t.event_type, c.revision
+    from (select distinct event_type from fitting) t
+    cross join lateral (select revision from posthaste.event_type where event_type.event_type = t.event_type and schema is not null limit 1) c
 ), claimed as (
     delete from posthaste.queue where ctid = any (array(select address from fitting))
     returning event_id, subscription_id, replay, attempts
@@ -57,9 +62,9 @@ with lane as materialized (
     set wake_at = coalesce((select due_at from left_waiting w where w.subscription_id = l.subscription_id), 'infinity')
     where l.subscription_id = any ($1::integer[])
 )
-select l.event_id, l.subscription_id, l.replay, l.number, s.revision, c.revision as schema_revision, f.event_type, f.occurred_at, f.bytes, f.payload
+select l.event_id, l.subscription_id, l.replay, l.number, s.revision,
+       (select k.revision from kind k where k.event_type = f.event_type) as schema_revision, f.event_type, f.occurred_at, f.bytes, f.payload
 -- A full join can be done by hash alone: never each lease against each row that fits. What has no partner finds no revision.
 from leased l
 full join fitting f using (event_id, subscription_id, replay)
 cross join lateral (select revision from posthaste.subscription where subscription.subscription_id = l.subscription_id limit 1) s
-left join lateral (select revision from posthaste.event_type where event_type.event_type = f.event_type and schema is not null limit 1) c on true

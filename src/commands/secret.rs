@@ -98,7 +98,12 @@ async fn add(
     let secret_id = Uuid::now_v7();
     let sealed = keyring.seal(subscription_id, secret_id, secret)?;
     store
-        .add_secret(subscription_id, secret_id, &sealed, if only_if_none { "first" } else { "one more" })
+        .add_secret(
+            subscription_id,
+            secret_id,
+            &sealed,
+            if only_if_none { "first" } else { "one more" },
+        )
         .await
         .map(drop)
 }

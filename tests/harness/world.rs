@@ -139,7 +139,12 @@ impl World {
         self.run("update posthaste.setting set four_eyes = false")
             .await;
         let agreed = format!("select posthaste.approve(posthaste.{proposal})");
-        let id = self.db.query_one(&agreed, &[]).await.expect(proposal).get(0);
+        let id = self
+            .db
+            .query_one(&agreed, &[])
+            .await
+            .expect(proposal)
+            .get(0);
         self.run("update posthaste.setting set four_eyes = true")
             .await;
         id

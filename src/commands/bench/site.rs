@@ -81,7 +81,9 @@ impl Site {
             .execute("select posthaste.create_partitions($1)", &[&days])
             .await?;
         client.batch_execute(ONE_ADMINISTRATOR).await?;
-        client.execute(CATALOGUE, &[&[EVENT_TYPE].as_slice()]).await?;
+        client
+            .execute(CATALOGUE, &[&[EVENT_TYPE].as_slice()])
+            .await?;
         client.batch_execute(PLAIN_OUTBOX).await?;
         client.batch_execute(SAME_SHAPE).await?;
         if plan.statements {
