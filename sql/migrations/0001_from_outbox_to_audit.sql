@@ -1390,12 +1390,12 @@ create function posthaste.checked_url(url text) returns text
 as $$
 declare
     label constant text := '[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?';
-    rule constant text := 'https://host[:port][/path][?query], lower-case ASCII host, no user, no fragment, no spaces, at most 2048 characters';
+    rule constant text := 'https://host[:port][/path][?query], lower-case ASCII host, no user, no fragment, no spaces, the rest percent-encoded, at most 2048 characters';
     parts text[];
     host text;
     address inet;
 begin
-    parts := regexp_match(url, format('^(https?)://(%s(?:\.%s)*|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?(?:[/?][!"$-\[\]-~]*)?$',
+    parts := regexp_match(url, format('^(https?)://(%s(?:\.%s)*|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?(?:[/?](?:[!$&-;=?-Z_a-z~]|%%[0-9A-Fa-f]{2})*)?$',
         replace(label, '(', '(?:'), replace(label, '(', '(?:')));
     if parts is null or length(url) > 2048 then
         return posthaste.refuse('url', coalesce(url, 'null'), rule);
@@ -1414,6 +1414,8 @@ begin
         if (case family(address) when 4 then host(address) else '[' || host(address) || ']' end) <> host then
             return posthaste.refuse('url', url, format('%s is not an address in its plain form', host));
         end if;
+    elsif length(host) > 253 then
+        return posthaste.refuse('url', url, 'a host name has at most 253 characters');
     elsif host <> 'localhost' and host !~ '\.' then
         return posthaste.refuse('url', url, 'a host name has a dot in it');
     end if;
