@@ -1501,7 +1501,7 @@ as $$
 declare
     parts constant text[] := coalesce(
         regexp_match(network, '^\[([0-9a-fA-F:.]+(?:/[0-9]{1,3})?)\](?::([1-9][0-9]{0,4}))?$'),
-        regexp_match(network, '^([0-9.]+(?:/[0-9]{1,2})?)(?::([1-9][0-9]{0,4}))?$'),
+        regexp_match(network, '^([0-9]+(?:\.[0-9]+){3}(?:/[0-9]{1,2})?)(?::([1-9][0-9]{0,4}))?$'),
         regexp_match(network, '^([0-9a-fA-F:.]+/[0-9]{1,3})()$'));
     rule constant text := 'a network and perhaps a port: 203.0.113.0/24, 203.0.113.0/24:443, [2001:db8::/32]:443; no bits beyond the mask, not everything';
     range cidr;
@@ -1665,7 +1665,7 @@ begin
     if jsonb_typeof(t -> 'retry_jitter') is distinct from 'number' or (t ->> 'retry_jitter')::numeric not between 0 and 1 then
         perform posthaste.refuse('retry_jitter', coalesce(t ->> 'retry_jitter', 'null'), 'a fraction from 0 to 1');
     end if;
-    t := jsonb_set(t, '{retry_jitter}', to_jsonb((t ->> 'retry_jitter')::real));
+    t := jsonb_set(t, '{retry_jitter}', to_jsonb(round((t ->> 'retry_jitter')::numeric, 6)::real));
     if coalesce(jsonb_typeof(t -> 'timeout'), 'null') <> 'null' then
         t := jsonb_set(t, '{timeout}', to_jsonb(posthaste.checked_interval('timeout', t -> 'timeout', '100 milliseconds', '2 minutes')));
     end if;
