@@ -2573,16 +2573,24 @@ begin atomic
         from pg_type t where t.typnamespace = 'posthaste'::regnamespace and t.typtype in ('e', 'd', 'r')
     )
     select acl.object, case when x.grantee = 0 then 'public' else x.grantee::regrole::text end,
-           lower(x.privilege_type) || coalesce('(' || acl.col || ')', '')
-    from acl, lateral aclexplode(coalesce(acl.acl, acl.by_default)) x
+           lower(x.privilege_type) || coalesce('(' || acl.col || ')', '') || further.option
+    from acl, lateral aclexplode(coalesce(acl.acl, acl.by_default)) x,
+         lateral unnest(case when x.is_grantable then array['', ' with grant option'] else array[''] end) further (option)
     where x.grantee <> acl.owner
+    union all
+    -- Rights that one role would have through another.
+    select 'role ' || m.roleid::regrole, m.member::regrole::text, 'member'
+    from pg_auth_members m
+    where m.roleid::regrole::text ~ '^posthaste_(owner|producer|worker|admin|auditor)$'
+      and m.member::regrole::text ~ '^posthaste_(owner|producer|worker|admin|auditor)$'
     union all
     select format('future %s', case d.defaclobjtype when 'r' then 'tables' when 'f' then 'functions' when 'S' then 'sequences' else 'others' end),
            case when x.grantee = 0 then 'public' else x.grantee::regrole::text end, lower(x.privilege_type)
     from pg_default_acl d, lateral aclexplode(d.defaclacl) x
-    where d.defaclnamespace = 'posthaste'::regnamespace and x.grantee <> d.defaclrole;
+    where (d.defaclnamespace = 'posthaste'::regnamespace or d.defaclnamespace = 0 and pg_get_userbyid(d.defaclrole) = 'posthaste_owner')
+      and x.grantee <> d.defaclrole;
 end;
-comment on function posthaste.access_granted() is 'Every grant there is on anything in the schema, but for its owner''s.';
+comment on function posthaste.access_granted() is 'Every grant there is on anything in the schema, but for its owner''s, and every membership of one of our roles in another.';
 
 create function posthaste.access_deviation() returns table (object text, grantee text, privilege text, problem text)
     language sql stable security definer
