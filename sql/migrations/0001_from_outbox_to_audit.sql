@@ -1970,8 +1970,9 @@ declare
 begin
     perform posthaste.refuse_scoped();
     perform posthaste.because(reason);
-    if login is null or not exists (select from pg_roles where rolname = login) then
-        perform posthaste.refuse('login', coalesce(login, 'null'), 'there is no such role');
+    -- The scope goes by session_user: given to a group, it would scope nobody.
+    if login is null or not exists (select from pg_roles where rolname = login and rolcanlogin) then
+        perform posthaste.refuse('login', coalesce(login, 'null'), 'there is no role of that name that logs in');
     end if;
     if tenants is null or array_position(tenants, null) is not null then
         perform posthaste.refuse('tenants', coalesce(tenants::text, 'null'), 'a list of partners; {} to lift the scope');
