@@ -654,7 +654,7 @@ begin
         before := e.digest;
     end loop;
     if problem is null and head.entry is distinct from entries then
-        first_broken := entries + 1;
+        first_broken := least(entries, head.entry) + 1;
         problem := format('the log ends at entry %s, and %s were written', entries, coalesce(head.entry::text, 'none'));
     elsif problem is null and known_entry > entries then
         first_broken := entries + 1;
