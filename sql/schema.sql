@@ -585,9 +585,9 @@ create function posthaste.audit_digest(e posthaste.audit_log) returns bytea
     set search_path = pg_catalog, pg_temp
 return sha256(e.previous || convert_to(jsonb_build_array(
     e.entry, (extract(epoch from e.at) * 1000000)::bigint, e.actor, e.application_user, e.action, e.object, e.tenant,
-    e.before, e.after, e.reason)::text, 'UTF8'));
+    e.before, e.after, e.reason, e.xid::text)::text, 'UTF8'));
 comment on function posthaste.audit_digest(posthaste.audit_log) is
-    'The digest that an entry must bear: SHA-256 of the previous digest and the UTF-8 text of a jsonb array: entry, time in microseconds, actor, application_user, action, object, tenant, before, after, reason.';
+    'The digest that an entry must bear: SHA-256 of the previous digest and the UTF-8 text of a jsonb array: entry, time in microseconds, actor, application_user, action, object, tenant, before, after, reason, transaction.';
 
 create function posthaste.application_user() returns text
     language sql stable parallel safe
