@@ -10,7 +10,10 @@
 #[allow(dead_code, reason = "each promise uses its part")]
 mod harness;
 
+mod approval;
 mod at_least_once;
+mod attacks;
+mod audit;
 mod database_loss;
 mod delivery;
 mod history;
@@ -23,4 +26,7 @@ mod plans;
 mod program;
 mod readme;
 mod retries;
+mod roles;
 mod schema;
+mod scope;
+mod secrets;
