@@ -585,9 +585,9 @@ create function posthaste.audit_digest(e posthaste.audit_log) returns bytea
     set search_path = pg_catalog, pg_temp
 return sha256(e.previous || convert_to(jsonb_build_array(
     e.entry, (extract(epoch from e.at) * 1000000)::bigint, e.actor, e.application_user, e.action, e.object, e.tenant,
-    e.before, e.after, e.reason)::text, 'UTF8'));
+    e.before, e.after, e.reason, e.xid::text)::text, 'UTF8'));
 comment on function posthaste.audit_digest(posthaste.audit_log) is
-    'The digest that an entry must bear: SHA-256 of the previous digest and the UTF-8 text of a jsonb array: entry, time in microseconds, actor, application_user, action, object, tenant, before, after, reason.';
+    'The digest that an entry must bear: SHA-256 of the previous digest and the UTF-8 text of a jsonb array: entry, time in microseconds, actor, application_user, action, object, tenant, before, after, reason, transaction.';
 
 create function posthaste.application_user() returns text
     language sql stable parallel safe
@@ -654,7 +654,7 @@ begin
         before := e.digest;
     end loop;
     if problem is null and head.entry is distinct from entries then
-        first_broken := entries + 1;
+        first_broken := least(entries, head.entry) + 1;
         problem := format('the log ends at entry %s, and %s were written', entries, coalesce(head.entry::text, 'none'));
     elsif problem is null and known_entry > entries then
         first_broken := entries + 1;
@@ -1412,12 +1412,12 @@ create function posthaste.checked_url(url text) returns text
 as $$
 declare
     label constant text := '[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?';
-    rule constant text := 'https://host[:port][/path][?query], lower-case ASCII host, no user, no fragment, no spaces, at most 2048 characters';
+    rule constant text := 'https://host[:port][/path][?query], lower-case ASCII host, no user, no fragment, no spaces, the rest percent-encoded, at most 2048 characters';
     parts text[];
     host text;
     address inet;
 begin
-    parts := regexp_match(url, format('^(https?)://(%s(?:\.%s)*|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?(?:[/?][!"$-\[\]-~]*)?$',
+    parts := regexp_match(url, format('^(https?)://(%s(?:\.%s)*|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?(?:[/?](?:[!$&-;=?-Z_a-z~]|%%[0-9A-Fa-f]{2})*)?$',
         replace(label, '(', '(?:'), replace(label, '(', '(?:')));
     if parts is null or length(url) > 2048 then
         return posthaste.refuse('url', coalesce(url, 'null'), rule);
@@ -1436,6 +1436,8 @@ begin
         if (case family(address) when 4 then host(address) else '[' || host(address) || ']' end) <> host then
             return posthaste.refuse('url', url, format('%s is not an address in its plain form', host));
         end if;
+    elsif length(host) > 253 then
+        return posthaste.refuse('url', url, 'a host name has at most 253 characters');
     elsif host <> 'localhost' and host !~ '\.' then
         return posthaste.refuse('url', url, 'a host name has a dot in it');
     end if;
@@ -1499,7 +1501,7 @@ as $$
 declare
     parts constant text[] := coalesce(
         regexp_match(network, '^\[([0-9a-fA-F:.]+(?:/[0-9]{1,3})?)\](?::([1-9][0-9]{0,4}))?$'),
-        regexp_match(network, '^([0-9.]+(?:/[0-9]{1,2})?)(?::([1-9][0-9]{0,4}))?$'),
+        regexp_match(network, '^([0-9]+(?:\.[0-9]+){3}(?:/[0-9]{1,2})?)(?::([1-9][0-9]{0,4}))?$'),
         regexp_match(network, '^([0-9a-fA-F:.]+/[0-9]{1,3})()$'));
     rule constant text := 'a network and perhaps a port: 203.0.113.0/24, 203.0.113.0/24:443, [2001:db8::/32]:443; no bits beyond the mask, not everything';
     range cidr;
@@ -1592,20 +1594,23 @@ create function posthaste.checked_filter(filter text) returns text
     language plpgsql immutable
     set search_path = pg_catalog, pg_temp
 as $$
+declare
+    -- As Postgres writes it, however it was escaped: texts and names in quotes, a variable as $"name".
+    plain text;
 begin
     if length(filter) > 1000 then
         perform posthaste.refuse('filter', filter, 'at most 1000 characters');
     end if;
-    -- To match a back-reference can take time without bounds, and claims would wait for it.
-    if filter ~ '\\[1-9]' then
-        perform posthaste.refuse('filter', filter, 'no back-references in like_regex');
-    end if;
     begin
-        perform filter::jsonpath;
+        plain := filter::jsonpath::text;
     exception when others then
         perform posthaste.refuse('filter', filter, format('an SQL/JSON path such as $.amount > 100; Postgres says: %s', sqlerrm));
     end;
-    if filter ~ '\$[a-zA-Z_"]' then
+    -- To match a back-reference can take time without bounds, and claims would wait for it.
+    if plain ~ '\\[1-9]' then
+        perform posthaste.refuse('filter', filter, 'no back-references in like_regex');
+    end if;
+    if regexp_replace(plain, '"([^"\\]|\\.)*"', '"', 'g') ~ '\$"' then
         perform posthaste.refuse('filter', filter, 'no variables: nothing could give them a value');
     end if;
     return filter;
@@ -1660,7 +1665,7 @@ begin
     if jsonb_typeof(t -> 'retry_jitter') is distinct from 'number' or (t ->> 'retry_jitter')::numeric not between 0 and 1 then
         perform posthaste.refuse('retry_jitter', coalesce(t ->> 'retry_jitter', 'null'), 'a fraction from 0 to 1');
     end if;
-    t := jsonb_set(t, '{retry_jitter}', to_jsonb((t ->> 'retry_jitter')::real));
+    t := jsonb_set(t, '{retry_jitter}', to_jsonb(round((t ->> 'retry_jitter')::numeric, 6)::real));
     if coalesce(jsonb_typeof(t -> 'timeout'), 'null') <> 'null' then
         t := jsonb_set(t, '{timeout}', to_jsonb(posthaste.checked_interval('timeout', t -> 'timeout', '100 milliseconds', '2 minutes')));
     end if;
@@ -1987,8 +1992,9 @@ declare
 begin
     perform posthaste.refuse_scoped();
     perform posthaste.because(reason);
-    if login is null or not exists (select from pg_roles where rolname = login) then
-        perform posthaste.refuse('login', coalesce(login, 'null'), 'there is no such role');
+    -- The scope goes by session_user: given to a group, it would scope nobody.
+    if login is null or not exists (select from pg_roles where rolname = login and rolcanlogin) then
+        perform posthaste.refuse('login', coalesce(login, 'null'), 'there is no role of that name that logs in');
     end if;
     if tenants is null or array_position(tenants, null) is not null then
         perform posthaste.refuse('tenants', coalesce(tenants::text, 'null'), 'a list of partners; {} to lift the scope');
@@ -2568,16 +2574,24 @@ begin atomic
         from pg_type t where t.typnamespace = 'posthaste'::regnamespace and t.typtype in ('e', 'd', 'r')
     )
     select acl.object, case when x.grantee = 0 then 'public' else x.grantee::regrole::text end,
-           lower(x.privilege_type) || coalesce('(' || acl.col || ')', '')
-    from acl, lateral aclexplode(coalesce(acl.acl, acl.by_default)) x
+           lower(x.privilege_type) || coalesce('(' || acl.col || ')', '') || further.option
+    from acl, lateral aclexplode(coalesce(acl.acl, acl.by_default)) x,
+         lateral unnest(case when x.is_grantable then array['', ' with grant option'] else array[''] end) further (option)
     where x.grantee <> acl.owner
+    union all
+    -- Rights that one role would have through another.
+    select 'role ' || m.roleid::regrole, m.member::regrole::text, 'member'
+    from pg_auth_members m
+    where m.roleid::regrole::text ~ '^posthaste_(owner|producer|worker|admin|auditor)$'
+      and m.member::regrole::text ~ '^posthaste_(owner|producer|worker|admin|auditor)$'
     union all
     select format('future %s', case d.defaclobjtype when 'r' then 'tables' when 'f' then 'functions' when 'S' then 'sequences' else 'others' end),
            case when x.grantee = 0 then 'public' else x.grantee::regrole::text end, lower(x.privilege_type)
     from pg_default_acl d, lateral aclexplode(d.defaclacl) x
-    where d.defaclnamespace = 'posthaste'::regnamespace and x.grantee <> d.defaclrole;
+    where (d.defaclnamespace = 'posthaste'::regnamespace or d.defaclnamespace = 0 and pg_get_userbyid(d.defaclrole) = 'posthaste_owner')
+      and x.grantee <> d.defaclrole;
 end;
-comment on function posthaste.access_granted() is 'Every grant there is on anything in the schema, but for its owner''s.';
+comment on function posthaste.access_granted() is 'Every grant there is on anything in the schema, but for its owner''s, and every membership of one of our roles in another.';
 
 create function posthaste.access_deviation() returns table (object text, grantee text, privilege text, problem text)
     language sql stable security definer

@@ -10,7 +10,10 @@
 #[allow(dead_code, reason = "each promise uses its part")]
 mod harness;
 
+mod approval;
 mod at_least_once;
+mod attacks;
+mod audit;
 mod database_loss;
 mod delivery;
 mod history;
@@ -23,5 +26,8 @@ mod plans;
 mod program;
 mod readme;
 mod retries;
+mod roles;
 mod schema;
+mod scope;
+mod secrets;
 mod terms;

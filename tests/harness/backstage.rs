@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -74,6 +74,8 @@ pub(crate) async fn admin() -> Client {
 pub(crate) struct Database {
     name: String,
     pub(crate) url: String,
+    /// Roles that go with it, once nothing in it is theirs.
+    roles: Mutex<Vec<String>>,
 }
 
 impl Database {
@@ -114,21 +116,46 @@ impl Database {
         let number = BACKSTAGE.databases.fetch_add(1, Ordering::Relaxed);
         let name = format!("posthaste_test_{}_{number}", std::process::id());
         let url = BACKSTAGE.cluster.url_of(&name);
-        Self { name, url }
+        Self {
+            name,
+            url,
+            roles: Mutex::default(),
+        }
+    }
+
+    /// Drops this role with the database.
+    pub(super) fn own(&self, role: &str) {
+        self.roles.lock().unwrap().push(role.to_owned());
     }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
         let name = std::mem::take(&mut self.name);
+        let roles = std::mem::take(&mut *self.roles.lock().unwrap());
         let (done, wait) = mpsc::channel::<()>();
         BACKSTAGE.runtime.spawn(async move {
             if let Err(error) = BACKSTAGE.cluster.drop_database(&name).await {
                 eprintln!("{error}");
             }
+            if !roles.is_empty() {
+                drop_roles(&roles).await;
+            }
             drop(done);
         });
         let _ = wait.recv_timeout(PATIENCE);
+    }
+}
+
+async fn drop_roles(roles: &[String]) {
+    let admin = admin().await;
+    for role in roles {
+        if let Err(error) = admin
+            .batch_execute(&format!("drop role if exists {role}"))
+            .await
+        {
+            eprintln!("role {role} was not dropped: {error:?}");
+        }
     }
 }
 

@@ -5,12 +5,14 @@
 
 mod backstage;
 pub(crate) mod http;
+mod login;
 mod partner;
 mod wire;
 mod worker;
 mod world;
 
 pub(crate) use self::backstage::{Database, admin};
+pub(crate) use self::login::{Login, agree, one, refusal, said, tried, tried_as};
 pub(crate) use self::partner::Partner;
 pub(crate) use self::wire::Wire;
 pub(crate) use self::worker::{WorkerProcess, WorkerThread};

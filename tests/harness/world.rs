@@ -22,7 +22,7 @@ pub(crate) struct World {
     changes: Listener,
     keys: String,
     ca_file: PathBuf,
-    database: Database,
+    pub(super) database: Database,
 }
 
 impl World {
@@ -377,7 +377,7 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-async fn connect(url: &str) -> Client {
+pub(super) async fn connect(url: &str) -> Client {
     let client = connect_once(url).await.unwrap();
     client
         .batch_execute("set application_name = 'trial'")
