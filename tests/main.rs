@@ -12,7 +12,6 @@ mod harness;
 
 mod approval;
 mod at_least_once;
-mod attacks;
 mod audit;
 mod database_loss;
 mod delivery;
@@ -29,5 +28,4 @@ mod retries;
 mod roles;
 mod schema;
 mod scope;
-mod secrets;
 mod terms;
