@@ -13,6 +13,7 @@ mod harness;
 mod approval;
 mod at_least_once;
 mod audit;
+mod commands;
 mod database_loss;
 mod delivery;
 mod history;
