@@ -890,7 +890,7 @@ $$;
 comment on function posthaste.guard_history(regclass) is 'Puts the triggers on a table, or on a new partition, that refuse UPDATE, DELETE and TRUNCATE.';
 
 create function posthaste.create_partition(history regclass, day date) returns boolean
-    language plpgsql
+    language plpgsql security definer -- a partition belongs to the owner, also where a superuser had it made
     set search_path = pg_catalog, pg_temp
 as $$
 declare
