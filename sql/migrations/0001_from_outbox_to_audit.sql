@@ -1478,9 +1478,9 @@ create function posthaste.checked_network(network text) returns text
 as $$
 declare
     parts constant text[] := coalesce(
-        regexp_match(network, '^\[([0-9a-fA-F:.]+(?:/[0-9]{1,3})?)\](?::([1-9][0-9]{0,4}))?$'),
+        regexp_match(network, '^\[([0-9a-fA-F]*:[0-9a-fA-F:.]*(?:/[0-9]{1,3})?)\](?::([1-9][0-9]{0,4}))?$'),
         regexp_match(network, '^([0-9]+(?:\.[0-9]+){3}(?:/[0-9]{1,2})?)(?::([1-9][0-9]{0,4}))?$'),
-        regexp_match(network, '^([0-9a-fA-F:.]+/[0-9]{1,3})()$'));
+        regexp_match(network, '^([0-9a-fA-F]*:[0-9a-fA-F:.]*/[0-9]{1,3})$'));
     rule constant text := 'a network and perhaps a port: 203.0.113.0/24, 203.0.113.0/24:443, [2001:db8::/32]:443; no bits beyond the mask, not everything';
     range cidr;
 begin
