@@ -184,8 +184,8 @@ async fn a_producer_and_a_worker_need_no_more_than_their_roles() {
     partner.wait_for(2).await;
     world.until_all_is_done().await;
     assert_eq!(world.count("select count(*) from posthaste.attempt where verdict = 'done'").await, 2);
-    // It made today's partitions, and left in order.
-    assert!(world.holds("exists (select from pg_class where relname ~ '^attempt_[0-9]+$')").await);
+    // It makes today's partitions, and leaves in order.
+    world.until("exists (select from pg_class where relname ~ '^attempt_[0-9]+$')").await;
     worker.stop().await.unwrap();
     assert!(world.holds("not exists (select from posthaste.worker where ended_at is null)").await);
 }
