@@ -14,18 +14,30 @@ async fn every_act_leaves_its_entry() {
     ada.run("set posthaste.application_user = 'eve'").await;
     bob.run("set posthaste.application_user = 'zoe'").await;
     for (who, call, expected) in &acts {
-        let (login, person) = if *who == "ada" { (ada, "eve") } else { (bob, "zoe") };
+        let (login, person) = if *who == "ada" {
+            (ada, "eve")
+        } else {
+            (bob, "zoe")
+        };
         login.run(&format!("select * from posthaste.{call}")).await;
         assert_eq!(last_entry(&world).await, *expected, "{call}");
         let by = "select format('%s for %s', actor, application_user) from posthaste.audit_log where at > now() - interval '1 min' order by entry desc limit 1";
-        assert_eq!(world.text(by).await, format!("{} for {person}", login.name), "{call}");
+        assert_eq!(
+            world.text(by).await,
+            format!("{} for {person}", login.name),
+            "{call}"
+        );
     }
     assert_eq!(verdict(&world, "").await, "t");
 
     // Whatever administrators may call, and auditors may not, is an act; but for what hands out what an act has asked for.
-    let functions = "select string_agg(split_part(object, ' ', 2), ' ' order by object) from posthaste.access
+    let functions =
+        "select string_agg(split_part(object, ' ', 2), ' ' order by object) from posthaste.access
         where admin = 'execute' and auditor = '' and object !~ ' (reveal|secrets_to_reencrypt)$'";
-    let mut called: Vec<&str> = acts.iter().map(|(_, call, _)| call.split('(').next().unwrap()).collect();
+    let mut called: Vec<&str> = acts
+        .iter()
+        .map(|(_, call, _)| call.split('(').next().unwrap())
+        .collect();
     called.sort_unstable();
     called.dedup();
     assert_eq!(world.text(functions).await, called.join(" "));
@@ -35,7 +47,9 @@ async fn every_act_leaves_its_entry() {
 async fn what_only_the_owner_may_do_leaves_its_entry_too() {
     let world = World::new().await;
     world.two_administrators().await;
-    world.run("set posthaste.application_user = ''; select posthaste.set_four_eyes(false, 'alone')").await;
+    world
+        .run("set posthaste.application_user = ''; select posthaste.set_four_eyes(false, 'alone')")
+        .await;
     let entry = r#"four_eyes_set|setting||{"four_eyes": true}|{"four_eyes": false}|alone"#;
     assert_eq!(last_entry(&world).await, entry);
     assert!(world.holds("(select actor = session_user and application_user is null from posthaste.audit_log order by entry desc limit 1)").await);
@@ -47,11 +61,17 @@ async fn an_act_that_is_rolled_back_leaves_no_entry_and_no_gap() {
     let office = world.two_administrators().await;
     agree(&office, "harbour", "").await;
     let before = entries(&world).await;
-    office[0].run("begin; select posthaste.deactivate('harbour', 'x'); rollback").await;
-    let refused = office[0].refused("select posthaste.deactivate('harbour', 'x'); select 1 / 0").await;
+    office[0]
+        .run("begin; select posthaste.deactivate('harbour', 'x'); rollback")
+        .await;
+    let refused = office[0]
+        .refused("select posthaste.deactivate('harbour', 'x'); select 1 / 0")
+        .await;
     assert_eq!(refused.code(), &SqlState::DIVISION_BY_ZERO);
     assert_eq!(entries(&world).await, before);
-    office[0].run("select posthaste.deactivate('harbour', 'x')").await;
+    office[0]
+        .run("select posthaste.deactivate('harbour', 'x')")
+        .await;
     assert_eq!(entries(&world).await, before + 1);
     assert_eq!(verdict(&world, "").await, "t");
 }
@@ -70,13 +90,23 @@ async fn acts_at_once_make_one_chain() {
     });
     join_all(acts).await;
     assert_eq!(entries(&world).await, before + 60);
-    assert!(world.holds("(select max(entry) = count(*) and min(entry) = 1 from posthaste.audit_log)").await);
+    assert!(
+        world
+            .holds("(select max(entry) = count(*) and min(entry) = 1 from posthaste.audit_log)")
+            .await
+    );
     assert_eq!(verdict(&world, "").await, "t");
 
     // Who looked before another acted is told to try again, and does not fork the chain.
-    office[0].run("begin isolation level repeatable read; select 1 from posthaste.setting").await;
-    office[1].run("select posthaste.create_event_type('ship.first', 'x')").await;
-    let refused = office[0].refused("select posthaste.create_event_type('ship.second', 'x')").await;
+    office[0]
+        .run("begin isolation level repeatable read; select 1 from posthaste.setting")
+        .await;
+    office[1]
+        .run("select posthaste.create_event_type('ship.first', 'x')")
+        .await;
+    let refused = office[0]
+        .refused("select posthaste.create_event_type('ship.second', 'x')")
+        .await;
     assert_eq!(refused.code(), &SqlState::T_R_SERIALIZATION_FAILURE);
     assert_eq!(entries(&world).await, before + 61);
 }
@@ -87,10 +117,23 @@ async fn nobody_changes_the_record() {
     world.two_administrators().await;
     for role in ["origin", "replica"] {
         world.run(&format!("reset role; set session_replication_role = {role}; select posthaste.set_four_eyes(true, 'x'); set role posthaste_owner")).await;
-        for change in ["update posthaste.audit_log set reason = 'another'", "delete from posthaste.audit_log", "truncate posthaste.audit_log"] {
+        for change in [
+            "update posthaste.audit_log set reason = 'another'",
+            "delete from posthaste.audit_log",
+            "truncate posthaste.audit_log",
+        ] {
             let refused = refusal(&world.db, change).await;
-            assert_eq!(refused.code(), &SqlState::INSUFFICIENT_PRIVILEGE, "{change}: {refused:?}");
-            assert!(refused.message().ends_with("is refused: it is append-only history"), "{change}: {refused:?}");
+            assert_eq!(
+                refused.code(),
+                &SqlState::INSUFFICIENT_PRIVILEGE,
+                "{change}: {refused:?}"
+            );
+            assert!(
+                refused
+                    .message()
+                    .ends_with("is refused: it is append-only history"),
+                "{change}: {refused:?}"
+            );
         }
     }
 }
@@ -101,12 +144,20 @@ async fn whatever_is_tampered_with_is_named() {
     let office = world.two_administrators().await;
     agree(&office, "harbour", ", tenant => 'north'").await;
     agree(&office, "bridge", "").await;
-    office[0].run("select posthaste.deactivate('harbour', 'x')").await;
+    office[0]
+        .run("select posthaste.deactivate('harbour', 'x')")
+        .await;
     let last = entries(&world).await;
     assert!(last >= 5);
     let content = "its content is not what its digest was made of";
-    let gone = format!("the log ends at entry {}, and {last} were written", last - 1);
-    let more = format!("the log ends at entry {}, and {last} were written", last + 1);
+    let gone = format!(
+        "the log ends at entry {}, and {last} were written",
+        last - 1
+    );
+    let more = format!(
+        "the log ends at entry {}, and {last} were written",
+        last + 1
+    );
     let next = last + 1;
     for (change, broken, problem) in [
         ("update posthaste.audit_log set at = at + interval '1 us' where entry = 3", 3, content),
@@ -169,14 +220,20 @@ async fn a_chain_written_anew_does_not_lead_to_a_digest_that_was_kept_elsewhere(
     // By itself the new chain is a good one: that is why a digest is kept elsewhere.
     assert_eq!(verdict(&world, "").await, "t");
     let told = verdict(&world, &kept).await;
-    assert!(told.starts_with("f 4 its digest is not the one that was known"), "{told}");
+    assert!(
+        told.starts_with("f 4 its digest is not the one that was known"),
+        "{told}"
+    );
     world.run("rollback").await;
 
     let cut = "delete from posthaste.audit_log where entry > 3;
         update posthaste.audit_head set (entry, digest) = (select entry, digest from posthaste.audit_log where entry = 3)";
     tamper(&world, cut).await;
     assert_eq!(verdict(&world, "").await, "t");
-    assert_eq!(verdict(&world, &kept).await, "f 4 the log ends at entry 3, and entry 4 was known");
+    assert_eq!(
+        verdict(&world, &kept).await,
+        "f 4 the log ends at entry 3, and entry 4 was known"
+    );
     world.run("rollback").await;
 }
 
@@ -187,38 +244,100 @@ async fn a_seal_tells_what_was_changed_removed_or_added_later() {
     let id = agree(&office, "harbour", "").await;
     let [outbox, attempt] = old_partitions(&world, id).await;
     let sealed = "select string_agg(format('%s %s', partition, row_count), ', ') from posthaste.seal_partitions()";
-    assert_eq!(office[0].one::<String>(sealed).await, format!("{attempt} 3, {outbox} 3"));
-    assert_eq!(office[0].one::<Option<String>>(sealed).await, None, "each is sealed once");
+    assert_eq!(
+        office[0].one::<String>(sealed).await,
+        format!("{attempt} 3, {outbox} 3")
+    );
+    assert_eq!(
+        office[0].one::<Option<String>>(sealed).await,
+        None,
+        "each is sealed once"
+    );
     assert_eq!(seals(&world).await, format!("{attempt} t , {outbox} t "));
     assert_eq!(verdict(&world, "").await, "t");
 
-    let changed = |name: &str, rows: u8| format!("{name} f its rows are not those that were sealed: 3 then, {rows} now");
-    let added = |name: &str| format!("{name} f every sealed row is as it was, and 1 were added later");
+    let changed = |name: &str, rows: u8| {
+        format!("{name} f its rows are not those that were sealed: 3 then, {rows} now")
+    };
+    let added =
+        |name: &str| format!("{name} f every sealed row is as it was, and 1 were added later");
     let insert = "insert into posthaste.outbox (event_id, event_type, payload)
         select (left(event_id::text, 35) || '9')::uuid, 'ship.late', '9' from posthaste.OUTBOX limit 1";
     for (change, told_of_attempt, told_of_outbox) in [
-        ("update posthaste.OUTBOX set payload = '{\"n\": 7}' where event_id = (select min(event_id::text) from posthaste.OUTBOX)::uuid", None, Some(changed(&outbox, 3))),
-        ("update posthaste.OUTBOX set tenant = 'north'", None, Some(changed(&outbox, 3))),
-        ("delete from posthaste.OUTBOX where event_id = (select min(event_id::text) from posthaste.OUTBOX)::uuid", None, Some(changed(&outbox, 2))),
+        (
+            "update posthaste.OUTBOX set payload = '{\"n\": 7}' where event_id = (select min(event_id::text) from posthaste.OUTBOX)::uuid",
+            None,
+            Some(changed(&outbox, 3)),
+        ),
+        (
+            "update posthaste.OUTBOX set tenant = 'north'",
+            None,
+            Some(changed(&outbox, 3)),
+        ),
+        (
+            "delete from posthaste.OUTBOX where event_id = (select min(event_id::text) from posthaste.OUTBOX)::uuid",
+            None,
+            Some(changed(&outbox, 2)),
+        ),
         (insert, None, Some(added(&outbox))),
-        ("update posthaste.OUTBOX set tenant = 'north'; INSERT", None, Some(changed(&outbox, 4))),
-        ("update posthaste.ATTEMPT set started_at = started_at + interval '1 us' where number = 1", Some(changed(&attempt, 3)), None),
-        ("update posthaste.ATTEMPT set error = 'another' where number = 2", Some(changed(&attempt, 3)), None),
-        ("update posthaste.ATTEMPT set worker_id = 2 where number = 2", Some(changed(&attempt, 3)), None),
-        ("delete from posthaste.ATTEMPT where number = 3", Some(changed(&attempt, 2)), None),
-        ("drop table posthaste.OUTBOX", None, Some(format!("{outbox} f it is gone, and no entry of the audit log says so"))),
-        ("drop table posthaste.OUTBOX; select posthaste.note('partition_dropped', 'OUTBOX', null, null, null, 'old')", None, None),
+        (
+            "update posthaste.OUTBOX set tenant = 'north'; INSERT",
+            None,
+            Some(changed(&outbox, 4)),
+        ),
+        (
+            "update posthaste.ATTEMPT set started_at = started_at + interval '1 us' where number = 1",
+            Some(changed(&attempt, 3)),
+            None,
+        ),
+        (
+            "update posthaste.ATTEMPT set error = 'another' where number = 2",
+            Some(changed(&attempt, 3)),
+            None,
+        ),
+        (
+            "update posthaste.ATTEMPT set worker_id = 2 where number = 2",
+            Some(changed(&attempt, 3)),
+            None,
+        ),
+        (
+            "delete from posthaste.ATTEMPT where number = 3",
+            Some(changed(&attempt, 2)),
+            None,
+        ),
+        (
+            "drop table posthaste.OUTBOX",
+            None,
+            Some(format!(
+                "{outbox} f it is gone, and no entry of the audit log says so"
+            )),
+        ),
+        (
+            "drop table posthaste.OUTBOX; select posthaste.note('partition_dropped', 'OUTBOX', null, null, null, 'old')",
+            None,
+            None,
+        ),
         // The same rows elsewhere on disk, read under other settings, are the same rows.
-        ("update posthaste.OUTBOX set tenant = tenant; set timezone = 'Asia/Tokyo'; set datestyle = 'German'; set extra_float_digits = -15", None, None),
+        (
+            "update posthaste.OUTBOX set tenant = tenant; set timezone = 'Asia/Tokyo'; set datestyle = 'German'; set extra_float_digits = -15",
+            None,
+            None,
+        ),
     ] {
-        let change = change.replace("INSERT", insert).replace("OUTBOX", &outbox).replace("ATTEMPT", &attempt);
+        let change = change
+            .replace("INSERT", insert)
+            .replace("OUTBOX", &outbox)
+            .replace("ATTEMPT", &attempt);
         world
             .run(&format!(
                 "begin; alter table posthaste.{outbox} disable trigger user; alter table posthaste.{attempt} disable trigger user; {change}"
             ))
             .await;
         let intact = |name: &str| format!("{name} t ");
-        let expected = [told_of_attempt.unwrap_or(intact(&attempt)), told_of_outbox.unwrap_or(intact(&outbox))];
+        let expected = [
+            told_of_attempt.unwrap_or(intact(&attempt)),
+            told_of_outbox.unwrap_or(intact(&outbox)),
+        ];
         assert_eq!(seals(&world).await, expected.join(", "), "{change}");
         world.run("rollback").await;
     }
@@ -239,7 +358,8 @@ async fn what_is_still_being_written_is_not_sealed() {
 async fn acts(world: &World, office: &[Login; 2]) -> Vec<(&'static str, String, String)> {
     let bridge = agree(office, "bridge", "").await;
     let [outbox, _] = old_partitions(world, bridge).await;
-    let [released, discarded, secret] = [1, 2, 3].map(|n| format!("01900000-0000-7000-8000-00000000000{n}"));
+    let [released, discarded, secret] =
+        [1, 2, 3].map(|n| format!("01900000-0000-7000-8000-00000000000{n}"));
     world
         .run(&format!(
             "insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
@@ -299,8 +419,13 @@ async fn old_partitions(world: &World, subscription: i32) -> [String; 2] {
              end $$"
         ))
         .await;
-    let name = |parent: &str| format!("select '{parent}' || to_char((now() at time zone 'UTC')::date - 10, '_YYYYMMDD')");
-    [world.text(&name("outbox")).await, world.text(&name("attempt")).await]
+    let name = |parent: &str| {
+        format!("select '{parent}' || to_char((now() at time zone 'UTC')::date - 10, '_YYYYMMDD')")
+    };
+    [
+        world.text(&name("outbox")).await,
+        world.text(&name("attempt")).await,
+    ]
 }
 
 /// Begins a transaction in which the owner, whose own the triggers are, has made this change.
@@ -336,13 +461,17 @@ async fn seals(world: &World) -> String {
 }
 
 async fn entries(world: &World) -> i64 {
-    world.count("select count(*) from posthaste.audit_log").await
+    world
+        .count("select count(*) from posthaste.audit_log")
+        .await
 }
 
 async fn last_entry(world: &World) -> String {
     let short = |column: &str| {
         let fields = format!("(select count(*) from jsonb_object_keys({column}))");
-        format!("case when jsonb_typeof({column}) = 'object' and {fields} > 2 then {fields} || ' fields' else {column}::text end")
+        format!(
+            "case when jsonb_typeof({column}) = 'object' and {fields} > 2 then {fields} || ' fields' else {column}::text end"
+        )
     };
     let entry = format!(
         "select format('%s|%s|%s|%s|%s|%s', action, object, tenant, {}, {}, reason) from posthaste.audit_log order by entry desc limit 1",

@@ -10,7 +10,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use posthaste::secret::{Keyring, SigningSecret};
-use posthaste::store::Store;
 use posthaste::trial::authority::Authority;
 use posthaste::trial::partner::{PartnerConfig, Replies, Reply};
 use rustls::ServerConfig;
@@ -340,14 +339,11 @@ async fn nothing_is_sent_unsigned() {
     for id in ["k1", "k9"] {
         let strangers = Keyring::parse(&Keyring::generate_line(id).unwrap()).unwrap();
         let subscription = scene.subscribe(&partner.url("/")).await;
-        let secret_id = Uuid::now_v7();
         let secret = SigningSecret::generate().unwrap();
-        let sealed = strangers.seal(subscription, secret_id, &secret).unwrap();
-        let store = Store::open(&scene.world.config(&[])).unwrap();
-        store
-            .add_secret(subscription, secret_id, &sealed, "a trial")
-            .await
-            .unwrap();
+        scene
+            .world
+            .add_secret_under(&strangers, subscription, &secret)
+            .await;
         let event = scene.publish("{}").await;
         let met = scene.attempt(subscription, event).await;
         met.was(

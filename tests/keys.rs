@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use posthaste::config::Config;
 use posthaste::secret::{Keyring, SigningSecret};
-use posthaste::store::Store;
 use uuid::Uuid;
 
 use crate::harness::{WorkerThread, World};
@@ -65,7 +64,9 @@ async fn a_key_is_added_to_the_file_while_the_worker_runs() {
     ));
     let secret = SigningSecret::generate().unwrap();
     partner.learn(secret.clone());
-    add_secret(&config, subscription, &secret).await;
+    world
+        .add_secret_under(&config.keyring().unwrap(), subscription, &secret)
+        .await;
     let id = world.publish("a.b", "2").await;
     let received = partner.wait_for(2).await;
     let last = received
@@ -85,19 +86,13 @@ async fn a_key_that_is_added_to_the_file_opens_what_could_not_be_opened_before()
         .subscribe_url("p", &partner.url("/p"), &["*"], None, "1h,1h")
         .await;
     let [one, two] = ["k1", "k2"].map(|id| Keyring::generate_line(id).unwrap().to_string());
-    let (secret, secret_id) = (SigningSecret::generate().unwrap(), Uuid::now_v7());
+    let secret = SigningSecret::generate().unwrap();
     partner.learn(secret.clone());
-    let sealed = Keyring::parse(&two)
-        .unwrap()
-        .seal(id, secret_id, &secret)
-        .unwrap();
-    let store = Store::open(&world.config(&[])).unwrap();
-    store
-        .add_secret(id, secret_id, &sealed, "a trial")
-        .await
-        .unwrap();
+    world
+        .add_secret_under(&Keyring::parse(&two).unwrap(), id, &secret)
+        .await;
 
-    let file = std::env::temp_dir().join(format!("posthaste-test-{secret_id}.keys"));
+    let file = std::env::temp_dir().join(format!("posthaste-test-{}.keys", Uuid::now_v7()));
     std::fs::write(&file, &one).unwrap();
     let mut config = world.config(&[("key_file", file.to_str().unwrap())]);
     config.keys = None;
@@ -114,20 +109,6 @@ async fn a_key_that_is_added_to_the_file_opens_what_could_not_be_opened_before()
     let told = world.story(event).await;
     let _ = std::fs::remove_file(&file);
     assert_eq!(told, "1 blocked retry, 2 accepted done");
-}
-
-async fn add_secret(config: &Config, subscription_id: i32, secret: &SigningSecret) {
-    let secret_id = Uuid::now_v7();
-    let sealed = config
-        .keyring()
-        .unwrap()
-        .seal(subscription_id, secret_id, secret)
-        .unwrap();
-    let store = Store::open(config).unwrap();
-    store
-        .add_secret(subscription_id, secret_id, &sealed, "a trial")
-        .await
-        .unwrap();
 }
 
 /// A file of keys, removed at the end.

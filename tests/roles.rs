@@ -45,35 +45,106 @@ async fn a_grant_too_many_or_too_few_is_reported() {
     let today = "select relname::text from pg_class where relname ~ '^outbox_[0-9]+$'";
     let today = world.text(today).await;
     for (change, reported) in [
-        ("grant select on posthaste.audit to public", "wider: view audit public select"),
-        ("grant delete on posthaste.attempt to posthaste_worker", "wider: table attempt posthaste_worker delete"),
-        ("grant truncate on posthaste.outbox to posthaste_producer", "wider: table outbox posthaste_producer truncate"),
-        ("grant select (payload) on posthaste.event to posthaste_auditor", "wider: view event posthaste_auditor select(payload)"),
-        ("grant update (url) on posthaste.subscription to posthaste_admin", "wider: table subscription posthaste_admin update(url)"),
-        ("grant select on posthaste.TODAY to STRANGER", "wider: table TODAY STRANGER select"),
-        ("grant select (payload) on posthaste.TODAY to public", "wider: table TODAY public select(payload)"),
-        ("grant insert on posthaste.attempt_default to posthaste_producer", "wider: table attempt_default posthaste_producer insert"),
-        ("grant usage on sequence posthaste.subscription_subscription_id_seq to posthaste_admin",
-         "wider: sequence subscription_subscription_id_seq posthaste_admin usage"),
-        ("grant execute on function posthaste.set_four_eyes to posthaste_admin", "wider: function set_four_eyes posthaste_admin execute"),
-        ("grant execute on function posthaste.note to public", "wider: function note public execute"),
-        ("grant create on schema posthaste to STRANGER", "wider: schema posthaste STRANGER create"),
-        ("grant usage on schema posthaste to public", "wider: schema posthaste public usage"),
-        ("grant usage on type posthaste.outcome to public", "wider: type outcome public usage"),
-        ("grant select on posthaste.setting to posthaste_admin with grant option",
-         "wider: table setting posthaste_admin select with grant option"),
-        ("grant posthaste_admin to posthaste_auditor", "wider: role posthaste_admin posthaste_auditor member"),
-        ("grant posthaste_owner to posthaste_admin", "wider: role posthaste_owner posthaste_admin member"),
-        ("alter default privileges for role posthaste_owner in schema posthaste grant select on tables to STRANGER",
-         "wider: future tables STRANGER select"),
-        ("alter default privileges for role posthaste_owner in schema posthaste grant usage on sequences to STRANGER",
-         "wider: future sequences STRANGER usage"),
-        ("alter default privileges for role posthaste_owner grant select on tables to public", "wider: future tables public select"),
-        ("create function posthaste.left_open() returns void language sql return null", "wider: function left_open public execute"),
-        ("revoke insert on posthaste.outbox from posthaste_producer", "missing: table outbox posthaste_producer insert"),
-        ("revoke execute on function posthaste.approve from posthaste_admin", "missing: function approve posthaste_admin execute"),
-        ("revoke select (tenant) on posthaste.event from posthaste_auditor", "missing: view event posthaste_auditor select(tenant)"),
-        ("revoke usage on schema posthaste from posthaste_worker", "missing: schema posthaste posthaste_worker usage"),
+        (
+            "grant select on posthaste.audit to public",
+            "wider: view audit public select",
+        ),
+        (
+            "grant delete on posthaste.attempt to posthaste_worker",
+            "wider: table attempt posthaste_worker delete",
+        ),
+        (
+            "grant truncate on posthaste.outbox to posthaste_producer",
+            "wider: table outbox posthaste_producer truncate",
+        ),
+        (
+            "grant select (payload) on posthaste.event to posthaste_auditor",
+            "wider: view event posthaste_auditor select(payload)",
+        ),
+        (
+            "grant update (url) on posthaste.subscription to posthaste_admin",
+            "wider: table subscription posthaste_admin update(url)",
+        ),
+        (
+            "grant select on posthaste.TODAY to STRANGER",
+            "wider: table TODAY STRANGER select",
+        ),
+        (
+            "grant select (payload) on posthaste.TODAY to public",
+            "wider: table TODAY public select(payload)",
+        ),
+        (
+            "grant insert on posthaste.attempt_default to posthaste_producer",
+            "wider: table attempt_default posthaste_producer insert",
+        ),
+        (
+            "grant usage on sequence posthaste.subscription_subscription_id_seq to posthaste_admin",
+            "wider: sequence subscription_subscription_id_seq posthaste_admin usage",
+        ),
+        (
+            "grant execute on function posthaste.set_four_eyes to posthaste_admin",
+            "wider: function set_four_eyes posthaste_admin execute",
+        ),
+        (
+            "grant execute on function posthaste.note to public",
+            "wider: function note public execute",
+        ),
+        (
+            "grant create on schema posthaste to STRANGER",
+            "wider: schema posthaste STRANGER create",
+        ),
+        (
+            "grant usage on schema posthaste to public",
+            "wider: schema posthaste public usage",
+        ),
+        (
+            "grant usage on type posthaste.outcome to public",
+            "wider: type outcome public usage",
+        ),
+        (
+            "grant select on posthaste.setting to posthaste_admin with grant option",
+            "wider: table setting posthaste_admin select with grant option",
+        ),
+        (
+            "grant posthaste_admin to posthaste_auditor",
+            "wider: role posthaste_admin posthaste_auditor member",
+        ),
+        (
+            "grant posthaste_owner to posthaste_admin",
+            "wider: role posthaste_owner posthaste_admin member",
+        ),
+        (
+            "alter default privileges for role posthaste_owner in schema posthaste grant select on tables to STRANGER",
+            "wider: future tables STRANGER select",
+        ),
+        (
+            "alter default privileges for role posthaste_owner in schema posthaste grant usage on sequences to STRANGER",
+            "wider: future sequences STRANGER usage",
+        ),
+        (
+            "alter default privileges for role posthaste_owner grant select on tables to public",
+            "wider: future tables public select",
+        ),
+        (
+            "create function posthaste.left_open() returns void language sql return null",
+            "wider: function left_open public execute",
+        ),
+        (
+            "revoke insert on posthaste.outbox from posthaste_producer",
+            "missing: table outbox posthaste_producer insert",
+        ),
+        (
+            "revoke execute on function posthaste.approve from posthaste_admin",
+            "missing: function approve posthaste_admin execute",
+        ),
+        (
+            "revoke select (tenant) on posthaste.event from posthaste_auditor",
+            "missing: view event posthaste_auditor select(tenant)",
+        ),
+        (
+            "revoke usage on schema posthaste from posthaste_worker",
+            "missing: schema posthaste posthaste_worker usage",
+        ),
     ] {
         let told = |text: &str| text.replace("STRANGER", &stranger).replace("TODAY", &today);
         world.run(&format!("begin; {}", told(change))).await;
@@ -93,7 +164,9 @@ async fn what_deviates_is_put_right_again() {
         )
         .await;
     assert_ne!(world.text(DEVIATIONS).await, "");
-    world.run("set role posthaste_owner; select posthaste.apply_access(); reset role").await;
+    world
+        .run("set role posthaste_owner; select posthaste.apply_access(); reset role")
+        .await;
     // Partitions have no row of their own.
     world.run("revoke all on posthaste.outbox_default, posthaste.attempt_default from posthaste_auditor").await;
     assert_eq!(world.text(DEVIATIONS).await, "");
@@ -106,9 +179,17 @@ async fn every_cell_is_refused_or_passes_as_it_was_decided() {
     let loner = world.login("").await.name;
     let mut cells = 0;
     for role in ["producer", "worker", "admin", "auditor", "loner"] {
-        let rows = world.db.query(include_str!("cells.sql"), &[&role]).await.unwrap();
+        let rows = world
+            .db
+            .query(include_str!("cells.sql"), &[&role])
+            .await
+            .unwrap();
         let statements: Vec<String> = rows.iter().map(|row| row.get(2)).collect();
-        let grantee = if role == "loner" { loner.clone() } else { format!("posthaste_{role}") };
+        let grantee = if role == "loner" {
+            loner.clone()
+        } else {
+            format!("posthaste_{role}")
+        };
         let met = tried_as(&world.db, &grantee, &statements).await;
         for (row, (code, said)) in rows.iter().zip(met) {
             let (object, right): (String, String) = (row.get(0), row.get(1));
@@ -118,7 +199,11 @@ async fn every_cell_is_refused_or_passes_as_it_was_decided() {
                 continue;
             }
             let is_refused = code == "42501" && said.starts_with("permission denied for ");
-            assert_eq!(!is_refused, row.get::<_, bool>(3), "{role}, {object}, {right}: {code} {said}");
+            assert_eq!(
+                !is_refused,
+                row.get::<_, bool>(3),
+                "{role}, {object}, {right}: {code} {said}"
+            );
             cells += 1;
         }
     }
@@ -129,15 +214,28 @@ async fn every_cell_is_refused_or_passes_as_it_was_decided() {
 async fn a_cell_that_is_granted_and_not_decided_is_noticed() {
     let world = World::new().await;
     for (grant, statement) in [
-        ("select on posthaste.signing_secret", "select ciphertext from posthaste.signing_secret limit 0"),
-        ("update (url) on posthaste.subscription", "update posthaste.subscription set url = default where false"),
-        ("execute on function posthaste.set_four_eyes", "select posthaste.set_four_eyes(null, null)"),
+        (
+            "select on posthaste.signing_secret",
+            "select ciphertext from posthaste.signing_secret limit 0",
+        ),
+        (
+            "update (url) on posthaste.subscription",
+            "update posthaste.subscription set url = default where false",
+        ),
+        (
+            "execute on function posthaste.set_four_eyes",
+            "select posthaste.set_four_eyes(null, null)",
+        ),
     ] {
         world.run("begin; set local role posthaste_auditor").await;
         assert_eq!(refusal(&world.db, statement).await.code().code(), "42501");
         world.run(&format!("rollback; begin; grant {grant} to posthaste_auditor; set local role posthaste_auditor")).await;
         let met = world.db.batch_execute(statement).await.err();
-        assert_ne!(met.and_then(|met| met.code().map(|code| code.code().to_owned())).as_deref(), Some("42501"));
+        assert_ne!(
+            met.and_then(|met| met.code().map(|code| code.code().to_owned()))
+                .as_deref(),
+            Some("42501")
+        );
         world.run("rollback").await;
     }
 }
@@ -176,18 +274,34 @@ async fn what_runs_as_the_owner_cannot_be_led_astray() {
 async fn a_producer_and_a_worker_need_no_more_than_their_roles() {
     let world = World::new().await;
     let partner = world.partner().await;
-    world.subscribe_to("harbour", &partner, &["ship.arrived"], None, "5s").await;
-    let (producer, login) = (world.login("posthaste_producer").await, world.login("posthaste_worker").await);
+    world
+        .subscribe_to("harbour", &partner, &["ship.arrived"], None, "5s")
+        .await;
+    let (producer, login) = (
+        world.login("posthaste_producer").await,
+        world.login("posthaste_worker").await,
+    );
     let worker = world.worker(&[("database_url", login.url.as_str())]).await;
     producer.run("insert into posthaste.outbox (event_type, payload) values ('ship.arrived', '{\"n\": 1}')").await;
     producer.run("select posthaste.publish('ship.arrived', '{\"n\": 2}'); select posthaste.publish('ship.sunk', '{}')").await;
     partner.wait_for(2).await;
     world.until_all_is_done().await;
-    assert_eq!(world.count("select count(*) from posthaste.attempt where verdict = 'done'").await, 2);
+    assert_eq!(
+        world
+            .count("select count(*) from posthaste.attempt where verdict = 'done'")
+            .await,
+        2
+    );
     // It makes today's partitions, and leaves in order.
-    world.until("exists (select from pg_class where relname ~ '^attempt_[0-9]+$')").await;
+    world
+        .until("exists (select from pg_class where relname ~ '^attempt_[0-9]+$')")
+        .await;
     worker.stop().await.unwrap();
-    assert!(world.holds("not exists (select from posthaste.worker where ended_at is null)").await);
+    assert!(
+        world
+            .holds("not exists (select from posthaste.worker where ended_at is null)")
+            .await
+    );
 }
 
 #[tokio::test]

@@ -11,15 +11,24 @@ async fn each_view_shows_the_scoped_only_their_partners_rows() {
     let [scoped, auditor] = scoped(&world, &office).await;
     for view in VIEWS {
         for login in [&scoped, &auditor] {
-            let tenants = format!("select coalesce(string_agg(distinct coalesce(tenant, 'nobody'), ' ' order by coalesce(tenant, 'nobody')), '') from posthaste.{view}");
+            let tenants = format!(
+                "select coalesce(string_agg(distinct coalesce(tenant, 'nobody'), ' ' order by coalesce(tenant, 'nobody')), '') from posthaste.{view}"
+            );
             assert_eq!(login.one::<String>(&tenants).await, "north", "{view}");
-            assert_eq!(office[0].one::<String>(&tenants).await, "nobody north south", "{view}");
+            assert_eq!(
+                office[0].one::<String>(&tenants).await,
+                "nobody north south",
+                "{view}"
+            );
         }
     }
     // Without a column that says whose it is.
     let unrouted = "select coalesce(string_agg(concat_ws(' ', event_type, held_for::text), ', ' order by event_type), '') from posthaste.unrouted";
     assert_eq!(scoped.one::<String>(unrouted).await, "ship.north {north}");
-    assert_eq!(office[0].one::<String>(unrouted).await, "ship.lost, ship.north {north}, ship.south {south}");
+    assert_eq!(
+        office[0].one::<String>(unrouted).await,
+        "ship.lost, ship.north {north}, ship.south {south}"
+    );
 }
 
 #[tokio::test]
@@ -28,9 +37,24 @@ async fn the_story_of_another_partners_event_is_not_told() {
     let office = furnish(&world).await;
     let [scoped, auditor] = scoped(&world, &office).await;
     for (login, north, south) in [(&scoped, 4, 0), (&auditor, 4, 0), (&office[0], 4, 4)] {
-        let told = |tenant: &str| format!("select count(*) from posthaste.event_history('{}')", event(tenant));
-        assert_eq!(login.one::<i64>(&told("north")).await, north, "{}", login.name);
-        assert_eq!(login.one::<i64>(&told("south")).await, south, "{}", login.name);
+        let told = |tenant: &str| {
+            format!(
+                "select count(*) from posthaste.event_history('{}')",
+                event(tenant)
+            )
+        };
+        assert_eq!(
+            login.one::<i64>(&told("north")).await,
+            north,
+            "{}",
+            login.name
+        );
+        assert_eq!(
+            login.one::<i64>(&told("south")).await,
+            south,
+            "{}",
+            login.name
+        );
     }
 }
 
@@ -44,17 +68,26 @@ async fn the_scoped_act_for_their_partner_and_for_nobody_else() {
         office[0].propose("s2", ", tenant => 'south'").await,
         office[0].propose("o2", "").await,
     ];
-    let moves: i64 = office[0].one(r#"select posthaste.propose_change('north', '{"tenant": "south"}')"#).await;
+    let moves: i64 = office[0]
+        .one(r#"select posthaste.propose_change('north', '{"tenant": "south"}')"#)
+        .await;
     let mut refused = vec![
         "posthaste.propose_subscription('x', 'https://x.example/', '{*}')".to_owned(),
-        "posthaste.propose_subscription('x', 'https://x.example/', '{*}', tenant => 'south')".to_owned(),
+        "posthaste.propose_subscription('x', 'https://x.example/', '{*}', tenant => 'south')"
+            .to_owned(),
         r#"posthaste.propose_change('north', '{"tenant": "south"}')"#.to_owned(),
         r#"posthaste.propose_change('north', '{"tenant": null}')"#.to_owned(),
         "posthaste.create_event_type('ship.new', 'x')".to_owned(),
         r#"posthaste.change_event_type('ship.north', '{"active": false}')"#.to_owned(),
         "posthaste.set_secret_rotation('1 day', 'x')".to_owned(),
-        format!("posthaste.set_partner_scope('{}', '{{}}', 'x')", scoped.name),
-        format!("posthaste.set_partner_scope('{}', '{{south}}', 'x')", office[0].name),
+        format!(
+            "posthaste.set_partner_scope('{}', '{{}}', 'x')",
+            scoped.name
+        ),
+        format!(
+            "posthaste.set_partner_scope('{}', '{{south}}', 'x')",
+            office[0].name
+        ),
         "posthaste.ask_to_reencrypt('x')".to_owned(),
         "posthaste.secrets_to_reencrypt(1, 'k1')".to_owned(),
         "posthaste.reencrypt_secret(gen_random_uuid(), '', 'k1', '')".to_owned(),
@@ -74,20 +107,31 @@ async fn the_scoped_act_for_their_partner_and_for_nobody_else() {
         ]);
     }
     for change in [theirs, nobodys, moves] {
-        refused.extend([format!("posthaste.approve({change})"), format!("posthaste.reject({change}, 'x')")]);
+        refused.extend([
+            format!("posthaste.approve({change})"),
+            format!("posthaste.reject({change}, 'x')"),
+        ]);
     }
-    let refused: Vec<String> = refused.into_iter().map(|call| format!("select {call}")).collect();
+    let refused: Vec<String> = refused
+        .into_iter()
+        .map(|call| format!("select {call}"))
+        .collect();
     for (call, (code, said)) in refused.iter().zip(tried(&scoped.db, &refused, true).await) {
         // What they may not see is not there; what they may see, they may not do for all.
-        let is_hidden = code == "23514" && (said.contains("there is no") || said.contains("none of its deliveries"));
+        let is_hidden = code == "23514"
+            && (said.contains("there is no") || said.contains("none of its deliveries"));
         assert!(is_hidden || code == "42501", "{call}: {code} {said}");
     }
-    let entries = format!("select count(*) from posthaste.audit where actor = '{}'", scoped.name);
+    let entries = format!(
+        "select count(*) from posthaste.audit where actor = '{}'",
+        scoped.name
+    );
     assert_eq!(office[0].one::<i64>(&entries).await, 0);
 
     let allowed: Vec<String> = [
         format!("posthaste.approve({ours})"),
-        "posthaste.propose_subscription('n3', 'https://n3.example/', '{*}', tenant => 'north')".into(),
+        "posthaste.propose_subscription('n3', 'https://n3.example/', '{*}', tenant => 'north')"
+            .into(),
         r#"posthaste.propose_change('north', '{"concurrency": 1}')"#.into(),
         "posthaste.rotate_secret('north')".into(),
         "posthaste.ask_to_reveal('north', 'x')".into(),
@@ -107,10 +151,20 @@ async fn a_scope_is_given_and_lifted_on_the_record_and_only_to_a_login() {
     let world = World::new().await;
     let office = furnish(&world).await;
     let [scoped, _] = scoped(&world, &office).await;
-    let set = |login: &str, tenants: &str| format!("select posthaste.set_partner_scope({login}, {tenants}, 'by contract')");
+    let set = |login: &str, tenants: &str| {
+        format!("select posthaste.set_partner_scope({login}, {tenants}, 'by contract')")
+    };
     for (login, tenants, rule) in [
-        ("'posthaste_admin'", "'{north}'", "no role of that name that logs in"),
-        ("'nobody there'", "'{north}'", "no role of that name that logs in"),
+        (
+            "'posthaste_admin'",
+            "'{north}'",
+            "no role of that name that logs in",
+        ),
+        (
+            "'nobody there'",
+            "'{north}'",
+            "no role of that name that logs in",
+        ),
         ("null", "'{north}'", "no role of that name that logs in"),
         ("LOGIN", "null", "a list of partners"),
         ("LOGIN", "'{north,NULL}'", "a list of partners"),
@@ -118,13 +172,20 @@ async fn a_scope_is_given_and_lifted_on_the_record_and_only_to_a_login() {
     ] {
         let login = login.replace("LOGIN", &format!("'{}'", scoped.name));
         let refused = office[0].refused(&set(&login, tenants)).await;
-        assert!(refused.code() == &SqlState::CHECK_VIOLATION && refused.message().contains(rule), "{refused:?}");
+        assert!(
+            refused.code() == &SqlState::CHECK_VIOLATION && refused.message().contains(rule),
+            "{refused:?}"
+        );
     }
     let sees = "select count(*) from posthaste.consumer";
     assert_eq!(scoped.one::<i64>(sees).await, 1);
-    office[0].run(&set(&format!("'{}'", scoped.name), "'{north,south,south}'")).await;
+    office[0]
+        .run(&set(&format!("'{}'", scoped.name), "'{north,south,south}'"))
+        .await;
     assert_eq!(scoped.one::<i64>(sees).await, 2);
-    office[0].run(&set(&format!("'{}'", scoped.name), "'{}'")).await;
+    office[0]
+        .run(&set(&format!("'{}'", scoped.name), "'{}'"))
+        .await;
     assert_eq!(scoped.one::<i64>(sees).await, 3);
     let entry = format!(
         "select string_agg(format('%s > %s', before, after), ', ' order by entry) from posthaste.audit where action = 'partner_scope_set' and object = '{}'",
@@ -141,12 +202,24 @@ async fn becoming_another_role_lifts_no_scope() {
     let world = World::new().await;
     let office = furnish(&world).await;
     let [scoped, _] = scoped(&world, &office).await;
-    world.run(&format!("grant {} to {}", office[0].name, scoped.name)).await;
+    world
+        .run(&format!("grant {} to {}", office[0].name, scoped.name))
+        .await;
     for role in [office[0].name.as_str(), "posthaste_admin"] {
         scoped.run(&format!("set role {role}")).await;
-        assert_eq!(scoped.one::<i64>("select count(*) from posthaste.consumer").await, 1);
-        let refused = scoped.refused("select posthaste.deactivate('south', 'x')").await;
-        assert!(refused.message().contains("there is none of that name"), "{refused:?}");
+        assert_eq!(
+            scoped
+                .one::<i64>("select count(*) from posthaste.consumer")
+                .await,
+            1
+        );
+        let refused = scoped
+            .refused("select posthaste.deactivate('south', 'x')")
+            .await;
+        assert!(
+            refused.message().contains("there is none of that name"),
+            "{refused:?}"
+        );
     }
 }
 
@@ -154,11 +227,19 @@ async fn becoming_another_role_lifts_no_scope() {
 async fn furnish(world: &World) -> [Login; 2] {
     let office = world.two_administrators().await;
     for name in ["north", "south", "open"] {
-        let tenant = if name == "open" { String::new() } else { format!(", tenant => '{name}'") };
+        let tenant = if name == "open" {
+            String::new()
+        } else {
+            format!(", tenant => '{name}'")
+        };
         let id = agree(&office, name, &tenant).await;
         let waits = format!("r-{name}");
         office[0].propose(&waits, &tenant).await;
-        let quoted = if name == "open" { "null".into() } else { format!("'{name}'") };
+        let quoted = if name == "open" {
+            "null".into()
+        } else {
+            format!("'{name}'")
+        };
         let (event, held) = (event(name), name != "open");
         world
             .run(&format!(
@@ -178,19 +259,37 @@ async fn furnish(world: &World) -> [Login; 2] {
 
 /// An administrator and an auditor of north.
 async fn scoped(world: &World, office: &[Login; 2]) -> [Login; 2] {
-    let logins = [world.login("posthaste_admin").await, world.login("posthaste_auditor").await];
+    let logins = [
+        world.login("posthaste_admin").await,
+        world.login("posthaste_auditor").await,
+    ];
     for login in &logins {
-        let scope = format!("select posthaste.set_partner_scope('{}', '{{north}}', 'of north')", login.name);
+        let scope = format!(
+            "select posthaste.set_partner_scope('{}', '{{north}}', 'of north')",
+            login.name
+        );
         office[0].run(&scope).await;
     }
     logins
 }
 
 fn event(tenant: &str) -> String {
-    let place = ["north", "south", "open"].iter().position(|name| *name == tenant).unwrap();
+    let place = ["north", "south", "open"]
+        .iter()
+        .position(|name| *name == tenant)
+        .unwrap();
     format!("01900000-0000-7000-8000-00000000000{place}")
 }
 
 const VIEWS: [&str; 10] = [
-    "event", "delivery", "attempt_log", "dead_letter", "subscription_terms", "subscription_overview", "consumer", "secret_overview", "change", "audit",
+    "event",
+    "delivery",
+    "attempt_log",
+    "dead_letter",
+    "subscription_terms",
+    "subscription_overview",
+    "consumer",
+    "secret_overview",
+    "change",
+    "audit",
 ];

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{LazyLock, Mutex};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
+use std::sync::{LazyLock, Mutex};
 use std::thread;
 
 use posthaste::store::{connect_once, migrate};

@@ -36,7 +36,7 @@ impl World {
 }
 
 impl Login {
-    async fn new(database: &Database, db: &Client, group: &str) -> Self {
+    pub(super) async fn new(database: &Database, db: &Client, group: &str) -> Self {
         let (name, password) = (format!("trial_{}", simple()), simple());
         // Before it is made: whatever happens then, it is dropped.
         database.own(&name);

@@ -6,20 +6,22 @@ use std::time::{Duration, Instant};
 
 use posthaste::config::Config;
 use posthaste::secret::{Keyring, SigningSecret};
-use posthaste::store::{Listener, Store, connect_once, listen};
+use posthaste::store::{Listener, connect_once, listen};
 use posthaste::trial::partner::Reply;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::backstage::{BACKSTAGE, Database};
-use super::{PATIENCE, Partner, Wire, WorkerProcess, WorkerThread};
+use super::{Login, PATIENCE, Partner, Wire, WorkerProcess, WorkerThread};
 
 /// A migrated database of its own, and all that is needed to deliver from it. Declare it first, so that it goes last.
 pub(crate) struct World {
     /// For whatever SQL the test wants. Its application name is `trial`, a worker's begins with `posthaste`.
     pub(crate) db: Client,
     changes: Listener,
+    /// What workers log in as: it is in posthaste_worker, and nothing else.
+    worker: Login,
     keys: String,
     ca_file: PathBuf,
     pub(super) database: Database,
@@ -38,9 +40,11 @@ impl World {
         let ca_file = std::env::temp_dir().join(format!("posthaste-test-{}.pem", Uuid::now_v7()));
         BACKSTAGE.authority.write_pem(&ca_file).unwrap();
         let keys = Keyring::generate_line("k1").unwrap().to_string();
+        let worker = Login::new(&database, &db, "posthaste_worker").await;
         Self {
             db,
             changes,
+            worker,
             keys,
             ca_file,
             database,
@@ -158,18 +162,29 @@ impl World {
 
     /// Stores one more signing secret for a subscription.
     pub(crate) async fn add_secret(&self, subscription_id: i32, secret: &SigningSecret) {
-        let config = self.config(&[]);
+        let keyring = self.config(&[]).keyring().unwrap();
+        self.add_secret_under(&keyring, subscription_id, secret)
+            .await;
+    }
+
+    /// The same, sealed under other keys than this world's.
+    pub(crate) async fn add_secret_under(
+        &self,
+        keyring: &Keyring,
+        subscription_id: i32,
+        secret: &SigningSecret,
+    ) {
         let secret_id = Uuid::now_v7();
-        let sealed = config
-            .keyring()
-            .unwrap()
-            .seal(subscription_id, secret_id, secret)
-            .unwrap();
-        let store = Store::open(&config).unwrap();
-        store
-            .add_secret(subscription_id, secret_id, &sealed, "a trial")
-            .await
-            .unwrap();
+        let sealed = keyring.seal(subscription_id, secret_id, secret).unwrap();
+        let add = include_str!("../../sql/queries/add_secret.sql");
+        let parameters: &[&(dyn ToSql + Sync)] = &[
+            &subscription_id,
+            &secret_id,
+            &sealed.key_id,
+            &sealed.ciphertext,
+            &"a trial",
+        ];
+        self.db.query(add, parameters).await.unwrap();
     }
 
     /// Stores the value of a secret header.
@@ -325,7 +340,7 @@ impl World {
     fn settings(&self, settings: &[(&str, &str)]) -> Vec<(String, String)> {
         let ca_file = self.ca_file.to_str().unwrap();
         let base = [
-            ("database_url", self.url()),
+            ("database_url", self.worker.url.as_str()),
             ("keys", self.keys.as_str()),
             ("ca_file", ca_file),
             ("allow_networks", "127.0.0.0/8,::1/128"),
