@@ -66,8 +66,8 @@ comment on function posthaste.refuse(text, text, text) is
 
 -- The rules of the columns below, one function each, called by name from their CHECK constraints. Postgres reads a constraint's
 -- expression anew for every statement, and compiles a function once a session: spelled out in the constraints, these five rules
--- made an INSERT of one event cost a third more processor time. Operators and types are
--- qualified, so that nobody's search_path bends a rule.
+-- made an INSERT of one event cost a third more processor time. Operators and types are qualified, so that nobody's search_path
+-- bends a rule.
 
 create function posthaste.is_event_id(value uuid) returns boolean
     language plpgsql immutable parallel safe

@@ -21,11 +21,11 @@ with likely (name, literal) as (
     where to_jsonb(a) ->> $1::text = 'execute'
 ), argument as (
     select r.*, format('(%s)::%s', case r.type when 'json' then '''{}''' when 'uuid' then coalesce(nullif(l.literal, '''a.b'''), 'pg_catalog.gen_random_uuid()') else l.literal end, 'pg_catalog.' || quote_ident(r.type)) as literal,
-           case when $2 is not null then
+           case when $2::text is not null then
                case r.type when 'text' then $2::text
-                           when '_text' then format('array[%s]', $2)
-                           when 'jsonb' then format('pg_catalog.jsonb_build_object(%s, %1$s)', $2)
-                           when 'json' then format('pg_catalog.json_build_object(%s, %1$s)', $2) end
+                           when '_text' then format('array[%s]', $2::text)
+                           when 'jsonb' then format('pg_catalog.jsonb_build_object(%s, %1$s)', $2::text)
+                           when 'json' then format('pg_catalog.json_build_object(%s, %1$s)', $2::text) end
            end as hostile
     from parameter r left join likely l using (name)
 )
@@ -35,5 +35,5 @@ select p.proname::text, coalesce(h.name, ''),
 from posthaste.access d
 join pg_proc p on d.object = 'function ' || p.proname and p.pronamespace = 'posthaste'::regnamespace
 left join argument h on h.oid = p.oid and h.hostile is not null
-where to_jsonb(d) ->> $1::text = 'execute' and ($2 is null or h.oid is not null)
+where to_jsonb(d) ->> $1::text = 'execute' and ($2::text is null or h.oid is not null)
 order by 1, 2
