@@ -598,13 +598,20 @@ comment on function posthaste.application_user() is 'Whom an API says it acts fo
 create function posthaste.note(action text, object text, tenant text, before jsonb, after jsonb, reason text) returns bigint
     language plpgsql
     set search_path = pg_catalog, pg_temp
+    set lock_timeout = '5s'
 as $$
 declare
     head posthaste.audit_head;
     e posthaste.audit_log;
 begin
     -- Where the transaction's snapshot is older than the last entry, this fails with 40001: try again.
-    select * into strict head from posthaste.audit_head for update;
+    begin
+        select * into strict head from posthaste.audit_head for update;
+    exception when lock_not_available then
+        raise exception using errcode = 'lock_not_available',
+            message = 'somebody has acted here in a transaction that is still open, and the audit log takes one act after the other',
+            hint = 'Try again; or find the session in pg_stat_activity (idle in transaction) and end it with pg_terminate_backend.';
+    end;
     e.entry := head.entry + 1;
     e.at := clock_timestamp();
     e.actor := session_user;

@@ -5,8 +5,8 @@ mod connect;
 mod migrate;
 mod people;
 mod presence;
+mod terms;
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use deadpool_postgres::{Object, Pool};
@@ -19,9 +19,9 @@ pub use self::connect::{Listener, connect_once, listen};
 pub use self::migrate::{Applied, SchemaState, migrate, schema_state};
 pub use self::people::{COUNT_LIMIT, NamedSecret, Overview, Server, WorkerAlive};
 pub use self::presence::{Doze, Presence};
+pub use self::terms::{Changes, StoredSchema, StoredSecret, StoredTerms, StoredValue};
 use crate::config::Config;
 use crate::delivery::{Attempt, DeliveryKey, Lease};
-use crate::secret::Sealed;
 use crate::{Error, Result};
 
 /// The database as the worker sees it: a pool of sessions with the planner settings that the hot
@@ -103,81 +103,6 @@ pub struct Adopted {
     pub revision: i32,
     /// When it began, by our clock.
     pub began: Instant,
-}
-
-/// One subscription's terms as they are stored.
-#[derive(Debug)]
-pub struct StoredTerms {
-    /// Which subscription.
-    pub subscription_id: i32,
-    /// Counts up with every change.
-    pub revision: i32,
-    /// Its name.
-    pub name: String,
-    /// Where its deliveries go.
-    pub url: String,
-    /// Where the endpoint's address must lie; anywhere public, if empty.
-    pub networks: Vec<String>,
-    /// If not, nothing is to be sent.
-    pub active: bool,
-    /// One whole request; the worker's default where there is none.
-    pub timeout: Option<Duration>,
-    /// Requests at once; the worker's default where there is none.
-    pub concurrency: Option<usize>,
-    /// Extra headers and their values.
-    pub headers: Vec<(String, StoredValue)>,
-    /// The waits between attempts.
-    pub retry_intervals: Vec<Duration>,
-    /// By what fraction they vary.
-    pub retry_jitter: f64,
-    /// Its live secrets, oldest first.
-    pub secrets: Vec<StoredSecret>,
-    /// The ids of live secrets that were asked for, and that nobody has made yet.
-    pub asked_for: Vec<Uuid>,
-}
-
-/// The value of an extra header.
-#[derive(Debug)]
-pub enum StoredValue {
-    /// Anybody may see it.
-    Plain(String),
-    /// A secret, by its id; `None` where it has not been imported yet.
-    Secret(Option<(Uuid, Sealed)>),
-}
-
-/// What has changed in the control plane since the last look.
-#[derive(Debug)]
-pub struct Changes {
-    /// Subscriptions, and the newest revision of each.
-    pub revisions: Vec<(i32, i32)>,
-    /// Something was released from quarantine.
-    pub released: bool,
-    /// Where the next look starts: a transaction's id, in decimal.
-    pub watermark: String,
-}
-
-/// The JSON Schema of an event type.
-#[derive(Debug)]
-pub struct StoredSchema {
-    /// Of which event type.
-    pub event_type: String,
-    /// Counts up with every change of the event type.
-    pub revision: i32,
-    /// The schema, as JSON text.
-    pub schema: String,
-}
-
-/// A signing secret as it is stored.
-#[derive(Debug)]
-pub struct StoredSecret {
-    /// Its place among the subscription's secrets, from 1.
-    pub number: i16,
-    /// Its id, to which the ciphertext is bound.
-    pub secret_id: Uuid,
-    /// The key that it is encrypted under, and the ciphertext.
-    pub sealed: Sealed,
-    /// How long it goes on to sign; `None` without end.
-    pub ends_in: Option<Duration>,
 }
 
 impl Store {
@@ -402,135 +327,6 @@ impl Store {
         Ok(rows.first().map_or(Ok(0), |row| row.try_get(0))?)
     }
 
-    /// The terms of these subscriptions.
-    pub async fn terms(&self, subscription_ids: &[i32]) -> Result<Vec<StoredTerms>> {
-        let mut terms: Vec<StoredTerms> = Vec::with_capacity(subscription_ids.len());
-        for row in &self.query(TERMS, &[&subscription_ids]).await? {
-            let subscription_id: i32 = row.try_get("subscription_id")?;
-            if terms
-                .last()
-                .is_none_or(|last| last.subscription_id != subscription_id)
-            {
-                terms.push(stored_terms(row, subscription_id)?);
-            }
-            if let Some(last) = terms.last_mut() {
-                last.secrets.extend(stored_secret(row)?);
-                last.asked_for.extend(asked_for(row)?);
-            }
-        }
-        Ok(terms)
-    }
-
-    /// Gives a signing secret that was asked for its content; false where somebody else has.
-    pub async fn fill_secret(&self, secret_id: Uuid, sealed: &Sealed) -> Result<bool> {
-        let parameters: &[&(dyn ToSql + Sync)] = &[&secret_id, &sealed.key_id, &sealed.ciphertext];
-        let rows = self.query(FILL_SECRET, parameters).await?;
-        Ok(rows.first().map_or(Ok(false), |row| row.try_get(0))?)
-    }
-
-    /// Stores a signing secret that was made elsewhere and returns its number. For administrators.
-    pub async fn add_secret(
-        &self,
-        subscription_id: i32,
-        secret_id: Uuid,
-        sealed: &Sealed,
-        reason: &str,
-    ) -> Result<Option<i16>> {
-        let rows = self
-            .query(
-                ADD_SECRET,
-                &[
-                    &subscription_id,
-                    &secret_id,
-                    &sealed.key_id,
-                    &sealed.ciphertext,
-                    &reason,
-                ],
-            )
-            .await?;
-        Ok(rows.first().map_or(Ok(None), |row| row.try_get(0))?)
-    }
-
-    /// What has changed in the control plane since `watermark`.
-    pub async fn changes(&self, watermark: &str) -> Result<Changes> {
-        let mut changes = Changes {
-            revisions: Vec::new(),
-            released: false,
-            watermark: watermark.to_owned(),
-        };
-        for row in &self.query(CHANGED_TERMS, &[&watermark]).await? {
-            match row.try_get("subscription_id")? {
-                Some(id) => changes.revisions.push((id, row.try_get("revision")?)),
-                None => {
-                    changes.watermark = row.try_get("watermark")?;
-                    changes.released = row.try_get("released")?;
-                }
-            }
-        }
-        Ok(changes)
-    }
-
-    /// Lets the lanes follow their subscriptions: paused, or active.
-    pub async fn settle_lanes(&self) -> Result<()> {
-        self.query(SETTLE_LANES, &[]).await.map(drop)
-    }
-
-    /// Puts deliveries back into the queue that were released from quarantine, at most `limit`; says how many.
-    pub async fn requeue_released(&self, limit: usize) -> Result<usize> {
-        self.how_many(REQUEUE_RELEASED, limit).await
-    }
-
-    /// Cancels deliveries that are owed to removed subscriptions, at most `limit` that wait; says how many.
-    pub async fn cancel_removed(&self, limit: usize) -> Result<usize> {
-        self.how_many(CANCEL_REMOVED, limit).await
-    }
-
-    async fn how_many(&self, statement: Statement, limit: usize) -> Result<usize> {
-        let rows = self.query(statement, &[&int(limit)]).await?;
-        let count: i32 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
-        Ok(usize::try_from(count).unwrap_or(0))
-    }
-
-    /// Quarantines deliveries, each for its reason. Returns the places of those that were released from it before: they keep
-    /// their leases.
-    pub async fn hold(&self, broken: &[(&Lease, &str)]) -> Result<Vec<usize>> {
-        let leases = || broken.iter().map(|(lease, _)| *lease);
-        let events: Vec<Uuid> = leases().map(|lease| lease.key.event_id).collect();
-        let subscriptions: Vec<i32> = leases().map(|lease| lease.key.subscription_id).collect();
-        let replays: Vec<i16> = leases().map(|lease| lease.key.replay).collect();
-        let numbers: Vec<i16> = leases().map(|lease| lease.number).collect();
-        let holders: Vec<i32> = leases().map(|lease| lease.holder).collect();
-        let reasons: Vec<&str> = broken.iter().map(|(_, reason)| *reason).collect();
-        places(
-            &self
-                .query(
-                    HOLD,
-                    &[
-                        &events,
-                        &subscriptions,
-                        &replays,
-                        &numbers,
-                        &holders,
-                        &reasons,
-                    ],
-                )
-                .await?,
-        )
-    }
-
-    /// The schemas of these event types, of those that have one.
-    pub async fn schemas(&self, event_types: &[&str]) -> Result<Vec<StoredSchema>> {
-        let rows = self.query(EVENT_TYPES, &[&event_types]).await?;
-        let schema = |row: &Row| {
-            Ok(StoredSchema {
-                event_type: row.try_get("event_type")?,
-                revision: row.try_get("revision")?,
-                schema: row.try_get("schema")?,
-            })
-        };
-        rows.iter().map(schema).collect()
-    }
-
     /// Runs one named statement, prepared once per session.
     async fn query(
         &self,
@@ -664,85 +460,6 @@ fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, number: i16) -> Re
         bytes: usize::try_from(bytes.unwrap_or(0)).unwrap_or(0),
         ends: asked + room.lease,
     })
-}
-
-fn stored_terms(row: &Row, subscription_id: i32) -> Result<StoredTerms> {
-    let seconds: Vec<f64> = row.try_get("retry_seconds")?;
-    Ok(StoredTerms {
-        subscription_id,
-        revision: row.try_get("revision")?,
-        name: row.try_get("name")?,
-        url: row.try_get("url")?,
-        retry_intervals: seconds
-            .into_iter()
-            .map(|s| Duration::try_from_secs_f64(s).unwrap_or_default())
-            .collect(),
-        retry_jitter: row.try_get("retry_jitter")?,
-        networks: row.try_get("networks")?,
-        active: row.try_get("active")?,
-        timeout: row
-            .try_get::<_, Option<f64>>("timeout_seconds")?
-            .map(|s| Duration::try_from_secs_f64(s).unwrap_or_default()),
-        concurrency: row
-            .try_get::<_, Option<i32>>("concurrency")?
-            .and_then(|n| usize::try_from(n).ok()),
-        headers: stored_headers(row)?,
-        secrets: Vec::new(),
-        asked_for: Vec::new(),
-    })
-}
-
-fn stored_headers(row: &Row) -> Result<Vec<(String, StoredValue)>> {
-    let names: Vec<String> = row.try_get("header_names")?;
-    let values: Vec<Option<String>> = row.try_get("header_values")?;
-    let mut secrets = header_secrets(row)?;
-    let stored = names.into_iter().zip(values).map(|(name, value)| {
-        let value = match value {
-            Some(text) => StoredValue::Plain(text),
-            None => StoredValue::Secret(secrets.remove(&name)),
-        };
-        (name, value)
-    });
-    Ok(stored.collect())
-}
-
-fn header_secrets(row: &Row) -> Result<HashMap<String, (Uuid, Sealed)>> {
-    let Some(names) = row.try_get::<_, Option<Vec<String>>>("headers")? else {
-        return Ok(HashMap::new());
-    };
-    let ids: Vec<Uuid> = row.try_get("secret_ids")?;
-    let key_ids: Vec<String> = row.try_get("key_ids")?;
-    let ciphertexts: Vec<Vec<u8>> = row.try_get("ciphertexts")?;
-    let sealed = key_ids
-        .into_iter()
-        .zip(ciphertexts)
-        .map(|(key_id, ciphertext)| Sealed { key_id, ciphertext });
-    Ok(names.into_iter().zip(ids.into_iter().zip(sealed)).collect())
-}
-
-/// The id of a secret that is there in name only.
-fn asked_for(row: &Row) -> Result<Option<Uuid>> {
-    let is_made = row.try_get::<_, Option<Vec<u8>>>("ciphertext")?.is_some();
-    let secret_id: Option<Uuid> = row.try_get("secret_id")?;
-    Ok(secret_id.filter(|_| !is_made))
-}
-
-fn stored_secret(row: &Row) -> Result<Option<StoredSecret>> {
-    let number: Option<i16> = row.try_get("number")?;
-    let ciphertext: Option<Vec<u8>> = row.try_get("ciphertext")?;
-    let (Some(number), Some(ciphertext)) = (number, ciphertext) else {
-        return Ok(None);
-    };
-    let ends_in: Option<f64> = row.try_get("ends_in")?;
-    Ok(Some(StoredSecret {
-        number,
-        secret_id: row.try_get("secret_id")?,
-        sealed: Sealed {
-            key_id: row.try_get("key_id")?,
-            ciphertext,
-        },
-        ends_in: ends_in.map(|s| Duration::try_from_secs_f64(s).unwrap_or_default()),
-    }))
 }
 
 /// Places in a batch, counted from 1 in SQL and from 0 here.

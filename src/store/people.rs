@@ -2,9 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::terms::stored_secret;
 use super::{
     LIVE_SECRETS, OVERVIEW, SERVER, SUBSCRIPTION_NAMED, Store, StoredSecret, WORKERS_ALIVE, count,
-    long, stored_secret,
+    long,
 };
 use crate::{Error, Result};
 
