@@ -5,7 +5,7 @@ use posthaste::endpoint::{EndpointUrl, PlainHttp};
 use serde_json::{Value, json};
 use tokio_postgres::error::SqlState;
 
-use crate::harness::{Login, World, agree, one, refusal, said};
+use crate::harness::{Login, World, agree, refusal, said};
 
 #[tokio::test]
 async fn nobody_approves_their_own_change() {
@@ -1084,6 +1084,13 @@ fn bad_terms() -> Vec<(Value, &'static str, &'static str)> {
         (json!({"networks": ["10"]}), "network ", network),
         (json!({"networks": ["10.1/16"]}), "network ", network),
         (json!({"networks": [10]}), "network ", network),
+        (
+            json!({"networks": ["[10.0.0.0/8]:443"]}),
+            "network ",
+            network,
+        ),
+        (json!({"networks": ["2001:db8::"]}), "network ", network),
+        (json!({"networks": ["2001:db8::/129"]}), "network ", network),
         (json!({"networks": [null]}), "network ", network),
         (
             json!({"networks": ["harbour.example"]}),
@@ -1242,7 +1249,7 @@ fn good_terms() -> Vec<(&'static str, Value, Option<Value>)> {
         ("url", json!("http://[::1]:8080/"), None),
         ("url", json!(host(&"a".repeat(63))), None),
         ("name", json!("x"), None),
-        ("name", json!("the harbour, \u{e4}st 7"), None),
+        ("name", json!("the harbour (7), \"east\""), None),
         ("name", json!("x".repeat(100)), None),
         ("name", json!("harbour"), None),
         ("tenant", json!("north"), None),

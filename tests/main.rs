@@ -12,6 +12,7 @@ mod harness;
 
 mod approval;
 mod at_least_once;
+mod attacks;
 mod audit;
 mod commands;
 mod database_loss;
@@ -29,4 +30,5 @@ mod retries;
 mod roles;
 mod schema;
 mod scope;
+mod secrets;
 mod terms;

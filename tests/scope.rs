@@ -36,7 +36,7 @@ async fn the_story_of_another_partners_event_is_not_told() {
     let world = World::new().await;
     let office = furnish(&world).await;
     let [scoped, auditor] = scoped(&world, &office).await;
-    for (login, north, south) in [(&scoped, 2, 0), (&auditor, 2, 0), (&office[0], 2, 2)] {
+    for (login, north, south) in [(&scoped, 4, 0), (&auditor, 4, 0), (&office[0], 4, 4)] {
         let told = |tenant: &str| {
             format!(
                 "select count(*) from posthaste.event_history('{}')",

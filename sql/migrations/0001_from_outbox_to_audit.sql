@@ -44,7 +44,8 @@ comment on function posthaste.refuse(text, text, text) is
 
 -- The rules of the columns below, one function each, called by name from their CHECK constraints. Postgres reads a constraint's
 -- expression anew for every statement, and compiles a function once a session: spelled out in the constraints, these five rules
--- made an INSERT of one event cost a third more processor time. Operators are qualified, so that nobody's search_path bends a rule.
+-- made an INSERT of one event cost a third more processor time. Operators and types are qualified, so that nobody's search_path
+-- bends a rule.
 
 create function posthaste.is_event_id(value uuid) returns boolean
     language plpgsql immutable parallel safe
@@ -52,7 +53,7 @@ as $$
 begin
     return case when pg_catalog.substring(pg_catalog.uuid_send(value), 7, 1) operator(pg_catalog.>=) '\x70'
                  and pg_catalog.substring(pg_catalog.uuid_send(value), 7, 1) operator(pg_catalog.<) '\x80' then true
-           else posthaste.refuse('event_id', value::text, 'it must be a UUID version 7; leave it out to get one') end;
+           else posthaste.refuse('event_id', value::pg_catalog.text, 'it must be a UUID version 7; leave it out to get one') end;
 end
 $$;
 comment on function posthaste.is_event_id(uuid) is 'True for a UUID version 7; raises otherwise.';
@@ -83,7 +84,7 @@ create function posthaste.is_object(name text, value json) returns boolean
 as $$
 begin
     return case when pg_catalog.json_typeof(value) operator(pg_catalog.=) 'object' then true
-           else posthaste.refuse(name, value::text, 'a JSON object, or null') end;
+           else posthaste.refuse(name, value::pg_catalog.text, 'a JSON object, or null') end;
 end
 $$;
 comment on function posthaste.is_object(text, json) is 'True for a JSON object; raises otherwise, naming the column.';
@@ -897,8 +898,7 @@ $$;
 comment on function posthaste.guard_history(regclass) is 'Puts the triggers on a table, or on a new partition, that refuse UPDATE, DELETE and TRUNCATE.';
 
 create function posthaste.create_partition(history regclass, day date) returns boolean
-    -- Whoever calls it, the partition belongs to the owner of the schema, as do those that seal and verify it.
-    language plpgsql security definer
+    language plpgsql security definer -- a partition belongs to the schema's owner, whoever had it made
     set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -1486,9 +1486,9 @@ create function posthaste.checked_network(network text) returns text
 as $$
 declare
     parts constant text[] := coalesce(
-        regexp_match(network, '^\[([0-9a-fA-F:.]+(?:/[0-9]{1,3})?)\](?::([1-9][0-9]{0,4}))?$'),
+        regexp_match(network, '^\[([0-9a-fA-F]*:[0-9a-fA-F:.]*(?:/[0-9]{1,3})?)\](?::([1-9][0-9]{0,4}))?$'),
         regexp_match(network, '^([0-9]+(?:\.[0-9]+){3}(?:/[0-9]{1,2})?)(?::([1-9][0-9]{0,4}))?$'),
-        regexp_match(network, '^([0-9a-fA-F:.]+/[0-9]{1,3})()$'));
+        regexp_match(network, '^([0-9a-fA-F]*:[0-9a-fA-F:.]*/[0-9]{1,3})$'));
     rule constant text := 'a network and perhaps a port: 203.0.113.0/24, 203.0.113.0/24:443, [2001:db8::/32]:443; no bits beyond the mask, not everything';
     range cidr;
 begin

@@ -40,10 +40,12 @@ impl Login {
         let (name, password) = (format!("trial_{}", simple()), simple());
         // Before it is made: whatever happens then, it is dropped.
         database.own(&name);
-        let mut create = format!("create role {name} login password '{password}'");
-        if !group.is_empty() {
-            create += &format!(" in role {group}");
-        }
+        let group = if group.is_empty() {
+            String::new()
+        } else {
+            format!("in role {group}")
+        };
+        let create = format!("create role {name} login password '{password}' {group}");
         // Roles are the whole server's, and tests that run beside this one make theirs.
         while let Err(error) = db.batch_execute(&create).await {
             let message = error
