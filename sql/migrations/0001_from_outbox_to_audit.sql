@@ -2102,7 +2102,7 @@ declare
     s constant posthaste.subscription := posthaste.subscription_called(subscription);
 begin
     return posthaste.note('secret_revealed', s.name, s.tenant, null, (
-        select jsonb_build_object('numbers', jsonb_agg(k.number order by k.number)) from posthaste.signing_secret k
+        select jsonb_build_object('subscription_id', s.subscription_id, 'numbers', jsonb_agg(k.number order by k.number)) from posthaste.signing_secret k
         where k.subscription_id = s.subscription_id and (k.ends_at is null or k.ends_at > now())), posthaste.because(reason));
 end
 $$;
@@ -2128,7 +2128,7 @@ begin
         select k.subscription_id, k.secret_id, k.number, k.key_id, k.ciphertext
         from posthaste.signing_secret k
         join posthaste.subscription s on s.subscription_id = k.subscription_id and s.removed_at is null
-        where s.name = e.object and k.ciphertext is not null and (k.ends_at is null or k.ends_at > now())
+        where k.subscription_id = (e.after ->> 'subscription_id')::integer and k.ciphertext is not null and (k.ends_at is null or k.ends_at > now())
           and e.after -> 'numbers' @> to_jsonb(k.number)
         order by k.number;
 end
