@@ -448,7 +448,7 @@ create table posthaste.partner_scope (
     primary key (login, tenant),
     constraint tenant_has_1_to_128_characters check (posthaste.is_tenant(tenant))
 );
-comment on table posthaste.partner_scope is 'Logins that see and change only these partners. A login without a row here is not scoped.';
+comment on table posthaste.partner_scope is 'Logins that see and change only these partners. A login without a row here is not scoped. Whoever is scoped sees only its own rows.';
 
 create function posthaste.count_revision() returns trigger
     language plpgsql
@@ -684,6 +684,10 @@ create function posthaste.scope() returns text[]
     set search_path = pg_catalog, pg_temp
 return (select array_agg(p.tenant) from posthaste.partner_scope p where p.login = session_user);
 comment on function posthaste.scope() is 'The partners that this login is scoped to; null where it is not scoped.';
+
+alter table posthaste.partner_scope enable row level security;
+create policy scoped_see_their_own on posthaste.partner_scope for select
+    using (login = session_user or (select posthaste.scope()) is null);
 
 create function posthaste.is_in_scope(tenant text) returns boolean
     language sql stable
