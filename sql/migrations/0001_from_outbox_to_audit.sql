@@ -2238,6 +2238,7 @@ create function posthaste.decide_quarantine(event_id uuid, decision text, reason
 as $$
 declare
     decided posthaste.quarantine[];
+    tenants text[];
 begin
     perform posthaste.because(reason);
     with changed as (
@@ -2257,7 +2258,9 @@ begin
         insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason)
         select q.event_id, q.subscription_id, q.replay, q.attempts, decide_quarantine.reason from unnest(decided) q;
     end if;
-    perform posthaste.note('quarantine_' || decision, event_id::text, null, null,
+    tenants := array(
+        select distinct s.tenant from unnest(decided) q join posthaste.subscription s using (subscription_id));
+    perform posthaste.note('quarantine_' || decision, event_id::text, case when cardinality(tenants) = 1 then tenants[1] end, null,
         jsonb_build_object('deliveries', cardinality(decided), 'because', (select jsonb_agg(distinct q.reason) from unnest(decided) q)), reason);
     return cardinality(decided);
 end
