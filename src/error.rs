@@ -23,6 +23,9 @@ pub enum Error {
     /// Postgres refused the data of a statement: it would be refused again.
     #[error("database: {0}")]
     Data(String),
+    /// The database would not do what a person asked: a rule is broken, or a right is missing.
+    #[error("{0}")]
+    Refused(String),
     /// The database holds no schema of ours, an older one, or a newer one.
     #[error("schema: {0}")]
     Schema(String),

@@ -315,7 +315,7 @@ impl Row {
     }
 }
 
-/// Visible ASCII, with spaces only inside: what posthaste.checked_headers allows for a header that is no secret.
+/// Visible ASCII, with spaces only inside: what `posthaste.checked_headers` allows for a header that is no secret.
 fn is_header_value(value: &[u8]) -> bool {
     let is_visible = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_graphic);
     value.len() <= 2048

@@ -2,6 +2,7 @@
 
 mod columns;
 mod connect;
+mod control;
 mod migrate;
 mod people;
 mod presence;
@@ -16,8 +17,9 @@ use uuid::Uuid;
 
 use self::columns::Columns;
 pub use self::connect::{Listener, connect_once, listen};
+pub use self::control::{Control, Outdated, Proposal, Proposed, Revealed};
 pub use self::migrate::{Applied, SchemaState, migrate, schema_state};
-pub use self::people::{COUNT_LIMIT, NamedSecret, Overview, Server, WorkerAlive};
+pub use self::people::{COUNT_LIMIT, Deviation, Login, NamedSecret, Overview, Server, WorkerAlive};
 pub use self::presence::{Doze, Presence};
 pub use self::terms::{Changes, StoredSchema, StoredSecret, StoredTerms, StoredValue};
 use crate::config::Config;
@@ -414,9 +416,10 @@ statements! {
     CANCEL_REMOVED = "cancel_removed";
     HOLD = "hold";
     EVENT_TYPES = "event_types";
-    OVERVIEW = "overview";
+    STANDING = "standing";
     WORKERS_ALIVE = "workers_alive";
-    SUBSCRIPTION_NAMED = "subscription_named";
+    ACCESS = "access";
+    LOGIN = "login";
     LIVE_SECRETS = "live_secrets";
     SERVER = "server";
     NEXT_WORKER_ID = "next_worker_id";

@@ -120,6 +120,30 @@ pub const METRICS: &[Metric] = &[
         "1 while the worker is registered and may claim, else 0.",
     ),
     metric(
+        FOUR_EYES,
+        Kind::Gauge,
+        &[],
+        "1 while a proposal needs another administrator's approval, 0 where one may approve alone.",
+    ),
+    metric(
+        SECRETS_OVERDUE,
+        Kind::Gauge,
+        &[],
+        "Subscriptions whose newest signing secret is older than agreed; see posthaste.secret_overview.",
+    ),
+    metric(
+        SECRETS_MISSING,
+        Kind::Gauge,
+        &[],
+        "Subscriptions that nothing can be sent to for want of a secret; see posthaste.secret_overview.",
+    ),
+    metric(
+        IN_QUARANTINE,
+        Kind::Gauge,
+        &[],
+        "Deliveries in quarantine that nobody has decided on; see posthaste.unrouted.",
+    ),
+    metric(
         CLOCK_DIFFERENCE,
         Kind::Gauge,
         &[],
@@ -141,6 +165,10 @@ const UNRECORDABLE: &str = "posthaste_attempts_unrecordable_total";
 const WAKEUPS: &str = "posthaste_wakeups_total";
 const STATEMENT_DURATION: &str = "posthaste_statement_duration_seconds";
 const REGISTERED: &str = "posthaste_worker_registered";
+const FOUR_EYES: &str = "posthaste_four_eyes";
+const SECRETS_OVERDUE: &str = "posthaste_secrets_overdue";
+const SECRETS_MISSING: &str = "posthaste_secrets_missing";
+const IN_QUARANTINE: &str = "posthaste_deliveries_in_quarantine";
 const CLOCK_DIFFERENCE: &str = "posthaste_clock_difference_seconds";
 
 const fn metric(
@@ -261,6 +289,23 @@ pub(crate) fn holding(deliveries: usize, requests: usize) {
 
 pub(crate) fn registered(is: bool) {
     gauge!(REGISTERED).set(if is { 1.0 } else { 0.0 });
+}
+
+/// What waits for a person.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) four_eyes: bool,
+    pub(crate) secrets_overdue: u64,
+    pub(crate) secrets_missing: u64,
+    pub(crate) quarantined: u64,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+pub(crate) fn waiting_for_people(waiting: Waiting) {
+    gauge!(FOUR_EYES).set(if waiting.four_eyes { 1.0 } else { 0.0 });
+    gauge!(SECRETS_OVERDUE).set(waiting.secrets_overdue as f64);
+    gauge!(SECRETS_MISSING).set(waiting.secrets_missing as f64);
+    gauge!(IN_QUARANTINE).set(waiting.quarantined as f64);
 }
 
 /// Our clock minus the database's.

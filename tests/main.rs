@@ -14,6 +14,7 @@ mod approval;
 mod at_least_once;
 mod attacks;
 mod audit;
+mod commands;
 mod database_loss;
 mod delivery;
 mod history;

@@ -2,20 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::process::Stdio;
 
 use posthaste::delivery::{Outcome, Verdict};
 use posthaste::secret::SigningSecret;
 use posthaste::signature;
 use posthaste::telemetry::{Kind, METRICS};
 use posthaste::trial::partner::Reply;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStdout};
 use tokio::sync::watch;
 use tokio_postgres::config::Host;
 
-use crate::harness::{Database, PATIENCE, Partner, WorkerProcess, World, http};
+use crate::harness::{Database, PATIENCE, Partner, WorkerProcess, World, http, posthaste, program};
 
 // Help and mistakes.
 
@@ -37,6 +36,8 @@ async fn every_command_has_help_with_examples() {
         assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{command}");
         assert!(said.stdout.contains("Examples:\n  "), "{}", said.stdout);
     }
+    let said = posthaste(&["subscription", "propose", "--help"], &[], "").await;
+    assert!(said.stdout.contains("Examples:\n  "), "{}", said.stdout);
 }
 
 #[tokio::test]
@@ -407,61 +408,6 @@ async fn receive_shows_verifies_and_answers_as_it_is_told() {
     }
     let receiver = Receiver::start(&["--plain-http", "--json", "--status", "410"], "").await;
     assert_eq!(http::post(receiver.address, "/", "", "").await.status, 410);
-}
-
-/// How a command ended.
-#[derive(Debug)]
-struct Said {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Said {
-    /// As bad usage, with these words in the first line.
-    #[track_caller]
-    fn refused_with(&self, what: &str) {
-        assert_eq!((self.code, self.stdout.as_str()), (2, ""), "{self:?}");
-        let first = self.stderr.lines().next().unwrap_or_default();
-        assert!(
-            first.starts_with("posthaste: ") && first.contains(what),
-            "{self:?} does not say {what:?}"
-        );
-    }
-}
-
-/// Runs a command to its end, with nothing else in its environment.
-async fn posthaste(arguments: &[&str], environment: &[(&str, &str)], stdin: &str) -> Said {
-    let mut child = program(arguments, environment)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
-    // A command that refuses its arguments does not wait for input.
-    let _ = input.write_all(stdin.as_bytes()).await;
-    drop(input);
-    let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
-    let output = ended
-        .unwrap_or_else(|_| panic!("posthaste {arguments:?} does not end"))
-        .unwrap();
-    Said {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-fn program(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_posthaste"));
-    command
-        .args(arguments)
-        .env_clear()
-        .envs(environment.iter().copied());
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true);
-    command
 }
 
 fn variables(some: &[(&str, &str)], more: &[(&str, &str)]) -> Vec<(String, String)> {

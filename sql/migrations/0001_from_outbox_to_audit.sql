@@ -902,7 +902,7 @@ $$;
 comment on function posthaste.guard_history(regclass) is 'Puts the triggers on a table, or on a new partition, that refuse UPDATE, DELETE and TRUNCATE.';
 
 create function posthaste.create_partition(history regclass, day date) returns boolean
-    language plpgsql security definer -- a partition belongs to the owner, also where a superuser had it made
+    language plpgsql security definer -- a partition belongs to the schema's owner, whoever had it made
     set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -2167,7 +2167,7 @@ comment on function posthaste.ask_to_reencrypt(text) is
     'Writes into the audit log that this login takes the stored secrets to encrypt them anew, and returns the entry. With it, and within an hour, posthaste.secrets_to_reencrypt hands them out.';
 
 create function posthaste.secrets_to_reencrypt(entry bigint, current_key text)
-    returns table (subscription_id integer, secret_id uuid, key_id text, ciphertext bytea)
+    returns table (kind text, subscription_id integer, secret_id uuid, key_id text, ciphertext bytea)
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $$
@@ -2180,13 +2180,13 @@ begin
         perform posthaste.refuse('entry', coalesce(entry::text, 'null'), 'an entry that posthaste.ask_to_reencrypt made for this login, committed, less than an hour ago');
     end if;
     return query
-        select k.subscription_id, k.secret_id, k.key_id, k.ciphertext from posthaste.signing_secret k where k.key_id <> current_key
+        select 'signing', k.subscription_id, k.secret_id, k.key_id, k.ciphertext from posthaste.signing_secret k where k.key_id <> current_key
         union all
-        select h.subscription_id, h.secret_id, h.key_id, h.ciphertext from posthaste.header_secret h where h.key_id <> current_key
+        select 'header', h.subscription_id, h.secret_id, h.key_id, h.ciphertext from posthaste.header_secret h where h.key_id <> current_key
         limit 1000;
 end
 $$;
-comment on function posthaste.secrets_to_reencrypt(bigint, text) is 'Secrets that are not encrypted under this key, at most 1000 at a time, for `posthaste secret reencrypt`.';
+comment on function posthaste.secrets_to_reencrypt(bigint, text) is 'Secrets that are not encrypted under this key, at most 1000 at a time, and of which kind each is (signing or header: what it is bound to differs), for `posthaste secret reencrypt`.';
 
 create function posthaste.reencrypt_secret(secret_id uuid, old_ciphertext bytea, key_id text, ciphertext bytea) returns boolean
     language plpgsql security definer

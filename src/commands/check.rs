@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use clap::Command;
 use posthaste::config::{Config, SETTINGS, Wake};
-use posthaste::store::{SchemaState, Server, Store, connect_once, listen, schema_state};
+use posthaste::logging::escaped;
+use posthaste::store::{
+    Deviation, Login, SchemaState, Server, Store, connect_once, listen, schema_state,
+};
 use posthaste::worker::Worker;
 use posthaste::{Error, Result};
 
@@ -14,11 +17,12 @@ use super::settings::{self, Loaded, SOURCES};
 
 pub(crate) fn command() -> Command {
     let command = Command::new("check")
-        .about("Check configuration, database, schema, clock and keys; send nothing")
+        .about("Check configuration, database, schema, clock, keys and access; send nothing")
         .long_about(
             "Checks what `run` needs with the same settings, and sends nothing: the configuration and \
              where each value comes from, the database, the version of the schema, the clock against \
-             the database's, and that the keys open the stored secrets. Exits with 1 if anything fails.",
+             the database's, that the keys open the stored secrets, and that every grant is as the \
+             schema says. Exits with 1 if anything fails.",
         )
         .after_help(format!("{EXAMPLES}\n\n{SOURCES}"));
     settings::arguments(command, |_| true)
@@ -134,6 +138,8 @@ async fn look_at_database(config: &Config, findings: &mut Vec<Finding>) -> Resul
     findings.push(schema);
     if is_current {
         findings.push(of_partitions(&server));
+        findings.extend(of_access(&store.access_deviations().await?));
+        findings.extend(of_login(&store.login().await?));
         findings.push(of_secrets(config, &store).await?);
     }
     Ok(())
@@ -246,9 +252,86 @@ async fn of_secrets(config: &Config, store: &Store) -> Result<Finding> {
     ))
 }
 
+/// Each grant that is not as the schema says; or that there is none.
+fn of_access(deviations: &[Deviation]) -> Vec<Finding> {
+    if deviations.is_empty() {
+        return vec![Level::Fine.says("access", "every grant is as posthaste.access says")];
+    }
+    let told = |deviation: &Deviation| {
+        let Deviation {
+            object,
+            grantee,
+            privilege,
+            problem,
+        } = deviation;
+        let text = format!("{privilege} on {object} for {grantee}: {problem}");
+        Level::Fails.says("access", escaped(&text))
+    };
+    deviations.iter().map(told).collect()
+}
+
+/// A login that may do more than a worker does.
+fn of_login(login: &Login) -> Option<Finding> {
+    let more = if login.is_superuser {
+        "a superuser".to_owned()
+    } else if login.member_of.is_empty() {
+        return None;
+    } else {
+        format!("a member of {}", login.member_of.join(" and "))
+    };
+    let name = escaped(&login.name);
+    let text = format!("{name} is {more}: a worker needs posthaste_worker alone");
+    Some(Level::Warns.says("access", text))
+}
+
 const PATIENCE: Duration = Duration::from_secs(3);
 
 const EXAMPLES: &str = "\
 Examples:
   posthaste check --config /etc/posthaste.toml
   DATABASE_URL=postgres://worker@db/platform posthaste check --wake poll";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_that_is_not_as_the_schema_says_fails_the_check() {
+        let deviation = Deviation {
+            object: "table outbox".to_owned(),
+            grantee: "public".to_owned(),
+            privilege: "select".to_owned(),
+            problem: "wider than posthaste.access says".to_owned(),
+        };
+        let findings = of_access(&[deviation]);
+        assert!(findings.iter().all(|finding| finding.level == Level::Fails));
+        assert_eq!(
+            findings[0].text,
+            "select on table outbox for public: wider than posthaste.access says"
+        );
+        assert!(of_access(&[])[0].level == Level::Fine);
+    }
+
+    #[test]
+    fn a_login_that_may_do_more_than_a_worker_is_a_warning() {
+        let login = |is_superuser, member_of: &[&str]| Login {
+            name: "w".to_owned(),
+            is_superuser,
+            member_of: member_of.iter().map(|role| (*role).to_owned()).collect(),
+        };
+        assert!(of_login(&login(false, &[])).is_none());
+        for (login, says) in [
+            (login(true, &[]), "w is a superuser"),
+            (
+                login(false, &["posthaste_owner", "posthaste_admin"]),
+                "posthaste_owner and posthaste_admin",
+            ),
+        ] {
+            let finding = of_login(&login);
+            assert!(
+                finding.is_some_and(|finding| finding.text.contains(says)),
+                "{says}"
+            );
+        }
+    }
+}

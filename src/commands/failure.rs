@@ -63,7 +63,7 @@ fn hint(error: &Error) -> Option<&'static str> {
             Some("is Postgres up, and is DATABASE_URL right? `posthaste check` tries it")
         }
         Error::Schema(_) => Some("`posthaste migrate` brings the schema up to date"),
-        Error::Data(_) | Error::Keys(_) | Error::Tls(_) | Error::Io(..) => None,
+        Error::Data(_) | Error::Refused(_) | Error::Keys(_) | Error::Tls(_) | Error::Io(..) => None,
     }
 }
 

@@ -1,15 +1,73 @@
-//! What commands read: bounded files, signing secrets, durations.
+//! What commands read: names, reasons, bounded files, signing secrets, durations.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Arg, ArgMatches, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use jiff::SignedDuration;
 use posthaste::secret::SigningSecret;
 use posthaste::{Error, Result};
+use serde_json::Value;
 use zeroize::Zeroizing;
+
+/// What the command is about, such as the name of a subscription.
+pub(crate) fn subject(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .value_name(name.to_uppercase())
+        .required(true)
+        .help(help)
+}
+
+/// A flag that takes a text.
+pub(crate) fn text(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("TEXT").help(help)
+}
+
+/// A flag that takes a text, each time that it is given.
+pub(crate) fn texts(name: &'static str, help: &'static str) -> Arg {
+    text(name, help).action(ArgAction::Append)
+}
+
+/// Why something is done, for the audit log.
+pub(crate) fn reason() -> Arg {
+    text("reason", "Why, for whoever reads the audit log")
+}
+
+/// What changes, as a JSON object.
+pub(crate) fn set(help: &'static str) -> Arg {
+    Arg::new("set")
+        .long("set")
+        .value_name("JSON")
+        .value_parser(object)
+        .help(help)
+}
+
+fn object(text: &str) -> std::result::Result<Value, &'static str> {
+    let value: Option<Value> = serde_json::from_str(text).ok();
+    value
+        .filter(Value::is_object)
+        .ok_or("must be a JSON object such as {\"active\": false}")
+}
+
+/// The text that was given under this name, which is required.
+pub(crate) fn given<'a>(args: &'a ArgMatches, name: &str) -> &'a str {
+    if_given(args, name).unwrap_or_default()
+}
+
+/// The text that was given under this name, if any.
+pub(crate) fn if_given<'a>(args: &'a ArgMatches, name: &str) -> Option<&'a str> {
+    args.get_one::<String>(name).map(String::as_str)
+}
+
+/// Every text that was given under this name.
+pub(crate) fn all_given(args: &ArgMatches, name: &str) -> Vec<String> {
+    args.get_many::<String>(name)
+        .unwrap_or_default()
+        .cloned()
+        .collect()
+}
 
 /// A flag that takes a path.
 pub(crate) fn path(name: &'static str, help: &'static str) -> Arg {
@@ -46,15 +104,28 @@ pub(crate) fn secret_file() -> Arg {
 
 /// The signing secrets from `--secret-file`, else from the environment; none where neither is given.
 pub(crate) fn secrets(args: &ArgMatches) -> Result<Vec<SigningSecret>> {
-    let text = match args.get_one::<PathBuf>("secret-file") {
-        Some(path) => Zeroizing::new(read_text(path)?),
-        None => Zeroizing::new(std::env::var("POSTHASTE_SECRET").unwrap_or_default()),
-    };
+    let text = secret_text(args)?;
     let words = text.split([',', '\n', ' ']).map(str::trim);
     words
         .filter(|word| !word.is_empty())
         .map(SigningSecret::parse)
         .collect()
+}
+
+/// What `--secret-file` holds, else the variable; empty where neither is given.
+pub(crate) fn secret_text(args: &ArgMatches) -> Result<Zeroizing<String>> {
+    let text = match args.get_one::<PathBuf>("secret-file") {
+        Some(path) => read_text(path)?,
+        None => std::env::var("POSTHASTE_SECRET").unwrap_or_default(),
+    };
+    Ok(Zeroizing::new(text))
+}
+
+/// A file as JSON: the text as it stands there, and what it says.
+pub(crate) fn read_json(path: &Path) -> Result<(String, Value)> {
+    let text = read_text(path)?;
+    let value = serde_json::from_str(&text).map_err(|error| failed(path, error.into()))?;
+    Ok((text, value))
 }
 
 /// A small file as text.

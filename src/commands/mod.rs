@@ -1,8 +1,10 @@
 //! The commands, one small file each, in the order in which one meets them.
 
+mod audit;
 mod bench;
 mod check;
 mod demo;
+mod event_type;
 pub(crate) mod failure;
 mod input;
 mod key;
@@ -13,6 +15,8 @@ mod run;
 mod secret;
 mod settings;
 mod status;
+mod subscription;
+mod table;
 mod verify;
 
 use std::process::ExitCode;
@@ -37,7 +41,10 @@ pub(crate) fn cli() -> Command {
             key::command(),
             check::command(),
             run::command(),
+            subscription::command(),
             secret::command(),
+            event_type::command(),
+            audit::command(),
             status::command(),
             receive::command(),
             verify::command(),
@@ -53,13 +60,33 @@ pub(crate) async fn dispatch(matches: &ArgMatches) -> Result<ExitCode> {
         Some(("key", args)) => key::run(args),
         Some(("check", args)) => check::run(settings::load(args)?).await,
         Some(("run", args)) => run::run(settings::load(args)?.config).await,
-        Some(("secret", args)) => secret::run(settings::load(args)?.config, args).await,
+        Some(("subscription", args)) => subscription::run(args).await,
+        Some(("secret", args)) => secret::run(args).await,
+        Some(("event-type", args)) => event_type::run(args).await,
+        Some(("audit", args)) => audit::run(args).await,
         Some(("status", args)) => status::run(settings::load(args)?.config, args).await,
         Some(("receive", args)) => receive::run(args).await,
         Some(("verify", args)) => verify::run(args),
         Some(("bench", args)) => bench::run(args).await,
         _ => Err(Error::Config("no command was given".to_owned())),
     }
+}
+
+/// A command that is a heading for others.
+fn group(name: &'static str) -> Command {
+    Command::new(name)
+        .disable_help_subcommand(true)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+}
+
+/// Which of a group's commands was asked for, and its own arguments.
+fn chosen(args: &ArgMatches) -> Result<(&str, &ArgMatches)> {
+    args.subcommand().ok_or_else(|| unknown(""))
+}
+
+fn unknown(command: &str) -> Error {
+    Error::Config(format!("there is no command {command:?}"))
 }
 
 const PROMISE: &str =
@@ -89,7 +116,18 @@ mod tests {
         let cli = cli();
         let names: Vec<&str> = cli.get_subcommands().map(Command::get_name).collect();
         let expected = [
-            "demo", "migrate", "key", "check", "run", "secret", "status", "receive", "verify",
+            "demo",
+            "migrate",
+            "key",
+            "check",
+            "run",
+            "subscription",
+            "secret",
+            "event-type",
+            "audit",
+            "status",
+            "receive",
+            "verify",
             "bench",
         ];
         assert_eq!(names, expected);
@@ -97,30 +135,51 @@ mod tests {
 
     #[test]
     fn every_command_has_examples_that_parse() {
-        for command in cli().get_subcommands() {
+        for command in everything(cli().get_subcommands()) {
             let help = command.get_after_help().map(ToString::to_string);
             let help = help.unwrap_or_default();
             let examples = help.split_once("Examples:\n").map_or("", |(_, rest)| rest);
             let lines: Vec<&str> = examples.lines().filter_map(example).collect();
             assert!(!lines.is_empty(), "{} has no examples", command.get_name());
             for line in lines {
-                let words = line.split_whitespace().filter(|word| !is_shell(word));
-                let parsed = cli().try_get_matches_from(words);
+                let parsed = cli().try_get_matches_from(words(line));
                 assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
             }
         }
     }
 
-    /// The part of a line that is our command, up to the next shell word.
-    fn example(line: &str) -> Option<&str> {
-        let start = line.find("posthaste ")?;
-        let command = line[start..]
-            .split([';', '|', '<', '>', '\\', '#'])
-            .next()?;
-        Some(command)
+    /// The commands, and those below them.
+    fn everything<'a>(commands: impl Iterator<Item = &'a Command>) -> Vec<&'a Command> {
+        commands
+            .flat_map(|command| [vec![command], everything(command.get_subcommands())].concat())
+            .collect()
     }
 
-    fn is_shell(word: &str) -> bool {
-        word == "&"
+    /// The part of a line that is our command.
+    fn example(line: &str) -> Option<&str> {
+        line.find("posthaste ").map(|start| &line[start..])
+    }
+
+    /// The words as a shell reads them, up to the first that is its own.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut quote, mut is_word) = (vec![String::new()], None, false);
+        for letter in line.chars() {
+            match (letter, quote) {
+                ('\'' | '"', None) => (quote, is_word) = (Some(letter), true),
+                (_, Some(open)) if letter == open => quote = None,
+                (';' | '|' | '<' | '>' | '\\' | '#' | '&', None) => break,
+                (' ', None) if is_word => {
+                    words.push(String::new());
+                    is_word = false;
+                }
+                (' ', None) => {}
+                _ => {
+                    words.last_mut().unwrap().push(letter);
+                    is_word = true;
+                }
+            }
+        }
+        words.truncate(words.len() - usize::from(!is_word));
+        words
     }
 }

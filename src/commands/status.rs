@@ -1,4 +1,4 @@
-//! `posthaste status`: how much is owed, since when, and who works on it.
+//! `posthaste status`: how much is owed, since when, who works on it, and what waits for people.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::settings;
 
 pub(crate) fn command() -> Command {
     let command = Command::new("status")
-        .about("Show the backlog, the oldest delivery owed, the workers alive and the lanes asleep")
+        .about("Show the backlog, the workers alive, and what waits for people")
         .arg(
             Arg::new("json")
                 .long("json")
@@ -42,27 +42,10 @@ pub(crate) async fn run(config: Config, args: &ArgMatches) -> Result<ExitCode> {
 fn as_table(overview: &Overview, workers: &[WorkerAlive]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    let oldest = overview
-        .oldest_owed
-        .map_or("nothing is owed".to_owned(), age);
-    let lanes = format!(
-        "{} with something due, {} asleep until a retry, {} idle",
-        overview.lanes_awake, overview.lanes_asleep, overview.lanes_idle
-    );
-    for (what, value) in [
-        ("events not fanned out yet", counted(overview.intake)),
-        ("deliveries waiting", counted(overview.waiting)),
-        ("deliveries leased to a worker", counted(overview.leased)),
-        ("oldest still owed", oldest),
-        ("lanes (one per subscription)", lanes),
-        (
-            "dead letters in the last 24 h",
-            counted(overview.dead_letters),
-        ),
-        ("workers alive", workers.len().to_string()),
-    ] {
+    for (what, value) in figures(overview) {
         table.add_row([what, value.as_str()]);
     }
+    table.add_row(["workers alive", &workers.len().to_string()]);
     for worker in workers {
         let about = format!(
             "{}, version {}, for {}",
@@ -78,6 +61,36 @@ fn as_table(overview: &Overview, workers: &[WorkerAlive]) -> String {
         text.push_str(warning);
     }
     text
+}
+
+fn figures(overview: &Overview) -> [(&'static str, String); 11] {
+    let oldest = overview
+        .oldest_owed
+        .map_or("nothing is owed".to_owned(), age);
+    let lanes = format!(
+        "{} with something due, {} asleep until a retry, {} idle, {} paused",
+        overview.lanes_awake, overview.lanes_asleep, overview.lanes_idle, overview.lanes_paused
+    );
+    let secrets = format!(
+        "{} overdue for rotation, {} missing",
+        overview.secrets_overdue, overview.secrets_missing
+    );
+    let dead_letters = counted(overview.dead_letters);
+    let unknown_types = overview.unknown_types.to_string();
+    let four_eyes = if overview.four_eyes { "on" } else { "OFF" };
+    [
+        ("events not fanned out yet", counted(overview.intake)),
+        ("deliveries waiting", counted(overview.waiting)),
+        ("deliveries leased to a worker", counted(overview.leased)),
+        ("oldest still owed", oldest),
+        ("lanes (one per subscription)", lanes),
+        ("dead letters in the last 24 h", dead_letters),
+        ("deliveries in quarantine", counted(overview.quarantined)),
+        ("event types not in the catalogue", unknown_types),
+        ("secrets", secrets),
+        ("changes to decide", overview.changes_open.to_string()),
+        ("four eyes", four_eyes.to_owned()),
+    ]
 }
 
 fn as_json(overview: &Overview, workers: &[WorkerAlive]) -> String {
@@ -102,8 +115,15 @@ fn as_json(overview: &Overview, workers: &[WorkerAlive]) -> String {
             "awake": overview.lanes_awake,
             "asleep": overview.lanes_asleep,
             "idle": overview.lanes_idle,
+            "paused": overview.lanes_paused,
         },
         "dead_letters_24h": overview.dead_letters,
+        "quarantined": overview.quarantined,
+        "unknown_event_types": overview.unknown_types,
+        "secrets_overdue": overview.secrets_overdue,
+        "secrets_missing": overview.secrets_missing,
+        "changes_open": overview.changes_open,
+        "four_eyes": overview.four_eyes,
         "workers": workers_alive,
         "warnings": warnings(overview, workers),
     })
@@ -120,6 +140,26 @@ fn warnings(overview: &Overview, workers: &[WorkerAlive]) -> Vec<&'static str> {
         (
             overview.in_default_partition,
             "rows lie in a default partition: partitions were not made in time; see posthaste.create_partitions in sql/schema.sql",
+        ),
+        (
+            !overview.four_eyes,
+            "four eyes: OFF: one administrator may approve alone",
+        ),
+        (
+            overview.quarantined > 0,
+            "deliveries are in quarantine: see posthaste.unrouted, then posthaste.release or posthaste.discard",
+        ),
+        (
+            overview.unknown_types > 0,
+            "events came whose type is not in the catalogue: see posthaste.unrouted and `posthaste event-type create`",
+        ),
+        (
+            overview.secrets_missing > 0,
+            "nothing is sent to a subscription without its secrets: see `posthaste secret list`",
+        ),
+        (
+            overview.secrets_overdue > 0,
+            "secrets are older than agreed: see `posthaste secret list` and `posthaste secret rotate`",
         ),
     ];
     findings
@@ -169,7 +209,14 @@ mod tests {
             lanes_awake: 1,
             lanes_asleep: 2,
             lanes_idle: 3,
+            lanes_paused: 0,
             dead_letters: 4,
+            quarantined: 0,
+            unknown_types: 0,
+            secrets_overdue: 0,
+            secrets_missing: 0,
+            changes_open: 0,
+            four_eyes: true,
             in_default_partition: false,
             clock: SystemTime::UNIX_EPOCH,
         }
@@ -179,6 +226,24 @@ mod tests {
     fn a_backlog_without_a_worker_is_a_warning() {
         assert_eq!(warnings(&overview(Some(5)), &[]).len(), 1);
         assert!(warnings(&overview(None), &[]).is_empty());
+    }
+
+    #[test]
+    fn what_waits_for_people_is_a_warning_and_so_is_a_pair_of_eyes_too_few() {
+        let overview = Overview {
+            quarantined: 1,
+            unknown_types: 2,
+            secrets_overdue: 3,
+            secrets_missing: 4,
+            four_eyes: false,
+            ..overview(None)
+        };
+        let said = as_table(&overview, &[]);
+        assert!(
+            said.contains("! four eyes: OFF: one administrator may approve alone"),
+            "{said}"
+        );
+        assert_eq!(said.matches("\n! ").count(), 5, "{said}");
     }
 
     #[test]

@@ -4,8 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::terms::stored_secret;
 use super::{
-    LIVE_SECRETS, OVERVIEW, SERVER, SUBSCRIPTION_NAMED, Store, StoredSecret, WORKERS_ALIVE, count,
-    long,
+    ACCESS, LIVE_SECRETS, LOGIN, SERVER, STANDING, Store, StoredSecret, WORKERS_ALIVE, count, long,
 };
 use crate::{Error, Result};
 
@@ -26,8 +25,22 @@ pub struct Overview {
     pub lanes_asleep: u64,
     /// Subscriptions that nothing waits for.
     pub lanes_idle: u64,
+    /// Subscriptions that somebody paused.
+    pub lanes_paused: u64,
     /// Deliveries given up in the last 24 hours.
     pub dead_letters: u64,
+    /// Deliveries held until somebody releases or discards them.
+    pub quarantined: u64,
+    /// Event types that came and that the catalogue does not have.
+    pub unknown_types: u64,
+    /// Subscriptions whose newest signing secret is older than agreed.
+    pub secrets_overdue: u64,
+    /// Subscriptions that nothing is sent to for want of a secret.
+    pub secrets_missing: u64,
+    /// Proposals that wait for a decision.
+    pub changes_open: u64,
+    /// Whether a proposal needs another administrator than the one who made it.
+    pub four_eyes: bool,
     /// Whether rows lie in a default partition: partitions were not made in time.
     pub in_default_partition: bool,
     /// The database's clock.
@@ -73,13 +86,37 @@ pub struct NamedSecret {
     pub secret: StoredSecret,
 }
 
+/// The login that a session runs as.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// Its name.
+    pub name: String,
+    /// Whether nothing is refused to it.
+    pub is_superuser: bool,
+    /// Which of the roles `posthaste_owner` and `posthaste_admin` it is a member of.
+    pub member_of: Vec<String>,
+}
+
+/// A grant that is not as the schema says.
+#[derive(Clone, Debug)]
+pub struct Deviation {
+    /// What the grant is on, such as `table outbox`.
+    pub object: String,
+    /// Who holds it, or should.
+    pub grantee: String,
+    /// Which it is.
+    pub privilege: String,
+    /// Whether it is there and should not be, or the other way round.
+    pub problem: String,
+}
+
 /// Where counting stops.
 pub const COUNT_LIMIT: usize = 100_000;
 
 impl Store {
     /// How things stand.
     pub async fn overview(&self) -> Result<Overview> {
-        let rows = self.query(OVERVIEW, &[&long(COUNT_LIMIT)]).await?;
+        let rows = self.query(STANDING, &[&long(COUNT_LIMIT)]).await?;
         let row = only(&rows)?;
         let ages: [Option<f64>; 2] = [
             row.try_get("oldest_delivery")?,
@@ -95,7 +132,14 @@ impl Store {
             lanes_awake: count(row, "lanes_awake")?,
             lanes_asleep: count(row, "lanes_asleep")?,
             lanes_idle: count(row, "lanes_idle")?,
+            lanes_paused: count(row, "lanes_paused")?,
             dead_letters: count(row, "dead_letters")?,
+            quarantined: count(row, "quarantined")?,
+            unknown_types: count(row, "unknown_types")?,
+            secrets_overdue: count(row, "secrets_overdue")?,
+            secrets_missing: count(row, "secrets_missing")?,
+            changes_open: count(row, "changes_open")?,
+            four_eyes: row.try_get("four_eyes")?,
             in_default_partition: row.try_get("in_default_partition")?,
             clock: SystemTime::UNIX_EPOCH
                 + Duration::try_from_secs_f64(row.try_get("clock")?).unwrap_or_default(),
@@ -152,10 +196,30 @@ impl Store {
         Ok(secrets)
     }
 
-    /// The id of the subscription with this name.
-    pub async fn subscription_named(&self, name: &str) -> Result<Option<i32>> {
-        let rows = self.query(SUBSCRIPTION_NAMED, &[&name]).await?;
-        Ok(rows.first().map(|row| row.try_get(0)).transpose()?)
+    /// The login that our sessions run as.
+    pub async fn login(&self) -> Result<Login> {
+        let rows = self.query(LOGIN, &[]).await?;
+        let row = only(&rows)?;
+        Ok(Login {
+            name: row.try_get("login")?,
+            is_superuser: row.try_get("is_superuser")?,
+            member_of: row.try_get("member_of")?,
+        })
+    }
+
+    /// Where grants differ from what the schema says.
+    pub async fn access_deviations(&self) -> Result<Vec<Deviation>> {
+        let rows = self.query(ACCESS, &[]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Deviation {
+                    object: row.try_get("object")?,
+                    grantee: row.try_get("grantee")?,
+                    privilege: row.try_get("privilege")?,
+                    problem: row.try_get("problem")?,
+                })
+            })
+            .collect()
     }
 }
 

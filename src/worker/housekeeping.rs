@@ -50,6 +50,7 @@ impl Housekeeping {
             if now >= clock_due {
                 clock_due = now + CLOCK_EVERY;
                 self.mind_the_clock().await;
+                self.tell_what_waits_for_people().await;
             }
             if now >= partitions_due {
                 partitions_due = now + self.make_partitions().await;
@@ -131,6 +132,19 @@ impl Housekeeping {
         match self.store.server().await {
             Ok(server) => telemetry::clock(-server.clock_ahead),
             Err(error) => tracing::warn!(%error, "cannot compare clocks"),
+        }
+    }
+
+    /// What nobody but a person can decide, as metrics.
+    async fn tell_what_waits_for_people(&self) {
+        match self.store.overview().await {
+            Ok(overview) => telemetry::waiting_for_people(telemetry::Waiting {
+                four_eyes: overview.four_eyes,
+                secrets_overdue: overview.secrets_overdue,
+                secrets_missing: overview.secrets_missing,
+                quarantined: overview.quarantined,
+            }),
+            Err(error) => tracing::warn!(%error, "cannot see what waits for people"),
         }
     }
 

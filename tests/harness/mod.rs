@@ -4,6 +4,7 @@
 //! `wait_for` with each request. Time is moved in SQL.
 
 mod backstage;
+mod command;
 pub(crate) mod http;
 mod login;
 mod partner;
@@ -12,6 +13,7 @@ mod worker;
 mod world;
 
 pub(crate) use self::backstage::{Database, admin};
+pub(crate) use self::command::{Said, posthaste, program};
 pub(crate) use self::login::{Login, agree, one, refusal, said, tried, tried_as};
 pub(crate) use self::partner::Partner;
 pub(crate) use self::wire::Wire;

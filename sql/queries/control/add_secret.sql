@@ -1,0 +1,3 @@
+-- Stores a signing secret that was made elsewhere. Called by: `secret import`. Returns its number.
+-- $1 subscription   $2 secret_id   $3 key_id   $4 ciphertext   $5 reason
+select posthaste.add_secret($1::text, $2::uuid, $3::text, $4::bytea, $5::text)

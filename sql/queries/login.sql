@@ -1,0 +1,7 @@
+-- Who we are, and whether that is more than a worker needs. Called by: the `check` command.
+select r.rolname::text as login, r.rolsuper as is_superuser,
+       array(select o.rolname::text from pg_roles o
+             where o.rolname = any ('{posthaste_owner,posthaste_admin}') and pg_has_role(r.oid, o.oid, 'member')
+             order by o.rolname desc) as member_of
+from pg_roles r
+where r.rolname = session_user

@@ -1,0 +1,192 @@
+//! From the flags of `subscription propose` to a proposal.
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use posthaste::store::Proposal;
+use posthaste::{Error, Result};
+use serde_json::{Map, Value, json};
+
+use crate::commands::input::{all_given, given, if_given, reason, text, texts};
+use crate::commands::settings;
+
+pub(super) fn command() -> Command {
+    let command = Command::new("propose")
+        .about("Propose a new subscription, for another administrator to approve")
+        .long_about(
+            "Proposes a new subscription and prints the change's id. It gets every event that is \
+             committed after its approval. Intervals are written as Postgres reads them: 5s, 30 \
+             minutes, 24h.",
+        )
+        .arg(super::name())
+        .args(wanted())
+        .args(paced())
+        .args(sent())
+        .arg(text("description", "What it is for"))
+        .arg(text("contact", "Whom to ask"))
+        .arg(reason())
+        .after_help(EXAMPLES);
+    settings::arguments(command, |_| false)
+}
+
+/// Which events it gets.
+fn wanted() -> [Arg; 4] {
+    let types = "A name from the catalogue, a prefix such as certificate.*, or * alone for all";
+    let filter = "Get only events whose payload this SQL/JSON path finds something in";
+    let unknown = "With `*`: also events whose type is not in the catalogue";
+    [
+        texts("event-type", types).value_name("TYPE").required(true),
+        text("tenant", "Get only the events of this tenant"),
+        text("filter", filter).value_name("PATH"),
+        Arg::new("unknown-types")
+            .long("unknown-types")
+            .action(ArgAction::SetTrue)
+            .help(unknown),
+    ]
+}
+
+/// When, and how many at once.
+fn paced() -> [Arg; 4] {
+    let waits = "How long to wait after the first, second, ... failed attempt";
+    let timeout = "The longest that one request may take; else what the worker allows";
+    let at_once = "Requests at once from one worker; else what the worker allows";
+    [
+        texts("retry-interval", waits)
+            .value_name("INTERVAL")
+            .default_values(RETRY_INTERVALS),
+        text("retry-jitter", "By what fraction the waits vary")
+            .value_name("FRACTION")
+            .value_parser(value_parser!(f64))
+            .default_value("0.1"),
+        text("timeout", timeout).value_name("INTERVAL"),
+        text("concurrency", at_once)
+            .value_name("REQUESTS")
+            .value_parser(value_parser!(i32)),
+    ]
+}
+
+/// Where to, and with what beside the payload.
+fn sent() -> [Arg; 4] {
+    let secret = "A header whose value is given with `secret import --header`";
+    let network = "Where the endpoint's address must lie, such as 203.0.113.0/24:443";
+    [
+        text("url", "Where its deliveries go")
+            .value_name("URL")
+            .required(true),
+        texts("header", "A header to send along; not for a credential")
+            .value_name("NAME: VALUE")
+            .value_parser(header),
+        texts("secret-header", secret).value_name("NAME"),
+        texts("network", network).value_name("NETWORK"),
+    ]
+}
+
+fn header(text: &str) -> std::result::Result<(String, Value), &'static str> {
+    let (name, value) = text.split_once(':').ok_or("must be `Name: value`")?;
+    Ok((name.trim().to_owned(), json!(value.trim())))
+}
+
+pub(super) fn read(args: &ArgMatches) -> Result<Proposal> {
+    let owned = |name: &str| if_given(args, name).map(str::to_owned);
+    Ok(Proposal {
+        name: given(args, super::SUBSCRIPTION).to_owned(),
+        url: given(args, "url").to_owned(),
+        event_types: all_given(args, "event-type"),
+        tenant: owned("tenant"),
+        filter: owned("filter"),
+        unknown_types: args.get_flag("unknown-types"),
+        retry_intervals: all_given(args, "retry-interval"),
+        retry_jitter: args.get_one("retry-jitter").copied().unwrap_or_default(),
+        timeout: owned("timeout"),
+        concurrency: args.get_one("concurrency").copied(),
+        headers: headers(args)?,
+        networks: all_given(args, "network"),
+        description: owned("description"),
+        contact: owned("contact"),
+        reason: owned("reason"),
+    })
+}
+
+/// Names and values, or `{"secret": true}`. Which names and values are allowed is for the database to say.
+fn headers(args: &ArgMatches) -> Result<Value> {
+    let plain = args.get_many("header").unwrap_or_default().cloned();
+    let secret = all_given(args, "secret-header").into_iter();
+    let secret = secret.map(|name| (name, json!({"secret": true})));
+    let mut headers = Map::new();
+    for (name, value) in plain.chain(secret) {
+        if headers.contains_key(&name) {
+            return Err(Error::Refused(format!("header {name:?} is given twice")));
+        }
+        headers.insert(name, value);
+    }
+    Ok(Value::Object(headers))
+}
+
+/// The defaults of `posthaste.propose_subscription`, so that the help shows them.
+const RETRY_INTERVALS: [&str; 9] = [
+    "5s", "5min", "30min", "2h", "5h", "10h", "14h", "20h", "24h",
+];
+const EXAMPLES: &str = "\
+Examples:
+  posthaste subscription propose university --url https://hooks.university.example/events --event-type certificate.issued
+  posthaste subscription propose bank --url https://bank.example/in --event-type 'payment.*' --tenant bank --filter '$.amount > 100'
+  posthaste subscription propose lake --url https://lake.example/in --event-type '*' --unknown-types --retry-interval 5s --retry-interval 1h
+  posthaste subscription propose erp --url https://erp.example/in --event-type order.paid --secret-header Authorization --header 'X-Environment: production'";
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn proposal(more: &[&str]) -> Result<Proposal> {
+        let least = [
+            "propose",
+            "university",
+            "--url",
+            "https://a.example/",
+            "--event-type",
+            "a.b",
+        ];
+        let args = command().try_get_matches_from(least.iter().chain(more));
+        read(&args.unwrap())
+    }
+
+    #[test]
+    fn what_repeats_is_a_list_in_the_order_given() {
+        let more = [
+            "--event-type",
+            "c.*",
+            "--retry-interval",
+            "2h",
+            "--retry-interval",
+            "1h",
+        ];
+        let proposal = proposal(&more).unwrap();
+        assert_eq!(proposal.event_types, ["a.b", "c.*"]);
+        assert_eq!(proposal.retry_intervals, ["2h", "1h"]);
+    }
+
+    #[test]
+    fn a_header_has_a_name_and_a_value_or_is_secret() {
+        let proposal = proposal(&["--header", "X-A:  b: c ", "--secret-header", "X-Key"]).unwrap();
+        assert_eq!(
+            proposal.headers,
+            json!({"X-A": "b: c", "X-Key": {"secret": true}})
+        );
+    }
+
+    #[test]
+    fn a_header_without_a_value_or_given_twice_is_refused() {
+        let least = [
+            "propose",
+            "n",
+            "--url",
+            "u",
+            "--event-type",
+            "t",
+            "--header",
+            "X-A",
+        ];
+        assert!(command().try_get_matches_from(least).is_err());
+        assert!(proposal(&["--header", "X-A: b", "--secret-header", "X-A"]).is_err());
+    }
+}

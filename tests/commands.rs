@@ -1,0 +1,641 @@
+//! The control plane from the command line: each command runs as somebody's own login, and the database decides.
+
+use std::fmt::Write as _;
+
+use posthaste::config::Config;
+use posthaste::secret::{Keyring, SigningSecret};
+use serde_json::{Value, json};
+
+use crate::harness::{Login, Said, World, posthaste};
+
+#[tokio::test]
+async fn one_administrator_proposes_and_another_approves() {
+    let office = Office::open().await;
+    let said = office.run(&office.ada, &PROPOSE).await;
+    assert_eq!(
+        said.done(),
+        "change 1 is proposed\nanother administrator: posthaste subscription approve 1\n"
+    );
+    let approve = ["subscription", "approve", "1"];
+    let alone = office.run(&office.ada, &approve).await;
+    alone.denied_with(&format!("change 1 was proposed by {}", office.ada.name));
+    let changes = office.run(&office.bob, &["subscription", "changes"]).await;
+    for what in [
+        "change 1, open: create university",
+        "https://hooks.university.example/in",
+        &office.ada.name,
+    ] {
+        assert!(changes.done().contains(what), "{changes:?}");
+    }
+    let approved = office.run(&office.bob, &approve).await;
+    assert!(
+        approved
+            .done()
+            .starts_with("change 1 is approved: create university\n"),
+        "{approved:?}"
+    );
+    let again = office.run(&office.bob, &approve).await;
+    again.denied_with(&format!("approved by {}", office.bob.name));
+
+    let list = office.json(&["subscription", "list", "--json"]).await;
+    assert_eq!(list[0]["subscription"], "university");
+    assert_eq!(list[0]["state"], "waits for a signing secret");
+    let table = office.run(&office.bob, &["subscription", "list"]).await;
+    assert!(
+        table.done().contains("https://hooks.university.example/in"),
+        "{table:?}"
+    );
+    let shown = office
+        .json(&["subscription", "show", "university", "--json"])
+        .await;
+    assert_eq!(
+        shown["terms"]["terms"]["retry_intervals"],
+        json!(["00:00:05", "01:00:00"])
+    );
+    assert_eq!(shown["secrets"]["asked_for"], 1);
+    let shown = office
+        .run(&office.bob, &["subscription", "show", "university"])
+        .await;
+    assert!(shown.done().contains("0 live; 1 asked for"), "{shown:?}");
+}
+
+#[tokio::test]
+async fn a_pause_takes_one_administrator_and_to_go_on_takes_two() {
+    let office = Office::open().await;
+    office.subscribe().await;
+    let pause = [
+        "subscription",
+        "pause",
+        "university",
+        "--reason",
+        "their incident",
+    ];
+    office.run(&office.ada, &pause).await.done();
+    let list = office.json(&["subscription", "list", "--json"]).await;
+    assert_eq!(list[0]["state"], "paused");
+    let resume = ["subscription", "resume", "university"];
+    let resumed = office.run(&office.ada, &resume).await;
+    assert!(
+        resumed.done().contains("subscription approve 2"),
+        "{resumed:?}"
+    );
+    let changes = office.run(&office.ada, &["subscription", "changes"]).await;
+    assert!(
+        changes.done().contains("active: false -> true"),
+        "{changes:?}"
+    );
+    let approve = ["subscription", "approve", "2"];
+    assert_eq!(office.run(&office.ada, &approve).await.code, 1);
+    office.run(&office.bob, &approve).await.done();
+    let list = office.json(&["subscription", "list", "--json"]).await;
+    assert_ne!(list[0]["state"], "paused");
+}
+
+#[tokio::test]
+async fn a_change_that_is_rejected_changes_nothing_and_a_removal_ends_it() {
+    let office = Office::open().await;
+    office.subscribe().await;
+    let change = [
+        "subscription",
+        "change",
+        "university",
+        "--set",
+        r#"{"concurrency": 4}"#,
+    ];
+    office.run(&office.ada, &change).await.done();
+    let reject = ["subscription", "reject", "2", "--reason", "too many"];
+    office.run(&office.bob, &reject).await.done();
+    let all = office
+        .json(&["subscription", "changes", "--all", "--json"])
+        .await;
+    assert_eq!(
+        (&all[1]["state"], &all[1]["decision_reason"]),
+        (&json!("rejected"), &json!("too many"))
+    );
+    let remove = [
+        "subscription",
+        "remove",
+        "university",
+        "--reason",
+        "it has ended",
+    ];
+    office.run(&office.ada, &remove).await.done();
+    office
+        .run(&office.bob, &["subscription", "approve", "3"])
+        .await
+        .done();
+    let list = office.run(&office.bob, &["subscription", "list"]).await;
+    assert_eq!(list.done(), "there is no subscription\n");
+    let removed = office
+        .json(&["subscription", "list", "--all", "--json"])
+        .await;
+    assert_eq!(removed[0]["state"], "removed");
+}
+
+#[tokio::test]
+async fn terms_that_are_not_given_are_those_that_the_database_fills_in() {
+    let office = Office::open().await;
+    let propose = [
+        "subscription",
+        "propose",
+        "one",
+        "--url",
+        "https://a.example/",
+        "--event-type",
+        "*",
+    ];
+    office.run(&office.ada, &propose).await.done();
+    let door = "select posthaste.propose_subscription('two', 'https://a.example/', '{*}')";
+    office.world.run(door).await;
+    let terms = "select count(distinct terms - 'name') from posthaste.subscription_change";
+    assert_eq!(office.world.count(terms).await, 1);
+}
+
+#[tokio::test]
+async fn what_breaks_a_rule_is_refused_with_the_field_and_the_rule() {
+    let office = Office::open().await;
+    let propose = [
+        "subscription",
+        "propose",
+        "one",
+        "--url",
+        "http://a.example/",
+        "--event-type",
+        "*",
+    ];
+    office
+        .run(&office.ada, &propose)
+        .await
+        .denied_with("url 'http://a.example/' is not valid");
+    let show = ["subscription", "show", "nobody"];
+    office
+        .run(&office.ada, &show)
+        .await
+        .denied_with("there is no subscription \"nobody\"");
+    let change = ["subscription", "change", "nobody", "--set", "[1]"];
+    office
+        .run(&office.ada, &change)
+        .await
+        .refused_with("must be a JSON object");
+}
+
+#[tokio::test]
+async fn a_secret_is_rotated_shown_and_ended_and_the_audit_log_says_so() {
+    let office = Office::open().await;
+    office.subscribe().await;
+    let reveal = ["secret", "reveal", "university", "--reason", "set-up"];
+    office
+        .run(&office.ada, &reveal)
+        .await
+        .denied_with("no key holder has made it yet");
+    let list = office.json(&["secret", "list", "--json"]).await;
+    assert_eq!(
+        (&list[0]["live"], &list[0]["asked_for"]),
+        (&json!(0), &json!(1))
+    );
+
+    let rotated = office
+        .run(&office.ada, &["secret", "rotate", "university"])
+        .await;
+    let second = rotated.done().trim_end().to_owned();
+    let (number, secret) = second.split_once(' ').unwrap();
+    assert!(
+        number == "2" && SigningSecret::parse(secret).is_ok(),
+        "{rotated:?}"
+    );
+    let third = SigningSecret::generate().unwrap().reveal();
+    let import = ["secret", "import", "university", "--reason", "theirs"];
+    let imported = office
+        .run_with(&office.ada, &import, ("POSTHASTE_SECRET", &third))
+        .await;
+    assert_eq!(imported.done(), "secret 3 is stored\n");
+    let shown = office.run(&office.bob, &reveal).await;
+    assert_eq!(shown.done(), format!("{second}\n3 {}\n", *third));
+    assert!(shown.stderr.contains("1 more: asked for"), "{shown:?}");
+    let end = ["secret", "end", "university", "2", "--reason", "leaked"];
+    office.run(&office.ada, &end).await.done();
+    assert_eq!(
+        office.run(&office.bob, &reveal).await.done(),
+        format!("3 {}\n", *third)
+    );
+
+    let audit = office
+        .json(&["audit", "show", "--object", "university", "--json"])
+        .await;
+    let mut told = String::new();
+    for entry in audit.as_array().unwrap().iter().skip(2) {
+        let who = if entry["actor"] == office.ada.name {
+            "ada"
+        } else {
+            "bob"
+        };
+        let _ = write!(told, "{who} {}, ", entry["action"].as_str().unwrap());
+    }
+    let expected = "ada secret_rotated, ada secret_revealed, ada secret_imported, \
+                    bob secret_revealed, ada secret_ended, bob secret_revealed, ";
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn every_stored_secret_moves_under_the_first_key_but_for_one_that_no_key_opens() {
+    let office = Office::open().await;
+    office.subscribe().await;
+    office
+        .run(&office.ada, &["secret", "rotate", "university"])
+        .await
+        .done();
+    let import = [
+        "secret",
+        "import",
+        "university",
+        "--header",
+        "X-Key",
+        "--reason",
+        "theirs",
+    ];
+    let imported = office
+        .run_with(&office.ada, &import, ("POSTHASTE_SECRET", "CANARY token\n"))
+        .await;
+    imported.done();
+
+    let new = Keyring::generate_line("new").unwrap();
+    let reencrypt = ["secret", "reencrypt", "--reason", "yearly"];
+    let both = format!("{},{}", *new, office.keys);
+    let done = office
+        .run_with(&office.ada, &reencrypt, ("POSTHASTE_KEYS", &both))
+        .await;
+    assert_eq!(done.done(), "2 encrypted anew under the key new\n");
+    let reveal = ["secret", "reveal", "university", "--reason", "look"];
+    let shown = office
+        .run_with(&office.ada, &reveal, ("POSTHASTE_KEYS", &new))
+        .await;
+    assert!(shown.done().starts_with("2 whsec_"), "{shown:?}");
+    assert_eq!(office.header_value(&new).await, "CANARY token");
+
+    let lost = Keyring::generate_line("another").unwrap();
+    let closed = office
+        .run_with(&office.ada, &reencrypt, ("POSTHASTE_KEYS", &lost))
+        .await;
+    assert_eq!(
+        (closed.code, closed.stdout.as_str()),
+        (1, "0 encrypted anew under the key another\n")
+    );
+    assert!(closed.stderr.contains("needs the key `new`"), "{closed:?}");
+    assert!(!format!("{imported:?}{done:?}{closed:?}").contains("CANARY"));
+}
+
+#[tokio::test]
+async fn a_header_that_is_not_marked_as_secret_takes_no_value() {
+    let office = Office::open().await;
+    office.subscribe().await;
+    let import = [
+        "secret",
+        "import",
+        "university",
+        "--header",
+        "X-Other",
+        "--reason",
+        "theirs",
+    ];
+    let said = office
+        .run_with(&office.ada, &import, ("POSTHASTE_SECRET", "CANARY"))
+        .await;
+    said.denied_with("header 'X-Other' is not valid");
+    let import = [
+        "secret",
+        "import",
+        "university",
+        "--header",
+        "X-Key",
+        "--reason",
+        "theirs",
+    ];
+    let said = office
+        .run_with(&office.ada, &import, ("POSTHASTE_SECRET", "CAN\nARY"))
+        .await;
+    said.refused_with("1 to 2048 visible ASCII characters");
+    assert!(!said.stderr.contains("CAN"), "{said:?}");
+    office
+        .run(&office.ada, &import)
+        .await
+        .refused_with("nothing to store");
+}
+
+#[tokio::test]
+async fn a_schema_that_is_none_and_an_example_that_does_not_fit_are_refused() {
+    let office = Office::open().await;
+    let create = [
+        "event-type",
+        "create",
+        "order.paid",
+        "--description",
+        "paid",
+        "--schema",
+        "-",
+    ];
+    let said = office.give(&create, r#"{"type": "objekt"}"#).await;
+    said.denied_with("that is no JSON Schema: at /type");
+    assert_eq!(office.give(&create, "{").await.code, 1);
+    let schema = r#"{"type": "object",  "required": ["id"]}"#;
+    office.give(&create, schema).await.done();
+    office
+        .give(&create, schema)
+        .await
+        .denied_with("it is in the catalogue already");
+    // As it was written, spaces included.
+    let stored = "select schema::text from posthaste.event_type where event_type = 'order.paid'";
+    assert_eq!(office.world.text(stored).await, schema);
+
+    let change = ["event-type", "change", "order.paid", "--set"];
+    let example = [&change[..], &[r#"{"example": {"id": 1}}"#]].concat();
+    office.run(&office.ada, &example).await.done();
+    let stricter = ["event-type", "change", "order.paid", "--schema", "-"];
+    let said = office
+        .give(&stricter, r#"{"properties": {"id": {"type": "string"}}}"#)
+        .await;
+    said.denied_with("the example breaks its schema at /id");
+    let retire = [&change[..], &[r#"{"active": false}"#]].concat();
+    office.run(&office.ada, &retire).await.done();
+    let list = office.json(&["event-type", "list", "--json"]).await;
+    assert_eq!(
+        (&list[0]["event_type"], &list[0]["active"]),
+        (&json!("order.paid"), &json!(false))
+    );
+    let shown = office
+        .run(&office.ada, &["event-type", "show", "order.paid"])
+        .await;
+    assert!(shown.done().contains(r#"{"id":1}"#), "{shown:?}");
+}
+
+#[tokio::test]
+async fn the_audit_log_is_verified_against_itself_and_against_what_was_kept() {
+    let office = Office::open().await;
+    let empty = office.run(&office.ada, &["audit", "verify"]).await;
+    assert_eq!(empty.done(), "intact: it is empty\n");
+    office.subscribe().await;
+    let verified = office.run(&office.ada, &["audit", "verify"]).await;
+    assert!(
+        verified.done().starts_with("intact, 2 entries"),
+        "{verified:?}"
+    );
+    let kept = verified.stdout.lines().last().unwrap().to_owned();
+    let against = ["audit", "verify", "--known", &kept];
+    office.run(&office.ada, &against).await.done();
+    let forged = format!("2:{}", "0".repeat(64));
+    let broken = office
+        .run(&office.ada, &["audit", "verify", "--known", &forged])
+        .await;
+    assert!(
+        broken.code == 1 && broken.stdout.starts_with("BROKEN at entry 2: "),
+        "{broken:?}"
+    );
+
+    office
+        .world
+        .run(
+            "alter table posthaste.audit_log disable trigger no_change;
+             update posthaste.audit_log set reason = 'another' where entry = 1",
+        )
+        .await;
+    let broken = office.run(&office.ada, &["audit", "verify"]).await;
+    assert!(
+        broken.code == 1 && broken.stdout.starts_with("BROKEN at entry 1: "),
+        "{broken:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_partition_that_was_changed_after_it_was_sealed_is_named() {
+    let office = Office::open().await;
+    let old = "select posthaste.create_partition('posthaste.outbox', current_date - 9)";
+    office.world.run(old).await;
+    let sealed = office.json(&["audit", "seal", "--json"]).await;
+    let partition = sealed[0]["partition"].as_str().unwrap().to_owned();
+    let verify = ["audit", "verify-seals"];
+    office.run(&office.ada, &verify).await.done();
+    let unsealed = [&verify[..], &["outbox_19700101"]].concat();
+    assert_eq!(office.run(&office.ada, &unsealed).await.code, 1);
+    let insert = format!(
+        "insert into posthaste.{partition} (event_id, event_type, payload)
+         select overlay(posthaste.first_event_id(current_date - 9 + interval '1 hour')::text placing '7' from 15)::uuid, 'a.b', '1'"
+    );
+    office.world.run(&insert).await;
+    let said = office.run(&office.ada, &verify).await;
+    assert!(
+        said.code == 1 && said.stdout.contains("1 were added later"),
+        "{said:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_auditor_reads_everything_and_decides_nothing() {
+    let office = Office::open().await;
+    office.run(&office.ada, &PROPOSE).await.done();
+    let auditor = office.world.login("posthaste_auditor").await;
+    for listing in [
+        &["subscription", "changes"][..],
+        &["subscription", "list"],
+        &["secret", "list"],
+        &["event-type", "list"],
+        &["audit", "show"],
+        &["audit", "verify"],
+        &["status"],
+    ] {
+        office.run(&auditor, listing).await.done();
+    }
+    let approve = ["subscription", "approve", "1"];
+    office
+        .run(&auditor, &approve)
+        .await
+        .denied_with("permission denied for function approve");
+}
+
+#[tokio::test]
+async fn an_administrator_of_one_partner_neither_sees_nor_changes_anothers() {
+    let office = Office::open().await;
+    office.subscribe().await;
+    let scope = format!(
+        "select posthaste.set_partner_scope('{}', '{{north}}', 'theirs alone')",
+        office.bob.name
+    );
+    office.world.run(&scope).await;
+    let list = office.run(&office.bob, &["subscription", "list"]).await;
+    assert_eq!(list.done(), "there is no subscription\n");
+    for command in [
+        &["subscription", "show", "university"][..],
+        &["secret", "rotate", "university"],
+        &["secret", "reveal", "university", "--reason", "mine"],
+    ] {
+        let said = office.run(&office.bob, command).await;
+        said.denied_with("there is no subscription \"university\"");
+    }
+    let reencrypt = ["secret", "reencrypt", "--reason", "all"];
+    let said = office.run(&office.bob, &reencrypt).await;
+    said.denied_with("may not do what concerns all");
+}
+
+#[tokio::test]
+async fn check_names_a_grant_that_is_wider_or_narrower_than_agreed() {
+    let office = Office::open().await;
+    let owner = [
+        ("DATABASE_URL", office.world.url()),
+        ("POSTHASTE_KEYS", office.keys.as_str()),
+    ];
+    let check = posthaste(&["check"], &owner, "").await;
+    assert!(
+        check
+            .done()
+            .contains("every grant is as posthaste.access says"),
+        "{check:?}"
+    );
+    assert!(
+        check
+            .stdout
+            .contains("a worker needs posthaste_worker alone"),
+        "{check:?}"
+    );
+    office
+        .world
+        .run(
+            "grant select on posthaste.outbox to posthaste_auditor;
+             revoke execute on function posthaste.standing from posthaste_worker",
+        )
+        .await;
+    let check = posthaste(&["check"], &owner, "").await;
+    assert_eq!(check.code, 1, "{check:?}");
+    for deviation in [
+        "FAILED  access        select on table outbox for posthaste_auditor: wider",
+        "FAILED  access        execute on function standing for posthaste_worker: missing",
+    ] {
+        assert!(check.stdout.contains(deviation), "{check:?}");
+    }
+}
+
+#[tokio::test]
+async fn status_tells_what_waits_for_people_and_that_one_may_approve_alone() {
+    let office = Office::open().await;
+    office.subscribe().await;
+    office
+        .run(&office.ada, &["subscription", "resume", "university"])
+        .await
+        .denied_with("they change nothing");
+    office
+        .world
+        .run("select posthaste.set_four_eyes(false, 'a holiday')")
+        .await;
+    let status = office.run(&office.ada, &["status", "--json"]).await;
+    let status: Value = serde_json::from_str(status.done()).unwrap();
+    assert_eq!(
+        (&status["four_eyes"], &status["secrets_missing"]),
+        (&json!(false), &json!(1))
+    );
+    let status = office.run(&office.ada, &["status"]).await;
+    assert!(
+        status
+            .done()
+            .contains("! four eyes: OFF: one administrator may approve alone"),
+        "{status:?}"
+    );
+    let change = [
+        "subscription",
+        "change",
+        "university",
+        "--set",
+        r#"{"contact": "ada"}"#,
+    ];
+    let said = office.run(&office.ada, &change).await;
+    assert!(
+        said.done()
+            .ends_with("next: posthaste subscription approve 2\n"),
+        "{said:?}"
+    );
+    office
+        .run(&office.ada, &["subscription", "approve", "2"])
+        .await
+        .done();
+}
+
+/// Two administrators, each with a login of their own.
+struct Office {
+    world: World,
+    ada: Login,
+    bob: Login,
+    keys: String,
+}
+
+impl Office {
+    async fn open() -> Self {
+        let world = World::new().await;
+        let [ada, bob] = world.two_administrators().await;
+        let Config { keys, .. } = world.config(&[]);
+        Self {
+            keys: keys.unwrap().reveal().to_owned(),
+            ada,
+            bob,
+            world,
+        }
+    }
+
+    /// Runs a command as this login.
+    async fn run(&self, login: &Login, arguments: &[&str]) -> Said {
+        self.run_with(login, arguments, ("LC_ALL", "C")).await
+    }
+
+    /// The same, with one more variable.
+    async fn run_with(&self, login: &Login, arguments: &[&str], variable: (&str, &str)) -> Said {
+        let base = [
+            ("DATABASE_URL", login.url.as_str()),
+            ("POSTHASTE_KEYS", &self.keys),
+        ];
+        let environment: Vec<_> = base
+            .into_iter()
+            .filter(|(name, _)| *name != variable.0)
+            .chain([variable])
+            .collect();
+        posthaste(arguments, &environment, "").await
+    }
+
+    /// Runs a command as the first administrator, with a text to read.
+    async fn give(&self, arguments: &[&str], stdin: &str) -> Said {
+        posthaste(arguments, &[("DATABASE_URL", &self.ada.url)], stdin).await
+    }
+
+    /// What a listing prints.
+    async fn json(&self, arguments: &[&str]) -> Value {
+        let said = self.run(&self.ada, arguments).await;
+        serde_json::from_str(said.done()).unwrap()
+    }
+
+    /// A subscription to all events with a secret header, proposed by one and approved by the other.
+    async fn subscribe(&self) {
+        self.run(&self.ada, &PROPOSE).await.done();
+        let approve = ["subscription", "approve", "1"];
+        self.run(&self.bob, &approve).await.done();
+    }
+
+    async fn header_value(&self, keys: &str) -> String {
+        let stored =
+            "select subscription_id, secret_id, key_id, ciphertext from posthaste.header_secret";
+        let row = self.world.db.query_one(stored, &[]).await.unwrap();
+        let keyring = Keyring::parse(keys).unwrap();
+        let ciphertext: Vec<u8> = row.get(3);
+        let value = keyring.open_header(row.get(0), row.get(1), row.get(2), &ciphertext);
+        value.unwrap().to_string()
+    }
+}
+
+const PROPOSE: [&str; 13] = [
+    "subscription",
+    "propose",
+    "university",
+    "--url",
+    "https://hooks.university.example/in",
+    "--event-type",
+    "*",
+    "--retry-interval",
+    "5s",
+    "--retry-interval",
+    "1h",
+    "--secret-header",
+    "X-Key",
+];
