@@ -448,7 +448,7 @@ create table posthaste.partner_scope (
     primary key (login, tenant),
     constraint tenant_has_1_to_128_characters check (posthaste.is_tenant(tenant))
 );
-comment on table posthaste.partner_scope is 'Logins that see and change only these partners. A login without a row here is not scoped.';
+comment on table posthaste.partner_scope is 'Logins that see and change only these partners. A login without a row here is not scoped. Whoever is scoped sees only its own rows.';
 
 create function posthaste.count_revision() returns trigger
     language plpgsql
@@ -684,6 +684,10 @@ create function posthaste.scope() returns text[]
     set search_path = pg_catalog, pg_temp
 return (select array_agg(p.tenant) from posthaste.partner_scope p where p.login = session_user);
 comment on function posthaste.scope() is 'The partners that this login is scoped to; null where it is not scoped.';
+
+alter table posthaste.partner_scope enable row level security;
+create policy scoped_see_their_own on posthaste.partner_scope for select
+    using (login = session_user or (select posthaste.scope()) is null);
 
 create function posthaste.is_in_scope(tenant text) returns boolean
     language sql stable
@@ -2124,7 +2128,7 @@ declare
     s constant posthaste.subscription := posthaste.subscription_called(subscription);
 begin
     return posthaste.note('secret_revealed', s.name, s.tenant, null, (
-        select jsonb_build_object('numbers', jsonb_agg(k.number order by k.number)) from posthaste.signing_secret k
+        select jsonb_build_object('subscription_id', s.subscription_id, 'numbers', jsonb_agg(k.number order by k.number)) from posthaste.signing_secret k
         where k.subscription_id = s.subscription_id and (k.ends_at is null or k.ends_at > now())), posthaste.because(reason));
 end
 $$;
@@ -2150,7 +2154,7 @@ begin
         select k.subscription_id, k.secret_id, k.number, k.key_id, k.ciphertext
         from posthaste.signing_secret k
         join posthaste.subscription s on s.subscription_id = k.subscription_id and s.removed_at is null
-        where s.name = e.object and k.ciphertext is not null and (k.ends_at is null or k.ends_at > now())
+        where k.subscription_id = (e.after ->> 'subscription_id')::integer and k.ciphertext is not null and (k.ends_at is null or k.ends_at > now())
           and e.after -> 'numbers' @> to_jsonb(k.number)
         order by k.number;
 end
@@ -2256,6 +2260,7 @@ create function posthaste.decide_quarantine(event_id uuid, decision text, reason
 as $$
 declare
     decided posthaste.quarantine[];
+    tenants text[];
 begin
     perform posthaste.because(reason);
     with changed as (
@@ -2275,7 +2280,9 @@ begin
         insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason)
         select q.event_id, q.subscription_id, q.replay, q.attempts, decide_quarantine.reason from unnest(decided) q;
     end if;
-    perform posthaste.note('quarantine_' || decision, event_id::text, null, null,
+    tenants := array(
+        select distinct s.tenant from unnest(decided) q join posthaste.subscription s using (subscription_id));
+    perform posthaste.note('quarantine_' || decision, event_id::text, case when cardinality(tenants) = 1 then tenants[1] end, null,
         jsonb_build_object('deliveries', cardinality(decided), 'because', (select jsonb_agg(distinct q.reason) from unnest(decided) q)), reason);
     return cardinality(decided);
 end

@@ -51,6 +51,10 @@ from pg_sequence s join relation r on r.oid = s.seqrelid
 union all
 select format('rule %s', pg_get_ruledef(w.oid)) from pg_rewrite w join relation r on r.oid = w.ev_class where w.rulename <> '_RETURN'
 union all
+select format('policy %s on %s for %s to %s using %s with %s', p.polname, p.polrelid::regclass, p.polcmd, p.polroles::regrole[],
+              pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+from pg_policy p join relation r on r.oid = p.polrelid
+union all
 select format('schema acl=%s comment=%s', n.nspacl, obj_description(n.oid, 'pg_namespace')) from pg_namespace n where n.nspname = 'posthaste'
 union all
 select format('extension %s', e.extname) from pg_extension e

@@ -144,6 +144,8 @@ async fn the_scoped_act_for_their_partner_and_for_nobody_else() {
         assert_eq!(met.0, "PH000", "{call}: {}", met.1);
     }
     assert_eq!(office[0].one::<i64>(&entries).await, 7);
+    // All of that concerned their partner alone, so they see it on the record.
+    assert_eq!(scoped.one::<i64>(&entries).await, 7);
 }
 
 #[tokio::test]
@@ -221,6 +223,23 @@ async fn becoming_another_role_lifts_no_scope() {
             "{refused:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_scoped_do_not_learn_who_else_is() {
+    let world = World::new().await;
+    let office = furnish(&world).await;
+    let [scoped, _] = scoped(&world, &office).await;
+    let other = world.login("posthaste_auditor").await;
+    let scope = format!(
+        "select posthaste.set_partner_scope('{}', '{{south}}', 'of south')",
+        other.name
+    );
+    office[0].run(&scope).await;
+    let sees = "select string_agg(tenant, ' ' order by tenant) from posthaste.partner_scope";
+    assert_eq!(scoped.one::<String>(sees).await, "north");
+    assert_eq!(other.one::<String>(sees).await, "south");
+    assert_eq!(office[0].one::<String>(sees).await, "north north south");
 }
 
 /// Subscriptions of north, of south and of no partner; an event, an attempt and a quarantined delivery of each.

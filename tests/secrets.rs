@@ -109,6 +109,24 @@ async fn an_entry_reveals_what_it_says_and_nothing_that_came_or_ended_since() {
 }
 
 #[tokio::test]
+async fn an_entry_reveals_nothing_of_a_subscription_that_took_the_name_since() {
+    let world = World::new().await;
+    let office = world.two_administrators().await;
+    filled(&world, &office, "harbour").await;
+    let [ada, bob] = &office;
+    let entry: i64 = ada
+        .one("select posthaste.ask_to_reveal('harbour', 'they lost it')")
+        .await;
+    let removal: i64 = ada
+        .one("select posthaste.propose_removal('harbour', 'they left')")
+        .await;
+    bob.run(&format!("select posthaste.approve({removal})"))
+        .await;
+    filled(&world, &office, "harbour").await;
+    assert_eq!(revealed(&world, ada, entry).await, []);
+}
+
+#[tokio::test]
 async fn a_ciphertext_that_was_moved_does_not_open() {
     let world = World::new().await;
     let office = world.two_administrators().await;
