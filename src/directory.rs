@@ -35,6 +35,8 @@ pub struct Terms {
     pub timeout: Option<Duration>,
     /// Requests at once; the worker's default where there is none.
     pub concurrency: Option<usize>,
+    /// Where there are rates: within what time a claimed delivery must be on its way, for them to hold.
+    pub send_within: Option<Duration>,
     /// Extra headers; or why they cannot be sent.
     pub headers: Result<Vec<(HeaderName, HeaderValue)>, String>,
     secrets: Result<Vec<LiveSecret>, String>,
@@ -63,6 +65,7 @@ impl Terms {
             active: true,
             timeout: None,
             concurrency: None,
+            send_within: None,
             headers: Ok(Vec::new()),
             secrets: Ok(Vec::new()),
         }
@@ -246,6 +249,7 @@ impl Directory {
             active: stored.active,
             timeout: stored.timeout,
             concurrency: stored.concurrency,
+            send_within: stored.send_within,
             headers: headers(stored.subscription_id, stored.headers, keyring),
             secrets: open_all(stored.subscription_id, stored.secrets, keyring, now),
         }

@@ -107,6 +107,17 @@ pub struct Adopted {
     pub began: Instant,
 }
 
+/// When waiting deliveries are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Some are now.
+    Now,
+    /// None is now; the next lane has something due in this time.
+    In(Duration),
+    /// No lane will have.
+    Never,
+}
+
 impl Store {
     /// Opens the pool. Connects lazily: a database that is down shows at the first statement.
     pub fn open(config: &Config) -> Result<Self> {
@@ -175,8 +186,8 @@ impl Store {
     }
 
     /// Leases waiting deliveries that are due, from at most `lanes` subscriptions, leaving out those
-    /// that have no room here. The flag tells whether any lane had something due.
-    pub async fn claim_waiting(&self, room: &Room, lanes: usize) -> Result<(bool, Vec<Lease>)> {
+    /// that have no room here. Tells, too, whether any lane had something due, or when the next one has.
+    pub async fn claim_waiting(&self, room: &Room, lanes: usize) -> Result<(Due, Vec<Lease>)> {
         let answer = tokio::time::timeout(PATIENCE, self.lock_and_claim(room, lanes)).await;
         answer.unwrap_or_else(|_| {
             let name = CLAIM_WAITING.0;
@@ -186,7 +197,7 @@ impl Store {
         })
     }
 
-    async fn lock_and_claim(&self, room: &Room, lanes: usize) -> Result<(bool, Vec<Lease>)> {
+    async fn lock_and_claim(&self, room: &Room, lanes: usize) -> Result<(Due, Vec<Lease>)> {
         let asked = Instant::now();
         let full: Vec<i32> = room
             .slots
@@ -208,7 +219,8 @@ impl Store {
         if locked.is_empty() {
             transaction.rollback().await.map_err(failed("rollback"))?;
             crate::telemetry::statement(LOCK_LANES.0, begun.elapsed());
-            return Ok((false, Vec::new()));
+            drop(session);
+            return Ok((self.next_lane(&full).await?, Vec::new()));
         }
         let ids = locked
             .iter()
@@ -242,7 +254,15 @@ impl Store {
                 )
             })
             .collect::<Result<_>>()?;
-        Ok((true, leases))
+        Ok((Due::Now, leases))
+    }
+
+    async fn next_lane(&self, full: &[i32]) -> Result<Due> {
+        let rows = self.query(NEXT_LANE, &[&full]).await?;
+        let wait: Option<f64> = rows.first().map(|row| row.try_get(0)).transpose()?;
+        Ok(wait.map_or(Due::Never, |seconds| {
+            Due::In(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+        }))
     }
 
     /// Records attempts: history in, leases out or back into the queue, in one statement. Returns the places
@@ -400,6 +420,7 @@ statements! {
     TAKE = "take";
     LOCK_LANES = "lock_lanes";
     CLAIM_WAITING = "claim_waiting";
+    NEXT_LANE = "next_lane";
     RECORD = "record";
     RECORDED_ALREADY = "recorded_already";
     GIVE_BACK = "give_back";

@@ -25,6 +25,7 @@ mod leases;
 mod partitions;
 mod plans;
 mod program;
+mod rates;
 mod readme;
 mod retries;
 mod roles;

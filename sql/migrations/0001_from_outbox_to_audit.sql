@@ -300,6 +300,7 @@ create table posthaste.subscription (
     retry_jitter    real        not null,
     timeout         interval,
     concurrency     integer,
+    rates           jsonb       not null default '[]',
     headers         jsonb       not null default '{}',
     networks        text[]      not null default '{}',
     description     text,
@@ -329,6 +330,7 @@ comment on column posthaste.subscription.retry_intervals is 'How long to wait af
 comment on column posthaste.subscription.retry_jitter is 'Each interval is stretched or shrunk at random by up to this fraction.';
 comment on column posthaste.subscription.timeout is 'One whole request. Null: the worker''s request_timeout. Never longer than the worker''s lease allows.';
 comment on column posthaste.subscription.concurrency is 'Requests at once from one worker. Null: the worker''s endpoint_concurrency.';
+comment on column posthaste.subscription.rates is 'How many requests may be sent, all workers together: [{"requests": 1000, "period": "1 minute"}, {"requests": 100, "period": "10 seconds"}], never more in any such period; with a "burst", that many at once where nothing was sent for a while. What is above waits.';
 comment on column posthaste.subscription.headers is 'Extra headers: name to text, or to {"secret": true}, whose value is imported with `posthaste secret import --header` and stored encrypted.';
 comment on column posthaste.subscription.networks is 'If not empty, the endpoint''s address must lie in one of these: 203.0.113.0/24, 203.0.113.0/24:443, [2001:db8::/32]:443.';
 comment on column posthaste.subscription.active is 'If not, nothing is sent; what comes up waits until it is active again.';
@@ -718,14 +720,22 @@ comment on column posthaste.lease.number is 'The attempt that it is for. With th
 create table posthaste.lane (
     subscription_id integer     primary key references posthaste.subscription,
     wake_at         timestamptz not null default 'infinity',
-    active          boolean     not null default true
+    active          boolean     not null default true,
+    rest_until      timestamptz not null default '-infinity',
+    rate_capacity   integer[]   not null default '{}',
+    rate_interval   float8[]    not null default '{}',
+    rate_used_until timestamptz[] not null default '{}'
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
 -- Serves lock_lanes.sql: lanes that have something due.
-create index lane_by_wake_at on posthaste.lane (wake_at) where wake_at < 'infinity' and active;
+create index lane_by_next_claim on posthaste.lane (greatest(wake_at, rest_until)) where wake_at < 'infinity' and active;
 comment on table posthaste.lane is
     'One row per subscription: no waiting delivery of it is due before wake_at. The backlog of a lane that sleeps is never scanned.';
 comment on column posthaste.lane.active is 'subscription.active, as of when a worker last looked: where not, nothing is claimed.';
+comment on column posthaste.lane.rest_until is 'By its rates, nothing may be claimed before.';
+comment on column posthaste.lane.rate_capacity is 'Of each of the subscription''s rates: how many claims may follow at once upon a rest.';
+comment on column posthaste.lane.rate_interval is 'Of each: how many seconds a claim uses up.';
+comment on column posthaste.lane.rate_used_until is 'Of each: until when the claims made so far have used it up. A claim may be made where this lies at least one interval back.';
 comment on column posthaste.lane.wake_at is 'At or before the earliest due_at among its waiting rows; infinity where none waits. Lowered by whoever adds a waiting row, raised by whoever claims.';
 
 create function posthaste.wake_lane() returns trigger
@@ -804,6 +814,27 @@ comment on table posthaste.unknown_event_type is 'Event types that came and that
 -- The functions that workers call to carry out what people decided. People's transactions may stay open for long, so they never
 -- lock a lane or a waiting delivery themselves: no worker ever waits for a person.
 
+create function posthaste.pace(rates jsonb) returns table (capacity integer[], seconds float8[])
+    language sql immutable
+    set search_path = pg_catalog, pg_temp
+    set intervalstyle = 'postgres'
+begin atomic
+    -- What is claimed is sent within the grace that send_within tells, so that never more is sent in a period than is claimed in a
+    -- period and the grace. After a rest, as many may be claimed at once as come up in a grace; or a burst, where one was agreed.
+    select coalesce(array_agg(coalesce(r.burst, r.at_once) order by r.place), '{}'),
+           coalesce(array_agg(case when r.burst is null then (r.period + r.grace) / (r.requests - r.at_once + 1) else r.period / r.requests end order by r.place), '{}')
+    from (
+        select p.*, greatest(1, floor(p.requests * p.grace / p.period))::integer as at_once
+        from (
+            select u.place, (u.rate ->> 'requests')::integer as requests, (u.rate ->> 'burst')::integer as burst,
+                   extract(epoch from (u.rate ->> 'period')::interval)::float8 as period,
+                   least(1, extract(epoch from (u.rate ->> 'period')::interval)::float8 / 10) as grace
+            from jsonb_array_elements(rates) with ordinality u (rate, place)
+        ) p
+    ) r;
+end;
+comment on function posthaste.pace(jsonb) is 'Rates as a lane keeps them: of each, how many claims may follow at once upon a rest, and how many seconds each uses up.';
+
 create function posthaste.settle_lanes() returns void
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
@@ -814,12 +845,20 @@ declare
 begin
     unsettled := array(
         select l.subscription_id from posthaste.lane l join posthaste.subscription s using (subscription_id)
-        where l.active <> s.active order by l.subscription_id for update of l);
-    update posthaste.lane l set active = s.active from posthaste.subscription s
+        cross join lateral posthaste.pace(s.rates) p
+        where (l.active, l.rate_capacity, l.rate_interval) <> (s.active, p.capacity, p.seconds)
+        order by l.subscription_id for update of l);
+    update posthaste.lane l
+    set active = s.active, rate_capacity = p.capacity, rate_interval = p.seconds,
+        -- New rates begin with nothing saved up, or a change would let through what neither allows.
+        rate_used_until = case when (l.rate_capacity, l.rate_interval) = (p.capacity, p.seconds) then l.rate_used_until
+                               else array_fill(now(), array[cardinality(p.capacity)]) end,
+        rest_until = case when (l.rate_capacity, l.rate_interval) = (p.capacity, p.seconds) then l.rest_until else '-infinity' end
+    from posthaste.subscription s cross join lateral posthaste.pace(s.rates) p
     where l.subscription_id = any (unsettled) and s.subscription_id = l.subscription_id;
 end
 $$;
-comment on function posthaste.settle_lanes() is 'Lets the lanes follow their subscriptions: whether anything may be claimed. Called by workers, after every change of terms.';
+comment on function posthaste.settle_lanes() is 'Lets the lanes follow their subscriptions: whether anything may be claimed, and at what rates. Called by workers, after every change of terms.';
 
 create function posthaste.requeue_released(most integer) returns integer
     language sql volatile security definer
@@ -1242,8 +1281,8 @@ begin atomic
                (select l.event_id from posthaste.lease l order by l.event_id limit 1) order by event_id limit 1) o),
         (select extract(epoch from now() - posthaste.event_time(i.event_id))::float8
          from (select event_id from posthaste.intake order by xid limit 1) i),
-        (select count(*) from posthaste.lane l where l.active and l.wake_at <= now()),
-        (select count(*) from posthaste.lane l where l.active and l.wake_at > now() and l.wake_at < 'infinity'),
+        (select count(*) from posthaste.lane l where l.active and greatest(l.wake_at, l.rest_until) <= now()),
+        (select count(*) from posthaste.lane l where l.active and greatest(l.wake_at, l.rest_until) > now() and l.wake_at < 'infinity'),
         (select count(*) from posthaste.lane l where l.active and l.wake_at = 'infinity'),
         (select count(*) from posthaste.subscription s where not s.active and s.removed_at is null),
         (select count(*) from (
@@ -1392,7 +1431,7 @@ create function posthaste.terms(s posthaste.subscription) returns jsonb
 return jsonb_build_object(
     'name', s.name, 'tenant', s.tenant, 'url', s.url, 'event_types', to_jsonb(s.event_types), 'unknown_types', s.unknown_types,
     'filter', s.filter, 'retry_intervals', to_jsonb(s.retry_intervals::text[]), 'retry_jitter', s.retry_jitter,
-    'timeout', s.timeout::text, 'concurrency', s.concurrency, 'headers', s.headers, 'networks', to_jsonb(s.networks),
+    'timeout', s.timeout::text, 'concurrency', s.concurrency, 'rates', s.rates, 'headers', s.headers, 'networks', to_jsonb(s.networks),
     'description', s.description, 'contact', s.contact, 'active', s.active);
 comment on function posthaste.terms(posthaste.subscription) is 'A subscription''s terms as one JSON object: what is proposed, approved, and kept for each revision.';
 
@@ -1549,6 +1588,35 @@ end
 $$;
 comment on function posthaste.checked_text(text, jsonb, integer) is 'A text, or null; raises where it is neither.';
 
+create function posthaste.checked_rates(rates jsonb) returns jsonb
+    language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    rate jsonb;
+    field text;
+    checked jsonb := '[]';
+begin
+    if jsonb_typeof(rates) is distinct from 'array' or jsonb_array_length(rates) > 4 then
+        perform posthaste.refuse('rates', coalesce(rates::text, 'null'), 'a list of at most 4 rates such as {"requests": 100, "period": "1 minute"}; [] for no limit');
+    end if;
+    for rate in select jsonb_array_elements(rates) loop
+        if jsonb_typeof(rate) <> 'object' or exists (select from jsonb_object_keys(rate) k where k <> all ('{requests,period,burst}')) then
+            perform posthaste.refuse('rates', rate::text, 'an object of requests, period and perhaps burst');
+        end if;
+        foreach field in array '{requests,burst}'::text[] loop
+            if (field = 'requests' or rate ? 'burst')
+               and (jsonb_typeof(rate -> field) is distinct from 'number' or rate ->> field !~ '^[1-9][0-9]{0,5}$') then
+                perform posthaste.refuse('rates: ' || field, coalesce(rate ->> field, 'null'), 'a whole number from 1 to 999999');
+            end if;
+        end loop;
+        checked := checked || jsonb_set(rate, '{period}', to_jsonb(posthaste.checked_interval('rates: period', rate -> 'period', '1 second', '1 day')));
+    end loop;
+    return checked;
+end
+$$;
+comment on function posthaste.checked_rates(jsonb) is 'The rates in one form; raises where a rule is broken.';
+
 create function posthaste.checked_event_types(value jsonb, known_before jsonb) returns jsonb
     language plpgsql stable
     set search_path = pg_catalog, pg_temp
@@ -1613,10 +1681,10 @@ create function posthaste.checked_terms(given jsonb, before jsonb default null) 
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    t jsonb := '{"tenant": null, "unknown_types": false, "filter": null, "retry_jitter": 0.1, "timeout": null, "concurrency": null,
+    t jsonb := '{"tenant": null, "unknown_types": false, "filter": null, "retry_jitter": 0.1, "timeout": null, "concurrency": null, "rates": [],
                  "headers": {}, "networks": [], "description": null, "contact": null, "active": true,
                  "retry_intervals": ["5 seconds", "5 minutes", "30 minutes", "2 hours", "5 hours", "10 hours", "14 hours", "20 hours", "24 hours"]}';
-    fields constant text[] := '{name,tenant,url,event_types,unknown_types,filter,retry_intervals,retry_jitter,timeout,concurrency,headers,networks,description,contact,active}';
+    fields constant text[] := '{name,tenant,url,event_types,unknown_types,filter,retry_intervals,retry_jitter,timeout,concurrency,rates,headers,networks,description,contact,active}';
     field text;
     value jsonb;
 begin
@@ -1663,6 +1731,7 @@ begin
        and (jsonb_typeof(t -> 'concurrency') <> 'number' or t ->> 'concurrency' !~ '^[0-9]{1,4}$' or (t ->> 'concurrency')::integer not between 1 and 1024) then
         perform posthaste.refuse('concurrency', t ->> 'concurrency', 'a whole number from 1 to 1024, or null');
     end if;
+    t := jsonb_set(t, '{rates}', posthaste.checked_rates(t -> 'rates'));
     perform posthaste.checked_headers(t -> 'headers');
     value := t -> 'networks';
     if jsonb_typeof(value) is distinct from 'array' or jsonb_array_length(value) > 50 then
@@ -1740,6 +1809,7 @@ create function posthaste.propose_subscription(
     retry_jitter real default 0.1,
     timeout interval default null,
     concurrency integer default null,
+    rates jsonb default '[]',
     headers jsonb default '{}',
     networks text[] default '{}',
     description text default null,
@@ -1755,11 +1825,11 @@ begin
         posthaste.checked_terms(jsonb_build_object(
             'name', name, 'tenant', tenant, 'url', url, 'event_types', to_jsonb(event_types), 'unknown_types', unknown_types,
             'filter', filter, 'retry_intervals', to_jsonb(retry_intervals::text[]), 'retry_jitter', retry_jitter,
-            'timeout', timeout::text, 'concurrency', concurrency, 'headers', headers, 'networks', to_jsonb(networks),
+            'timeout', timeout::text, 'concurrency', concurrency, 'rates', rates, 'headers', headers, 'networks', to_jsonb(networks),
             'description', description, 'contact', contact)), reason);
 end
 $$;
-comment on function posthaste.propose_subscription(text, text, text[], text, text, boolean, interval[], real, interval, integer, jsonb, text[], text, text, text) is
+comment on function posthaste.propose_subscription(text, text, text[], text, text, boolean, interval[], real, interval, integer, jsonb, jsonb, text[], text, text, text) is
     'Proposes a new subscription and returns the change''s id, for another administrator to approve or reject. It gets every event committed after its approval.';
 
 create function posthaste.propose_change(subscription text, changes jsonb, reason text default null) returns bigint
@@ -1871,17 +1941,18 @@ begin
             if c.kind = 'create' then
                 insert into posthaste.subscription (
                     subscription_id, name, tenant, url, event_types, unknown_types, filter, retry_intervals, retry_jitter,
-                    timeout, concurrency, headers, networks, description, contact, active, created_by)
+                    timeout, concurrency, rates, headers, networks, description, contact, active, created_by)
                 overriding system value
                 values (c.subscription_id, t.name, t.tenant, t.url, t.event_types, t.unknown_types, t.filter, t.retry_intervals, t.retry_jitter,
-                    t.timeout, t.concurrency, t.headers, t.networks, t.description, t.contact, t.active, c.proposed_by);
-                insert into posthaste.lane (subscription_id) values (c.subscription_id);
+                    t.timeout, t.concurrency, t.rates, t.headers, t.networks, t.description, t.contact, t.active, c.proposed_by);
+                insert into posthaste.lane (subscription_id, active, rate_capacity, rate_interval)
+                select c.subscription_id, t.active, p.capacity, p.seconds from posthaste.pace(t.rates) p;
                 insert into posthaste.signing_secret (secret_id, subscription_id, number) values (gen_random_uuid(), c.subscription_id, 1);
             else
                 update posthaste.subscription x
                 set name = t.name, tenant = t.tenant, url = t.url, event_types = t.event_types, unknown_types = t.unknown_types,
                     filter = t.filter, retry_intervals = t.retry_intervals, retry_jitter = t.retry_jitter, timeout = t.timeout,
-                    concurrency = t.concurrency, headers = t.headers, networks = t.networks, description = t.description,
+                    concurrency = t.concurrency, rates = t.rates, headers = t.headers, networks = t.networks, description = t.description,
                     contact = t.contact, active = t.active
                 where x.subscription_id = c.subscription_id;
             end if;
@@ -2392,7 +2463,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     -- What is owed.
     ('table queue',                          '', 'select insert delete', '', ''),
     ('table lease',                          '', 'select insert delete update(holder,ends_at)', '', ''),
-    ('table lane',                           '', 'select update(wake_at)', '', ''),
+    ('table lane',                           '', 'select update(wake_at,rest_until,rate_used_until)', '', ''),
     ('table quarantine',                     '', 'select insert', '', ''),
     ('table cancellation',                   '', '', '', ''),
     ('table unknown_event_type',             '', 'select insert update(events,last_at,last_event)', '', ''),
@@ -2489,6 +2560,8 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function checked_url',                 '', '', '', ''),
     ('function checked_headers',             '', '', '', ''),
     ('function checked_network',             '', '', '', ''),
+    ('function checked_rates',               '', '', '', ''),
+    ('function pace',                        '', '', '', ''),
     ('function checked_interval',            '', '', '', ''),
     ('function checked_text',                '', '', '', ''),
     ('function checked_event_types',         '', '', '', ''),

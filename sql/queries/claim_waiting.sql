@@ -2,13 +2,20 @@
 -- until the next one it holds.
 --
 -- A lane's wake_at is where its scan starts, so the dead entries of deliveries claimed before are never visited.
+-- Where a subscription has rates, no more is leased than each of them allows by now, and the lane rests until the next is allowed.
 -- Called by: worker, after lock_lanes.sql in the same transaction. Returns one row per delivery leased.
 -- Relies on: queue_by_due; the lock on the lanes, which makes us their only claimer.
 --
 -- $1 locked subscription ids   $2 how many deliveries each may be leased here
 -- $3 worker_id   $4 lease in seconds   $5 how many deliveries in all   $6 how many payload bytes   $7 longest payload to fetch
 with lane as materialized (
-    select l.subscription_id, l.wake_at, slots.n as slots
+    select l.subscription_id, l.wake_at, l.rate_capacity, l.rate_interval, l.rate_used_until,
+           -- How many claims each rate has room for: one for each of its intervals since it was used up, up to its capacity.
+           least(slots.n, (
+               select greatest(0, min(least(capacity, floor((extract(epoch from now())::float8 - coalesce(extract(epoch from used_until)::float8, 0)) / seconds))))::integer
+               from unnest(l.rate_capacity, l.rate_interval, l.rate_used_until) r (capacity, seconds, used_until)
+               having count(*) > 0
+           )) as slots
     from unnest($1::integer[], $2::integer[]) slots (subscription_id, n)
     cross join lateral (select * from posthaste.lane where lane.subscription_id = slots.subscription_id limit 1) l
 ), waiting as materialized (
@@ -59,7 +66,18 @@ with lane as materialized (
     group by subscription_id
 ), slept as (
     update posthaste.lane l
-    set wake_at = coalesce((select due_at from left_waiting w where w.subscription_id = l.subscription_id), 'infinity')
+    set wake_at = coalesce((select due_at from left_waiting w where w.subscription_id = l.subscription_id), 'infinity'),
+        (rate_used_until, rest_until) = (
+            select coalesce(array_agg(to_timestamp(r.used) order by r.place), '{}'),
+                   -- Until the next one is allowed; at high rates, a few: 50 ms of them.
+                   coalesce(to_timestamp(max(r.used + greatest(1, floor(least(r.capacity / 4.0, 0.05 / r.seconds))) * r.seconds)), '-infinity')
+            from (
+                -- What was not used up for longer than the capacity is lost; then each claim uses up an interval.
+                select place, capacity, seconds,
+                       greatest(coalesce(extract(epoch from used_until)::float8, 0), extract(epoch from now())::float8 - capacity * seconds)
+                           + seconds * (select count(*) from fitting f where f.subscription_id = l.subscription_id) as used
+                from unnest(l.rate_capacity, l.rate_interval, l.rate_used_until) with ordinality u (capacity, seconds, used_until, place)
+            ) r)
     where l.subscription_id = any ($1::integer[])
 )
 select l.event_id, l.subscription_id, l.replay, l.number, s.revision,

@@ -2,10 +2,10 @@
 --
 -- Two statements on purpose: claim_waiting.sql raises a lane's wake_at, and may do so only under a snapshot taken after the
 -- lock, or it would not see a row that was added while it waited.
--- Called by: worker. Relies on: lane_by_wake_at.
+-- Called by: worker. Relies on: lane_by_next_claim.
 --
 -- $1 how many lanes at most   $2 subscriptions that have no room here
 select subscription_id from posthaste.lane
-where wake_at <= now() and wake_at < 'infinity' and active and subscription_id <> all ($2::integer[])
-order by wake_at limit $1::bigint
+where greatest(wake_at, rest_until) <= now() and wake_at < 'infinity' and active and subscription_id <> all ($2::integer[])
+order by greatest(wake_at, rest_until) limit $1::bigint
 for update skip locked

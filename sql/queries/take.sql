@@ -60,8 +60,8 @@ with late as materialized (
     on conflict (event_type) do update set events = u.events + excluded.events, last_at = now(), last_event = excluded.last_event
 ), route as materialized (
     select k.event_type, k.schema_revision, s.subscription_id, s.revision, s.tenant, s.filter,
-           -- What may not be sent waits: a lane that is paused has no slots.
-           case when s.active then coalesce(($10::integer[])[array_position($9::integer[], s.subscription_id)], $11::integer) else 0 end as slots
+           -- What may not be sent at once waits: where a subscription is paused, or has rates, which are kept in its lane.
+           case when s.active and s.rates = '[]' then coalesce(($10::integer[])[array_position($9::integer[], s.subscription_id)], $11::integer) else 0 end as slots
     from kind k
     cross join lateral (
         select distinct subscription_id from posthaste.subscription_event_type

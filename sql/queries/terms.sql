@@ -6,6 +6,8 @@
 select s.subscription_id, s.revision, s.name, s.url, s.active, s.retry_jitter::float8 as retry_jitter,
        array(select extract(epoch from i)::float8 from unnest(s.retry_intervals) with ordinality u (i, place) order by place) as retry_seconds,
        extract(epoch from s.timeout)::float8 as timeout_seconds, s.concurrency, s.networks,
+       -- Within what time a claimed delivery must be on its way, for the rates to hold.
+       (select min(least(1, extract(epoch from (r ->> 'period')::interval) / 10))::float8 from jsonb_array_elements(s.rates) r) as send_within,
        array(select key from jsonb_each(s.headers) order by key) as header_names,
        -- Null where the value is a secret.
        array(select case when jsonb_typeof(value) = 'string' then value #>> '{}' end from jsonb_each(s.headers) order by key) as header_values,

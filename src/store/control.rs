@@ -42,6 +42,8 @@ pub struct Proposal {
     pub timeout: Option<String>,
     /// Requests at once from one worker.
     pub concurrency: Option<i32>,
+    /// How many requests in any period, all workers together.
+    pub rates: Value,
     /// Extra headers, a JSON object.
     pub headers: Value,
     /// Where the endpoint's address must lie.
@@ -121,6 +123,7 @@ impl Control {
     /// Proposes a new subscription.
     pub async fn propose(&self, proposal: &Proposal) -> Result<Proposed> {
         let headers = proposal.headers.to_string();
+        let rates = proposal.rates.to_string();
         let parameters: &[&(dyn ToSql + Sync)] = &[
             &proposal.name,
             &proposal.url,
@@ -137,6 +140,7 @@ impl Control {
             &proposal.description,
             &proposal.contact,
             &proposal.reason,
+            &rates,
         ];
         proposed(&self.row(PROPOSE_SUBSCRIPTION, parameters).await?)
     }

@@ -34,6 +34,8 @@ pub struct StoredTerms {
     pub timeout: Option<Duration>,
     /// Requests at once; the worker's default where there is none.
     pub concurrency: Option<usize>,
+    /// Where there are rates: within what time a claimed delivery must be on its way, for them to hold.
+    pub send_within: Option<Duration>,
     /// Extra headers and their values.
     pub headers: Vec<(String, StoredValue)>,
     /// The waits between attempts.
@@ -234,9 +236,8 @@ fn stored_terms(row: &Row, subscription_id: i32) -> Result<StoredTerms> {
         retry_jitter: row.try_get("retry_jitter")?,
         networks: row.try_get("networks")?,
         active: row.try_get("active")?,
-        timeout: row
-            .try_get::<_, Option<f64>>("timeout_seconds")?
-            .map(|s| Duration::try_from_secs_f64(s).unwrap_or_default()),
+        timeout: seconds_in(row, "timeout_seconds")?,
+        send_within: seconds_in(row, "send_within")?,
         concurrency: row
             .try_get::<_, Option<i32>>("concurrency")?
             .and_then(|n| usize::try_from(n).ok()),
@@ -244,6 +245,11 @@ fn stored_terms(row: &Row, subscription_id: i32) -> Result<StoredTerms> {
         secrets: Vec::new(),
         asked_for: Vec::new(),
     })
+}
+
+fn seconds_in(row: &Row, column: &str) -> Result<Option<Duration>> {
+    let seconds: Option<f64> = row.try_get(column)?;
+    Ok(seconds.map(|s| Duration::try_from_secs_f64(s).unwrap_or_default()))
 }
 
 fn stored_headers(row: &Row) -> Result<Vec<(String, StoredValue)>> {

@@ -53,6 +53,8 @@ struct Lane {
     sending: usize,
     /// Requests at once, by the subscription's own terms.
     concurrency: Option<usize>,
+    /// It has rates: what is claimed must be on its way at once.
+    is_paced: bool,
     pace: Pace,
     /// It was full when we last looked for waiting deliveries, so it was left out.
     left_out: bool,
@@ -79,6 +81,7 @@ impl Lanes {
             .entry(id)
             .or_insert_with(|| Lane::new(now));
         lane.concurrency = ready.1.concurrency;
+        lane.is_paced = ready.1.send_within.is_some();
         lane.ready.push_back(ready);
     }
 
@@ -247,6 +250,7 @@ impl Lane {
             ready: VecDeque::new(),
             sending: 0,
             concurrency: None,
+            is_paced: false,
             pace: Pace::new(now),
             left_out: false,
         }
@@ -272,7 +276,7 @@ impl Lane {
     /// What this lane may hold: as much as it finishes in the time that a refill may take, so that a
     /// fast endpoint never runs dry and a slow one keeps no more than it can send at once.
     fn share(&self, limits: Limits, now: Instant) -> usize {
-        if self.sending > 0 && self.pace.is_slow(now) {
+        if self.is_paced || (self.sending > 0 && self.pace.is_slow(now)) {
             return self.concurrency(limits).min(limits.most());
         }
         let brisk_share = self.pace.recent(now) / 4;

@@ -11,7 +11,7 @@ use crate::Result;
 use crate::catalogue::Catalogue;
 use crate::delivery::Lease;
 use crate::directory::Directory;
-use crate::store::{Room, Store, Watermark};
+use crate::store::{Due, Room, Store, Watermark};
 use crate::telemetry;
 
 /// A look for new events.
@@ -112,13 +112,19 @@ pub(super) struct Claimed {
     pub(super) ready: Vec<Ready>,
     /// Whether any lane had something due.
     pub(super) any: bool,
+    /// If not, when the next one has.
+    pub(super) due_in: Option<Duration>,
 }
 
 impl Claim {
     pub(super) async fn run(self) -> Result<Claimed> {
-        let (any, leases) = self.store.claim_waiting(&self.room, LANES_AT_ONCE).await?;
+        let (due, leases) = self.store.claim_waiting(&self.room, LANES_AT_ONCE).await?;
         Ok(Claimed {
-            any,
+            any: due == Due::Now,
+            due_in: match due {
+                Due::In(wait) => Some(wait),
+                Due::Now | Due::Never => None,
+            },
             ready: with_terms(
                 &self.store,
                 (&self.directory, &self.catalogue),

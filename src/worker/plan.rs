@@ -151,11 +151,20 @@ impl Plan {
         self.idle = (self.idle * 2).min(longest);
     }
 
-    /// A look at waiting deliveries found some due (`any`), and brought `leased` of them.
-    pub(super) fn saw_waiting(&mut self, any: bool, leased: usize, now: Instant) {
+    /// A look at waiting deliveries found some due (`any`), and brought `leased` of them; or the next is due in that time.
+    pub(super) fn saw_waiting(
+        &mut self,
+        any: bool,
+        leased: usize,
+        due_in: Option<Duration>,
+        now: Instant,
+    ) {
         self.waiting_idle = SHORTEST;
         let (wait, source) = match (any, leased) {
-            (false, _) => (self.poll, Source::Poll),
+            (false, _) => match due_in {
+                Some(wait) if wait < self.poll => (wait.max(SHORTEST), Source::Work),
+                _ => (self.poll, Source::Poll),
+            },
             (true, 0) => (PACE, Source::Work),
             (true, _) => (Duration::ZERO, Source::Work),
         };
@@ -325,7 +334,7 @@ mod tests {
         plan.failed_at_waiting(now);
         assert_eq!(plan.events_at(), now);
         assert_eq!(plan.waiting_at(), now + Duration::from_millis(200));
-        plan.saw_waiting(false, 0, now);
+        plan.saw_waiting(false, 0, None, now);
         plan.failed_at_events(now);
         assert_eq!(plan.waiting_at(), now + POLL);
         assert_eq!(plan.events_at(), now + Duration::from_millis(100));
@@ -341,13 +350,18 @@ mod tests {
     #[test]
     fn full_lanes_are_looked_at_again_soon_and_empty_ones_at_the_poll() {
         let (mut plan, now) = plan();
-        plan.saw_waiting(true, 0, now);
+        plan.saw_waiting(true, 0, None, now);
         assert_eq!(plan.waiting_at, now + PACE);
-        plan.saw_waiting(true, 3, now);
+        plan.saw_waiting(true, 3, None, now);
         assert_eq!(plan.waiting_at, now);
-        plan.saw_waiting(false, 0, now);
+        plan.saw_waiting(false, 0, None, now);
         assert_eq!(plan.waiting_at, now + POLL);
         assert_eq!(plan.look_at_waiting(), Source::Poll);
+        let soon = Duration::from_millis(30);
+        plan.saw_waiting(false, 0, Some(soon), now);
+        assert_eq!(plan.waiting_at, now + soon);
+        plan.saw_waiting(false, 0, Some(POLL * 2), now);
+        assert_eq!(plan.waiting_at, now + POLL);
         plan.left_waiting(now);
         assert_eq!(plan.waiting_at, now + PACE);
         assert_eq!(plan.look_at_waiting(), Source::Work);

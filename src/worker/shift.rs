@@ -21,7 +21,7 @@ use crate::Result;
 use crate::attempt::{self, Circumstances};
 use crate::catalogue::Catalogue;
 use crate::config::Config;
-use crate::delivery::{Attempt, DeliveryKey};
+use crate::delivery::{Attempt, DeliveryKey, Lease};
 use crate::directory::{Directory, Terms};
 use crate::store::{Presence, Room, Store};
 use crate::telemetry;
@@ -328,7 +328,8 @@ impl Shift {
         let Some(claimed) = succeeded(claimed) else {
             return self.plan.failed_at_waiting(now);
         };
-        self.plan.saw_waiting(claimed.any, claimed.ready.len(), now);
+        self.plan
+            .saw_waiting(claimed.any, claimed.ready.len(), claimed.due_in, now);
         self.admit(claimed.ready, now);
     }
 
@@ -375,8 +376,7 @@ impl Shift {
         while let Some((lease, terms)) = self.lanes.next(subscription_id) {
             let terms = today.clone().unwrap_or(terms);
             let timeout = self.timeout(&terms);
-            // A request must be over, and recorded, while the lease stands; and what was paused meanwhile waits.
-            if !terms.active || lease.ends < Instant::now() + timeout + MARGIN {
+            if !self.may_begin(&lease, &terms, timeout) {
                 self.lanes.finished(subscription_id, Instant::now());
                 unfit.push((lease, terms));
                 continue;
@@ -398,6 +398,17 @@ impl Shift {
             });
         }
         self.give_back(unfit);
+    }
+
+    /// A request must be over, and recorded, while the lease stands; what was paused meanwhile waits; and what was claimed in
+    /// keeping with a rate counts against it for a moment only.
+    fn may_begin(&self, lease: &Lease, terms: &Terms, timeout: Duration) -> bool {
+        let now = Instant::now();
+        let claimed = lease.ends.checked_sub(self.config.lease);
+        let is_prompt = terms
+            .send_within
+            .is_none_or(|grace| claimed.is_some_and(|at| now <= at + grace));
+        terms.active && is_prompt && now + timeout + MARGIN <= lease.ends
     }
 
     /// How long one request of a subscription may take: its own timeout, as far as a lease allows.

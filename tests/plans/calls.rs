@@ -51,9 +51,19 @@ pub(crate) const LOCK_LANES: Call = Call {
     text: include_str!("../../sql/queries/lock_lanes.sql"),
     // lanes, full ones
     arguments: "select array['64', '{}']",
-    indexes: &["lane_by_wake_at"],
+    indexes: &["lane_by_next_claim"],
     reads_whole: &[],
     returns: 64.0,
+};
+
+pub(crate) const NEXT_LANE: Call = Call {
+    name: "next_lane",
+    text: include_str!("../../sql/queries/next_lane.sql"),
+    // full ones
+    arguments: "select array['{}']",
+    indexes: &["lane_by_next_claim"],
+    reads_whole: &[],
+    returns: 0.0,
 };
 
 /// From many lanes, a few of each.
@@ -205,6 +215,7 @@ pub(crate) const CALLS: &[&Call] = &[
     &TAKE_FROM_WATERMARK,
     &TAKE_WITHOUT_ROOM,
     &LOCK_LANES,
+    &NEXT_LANE,
     &CLAIM_WAITING,
     &CLAIM_WAITING_OF_ONE,
     &RECORD,

@@ -213,6 +213,7 @@ const TERMS: &[&str] = &[
     "retry_jitter",
     "timeout",
     "concurrency",
+    "rates",
     "headers",
     "networks",
     "description",

@@ -44,10 +44,11 @@ fn wanted() -> [Arg; 4] {
 }
 
 /// When, and how many at once.
-fn paced() -> [Arg; 4] {
+fn paced() -> [Arg; 5] {
     let waits = "How long to wait after the first, second, ... failed attempt";
     let timeout = "The longest that one request may take; else what the worker allows";
     let at_once = "Requests at once from one worker; else what the worker allows";
+    let rate = "So many requests in any such period, all workers together; with a burst, that many at once after a rest";
     [
         texts("retry-interval", waits)
             .value_name("INTERVAL")
@@ -60,6 +61,9 @@ fn paced() -> [Arg; 4] {
         text("concurrency", at_once)
             .value_name("REQUESTS")
             .value_parser(value_parser!(i32)),
+        texts("rate", rate)
+            .value_name("REQUESTS/PERIOD[/BURST]")
+            .value_parser(self::rate),
     ]
 }
 
@@ -84,6 +88,20 @@ fn header(text: &str) -> std::result::Result<(String, Value), &'static str> {
     Ok((name.trim().to_owned(), json!(value.trim())))
 }
 
+/// `100/1 minute` or `100/1 minute/250`. Which numbers are allowed is for the database to say.
+fn rate(text: &str) -> std::result::Result<Value, &'static str> {
+    const RULE: &str = "must be REQUESTS/PERIOD or REQUESTS/PERIOD/BURST, such as 100/1min/250";
+    let number = |text: &str| text.trim().parse::<u32>().map_err(|_| RULE);
+    let parts: Vec<&str> = text.split('/').collect();
+    match parts[..] {
+        [requests, period] => Ok(json!({"requests": number(requests)?, "period": period})),
+        [requests, period, burst] => Ok(json!({
+            "requests": number(requests)?, "period": period, "burst": number(burst)?
+        })),
+        _ => Err(RULE),
+    }
+}
+
 pub(super) fn read(args: &ArgMatches) -> Result<Proposal> {
     let owned = |name: &str| if_given(args, name).map(str::to_owned);
     Ok(Proposal {
@@ -97,6 +115,11 @@ pub(super) fn read(args: &ArgMatches) -> Result<Proposal> {
         retry_jitter: args.get_one("retry-jitter").copied().unwrap_or_default(),
         timeout: owned("timeout"),
         concurrency: args.get_one("concurrency").copied(),
+        rates: args
+            .get_many::<Value>("rate")
+            .unwrap_or_default()
+            .cloned()
+            .collect(),
         headers: headers(args)?,
         networks: all_given(args, "network"),
         description: owned("description"),
@@ -127,7 +150,7 @@ const RETRY_INTERVALS: [&str; 9] = [
 const EXAMPLES: &str = "\
 Examples:
   posthaste subscription propose university --url https://hooks.university.example/events --event-type certificate.issued
-  posthaste subscription propose bank --url https://bank.example/in --event-type 'payment.*' --tenant bank --filter '$.amount > 100'
+  posthaste subscription propose bank --url https://bank.example/in --event-type 'payment.*' --tenant bank --filter '$.amount > 100' --rate '100/1 minute/250'
   posthaste subscription propose lake --url https://lake.example/in --event-type '*' --unknown-types --retry-interval 5s --retry-interval 1h
   posthaste subscription propose erp --url https://erp.example/in --event-type order.paid --secret-header Authorization --header 'X-Environment: production'";
 

@@ -1,0 +1,168 @@
+//! An endpoint gets no more than was agreed, whoever sends; what is above waits, and is no attempt.
+
+use std::time::{Duration, SystemTime};
+
+use crate::harness::World;
+
+#[tokio::test]
+async fn three_workers_together_never_send_more_than_agreed_in_any_period() {
+    let world = World::new().await;
+    let partner = world.partner().await;
+    world.subscribe("p", &partner, "1h").await;
+    world
+        .change("p", r#"{"rates": [{"requests": 20, "period": "1 second"}, {"requests": 60, "period": "4 seconds"}]}"#)
+        .await;
+    let [_one, _two, _three] = [
+        world.worker(&[]).await,
+        world.worker(&[]).await,
+        world.worker(&[]).await,
+    ];
+    world.publish_many("a", 120).await;
+    let received = partner.wait_for(120).await;
+    world.until_all_is_done().await;
+
+    let mut times: Vec<SystemTime> = received.iter().map(|request| request.at).collect();
+    times.sort_unstable();
+    for (requests, period) in [(20, 1), (60, 4)] {
+        let period = Duration::from_secs(period);
+        // The first and the last of one too many must lie a period apart, but for the way to the partner.
+        let closest = times
+            .windows(requests + 1)
+            .map(|some| some[requests].duration_since(some[0]).unwrap())
+            .min()
+            .unwrap();
+        assert!(
+            closest + Duration::from_millis(50) >= period,
+            "{requests} and one more within {closest:?}"
+        );
+    }
+    let workers = "select count(distinct worker_id) from posthaste.attempt";
+    assert!(world.count(workers).await > 1);
+    let attempts = "select count(*) from posthaste.attempt where number = 1 and verdict = 'done'";
+    assert_eq!(world.count(attempts).await, 120);
+}
+
+#[tokio::test]
+async fn a_burst_is_sent_at_once_and_the_rest_as_time_goes_by() {
+    let world = World::new().await;
+    let partner = world.partner().await;
+    let url = partner.url("/p");
+    world
+        .agree(&format!(
+            r#"propose_subscription('p', '{url}', '{{*}}', unknown_types => true,
+               rates => '[{{"requests": 6, "period": "1 hour", "burst": 10}}]')"#
+        ))
+        .await;
+    let _worker = world.worker(&[]).await;
+    world.publish_many("a", 30).await;
+    partner.wait_for(10).await;
+    world
+        .until("(select count(*) from posthaste.attempt) = 10 and not exists (select from posthaste.lease)")
+        .await;
+    assert!(
+        world
+            .holds("(select rest_until > now() from posthaste.lane)")
+            .await
+    );
+    assert_eq!(
+        world
+            .count(
+                "select count(*) from posthaste.delivery where status = 'PENDING' and attempts = 0"
+            )
+            .await,
+        20
+    );
+    for (hours, sent) in [(1, 16), (100, 26), (1, 30)] {
+        world
+            .run(&format!(
+                "update posthaste.lane set rest_until = '-infinity',
+                 rate_used_until = array(select u - interval '{hours} hours' from unnest(rate_used_until) u)"
+            ))
+            .await;
+        partner.wait_for(sent).await;
+        world
+            .until(&format!(
+                "(select count(*) from posthaste.attempt) = {sent}"
+            ))
+            .await;
+    }
+    world.until_all_is_done().await;
+    assert_eq!(partner.count(), 30);
+}
+
+#[tokio::test]
+async fn a_rate_that_is_agreed_later_holds_from_then_on() {
+    let world = World::new().await;
+    let partner = world.partner().await;
+    world.subscribe("p", &partner, "1h").await;
+    let _worker = world.worker(&[]).await;
+    world.publish_many("a", 40).await;
+    partner.wait_for(40).await;
+    world.until_all_is_done().await;
+    world
+        .change("p", r#"{"rates": [{"requests": 1, "period": "1 day"}]}"#)
+        .await;
+    world
+        .until("(select rate_capacity = '{1}' from posthaste.lane)")
+        .await;
+    world.publish_many("a", 5).await;
+    world
+        .until("(select count(*) from posthaste.queue) = 5")
+        .await;
+    world.change("p", r#"{"rates": []}"#).await;
+    partner.wait_for(45).await;
+    world.until_all_is_done().await;
+}
+
+#[tokio::test]
+async fn by_its_numbers_no_rate_lets_through_more_than_it_says() {
+    let world = World::new().await;
+    // Of `capacity` claims at once and one more in each interval, sent up to a grace later.
+    let most = "select count(*) from generate_series(1, 200) n
+        cross join unnest('{1 s,10 s,1 min,90 min,1 day}'::interval[]) period
+        cross join lateral posthaste.pace(jsonb_build_array(jsonb_build_object('requests', n * n, 'period', period::text))) p
+        cross join lateral (select extract(epoch from period)::float8, least(1, extract(epoch from period)::float8 / 10)) t (seconds, grace)
+        where p.capacity[1] - 1 + (t.seconds + t.grace) / p.seconds[1] > n * n + 0.000001
+           or t.seconds / p.seconds[1] < 0.8 * n * n";
+    assert_eq!(world.count(most).await, 0);
+}
+
+#[tokio::test]
+async fn rates_that_are_none_are_refused() {
+    let world = World::new().await;
+    for (rates, said) in [
+        (
+            r#"{"requests": 1, "period": "1 second"}"#,
+            "a list of at most 4 rates",
+        ),
+        (
+            r#"[{"requests": 0, "period": "1 second"}]"#,
+            "rates: requests '0' is not valid",
+        ),
+        (
+            r#"[{"requests": 1.5, "period": "1 second"}]"#,
+            "rates: requests '1.5' is not valid",
+        ),
+        (r#"[{"requests": 1}]"#, "rates: period 'null' is not valid"),
+        (
+            r#"[{"requests": 1, "period": "1 ms"}]"#,
+            "from 00:00:01 to 1 day",
+        ),
+        (
+            r#"[{"requests": 1, "period": "1 minute", "burst": 0}]"#,
+            "rates: burst '0' is not valid",
+        ),
+        (
+            r#"[{"requests": 1, "period": "1 minute", "per": "ip"}]"#,
+            "an object of requests, period and perhaps burst",
+        ),
+        ("[1]", "an object of requests, period and perhaps burst"),
+    ] {
+        let propose = format!(
+            "select posthaste.propose_subscription('p', 'https://127.0.0.1/', '{{*}}', rates => '{rates}')"
+        );
+        let refused = world.db.query(&propose, &[]).await.unwrap_err();
+        let refused = refused.as_db_error().unwrap().message();
+        assert!(refused.contains(said), "{rates}: {refused}");
+    }
+}
