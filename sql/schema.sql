@@ -2378,6 +2378,11 @@ begin
         if to_regclass(format('posthaste.%I', a.object)) is null then
             problem := case when not exists (select from posthaste.audit_log r where r.action = 'partition_dropped' and r.object = a.object)
                             then 'it is gone, and no entry of the audit log says so' end;
+        elsif not exists (
+            select from pg_inherits i
+            where i.inhrelid = to_regclass(format('posthaste.%I', a.object))
+              and i.inhparent = to_regclass(format('posthaste.%I', regexp_replace(a.object, '_[0-9]{8}$', '')))) then
+            problem := 'it is no part of its table any more, so that nobody sees its rows there';
         else
             select * into d from posthaste.partition_digest(format('posthaste.%I', a.object)::regclass);
             if d.digest <> a.after ->> 'digest' then
