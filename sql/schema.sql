@@ -2425,7 +2425,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('table queue',                          '', 'select insert delete', '', ''),
     ('table lease',                          '', 'select insert delete update(holder,ends_at)', '', ''),
     ('table lane',                           '', 'select update(wake_at)', '', ''),
-    ('table quarantine',                     '', 'select insert', '', ''),
+    ('table quarantine',                     '', 'select insert(event_id,subscription_id,replay,attempts,reason)', '', ''),
     ('table cancellation',                   '', '', '', ''),
     ('table unknown_event_type',             '', 'select insert update(events,last_at,last_event)', '', ''),
     ('table worker',                         '', 'select insert update(ended_at)', '', ''),
