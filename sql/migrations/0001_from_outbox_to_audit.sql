@@ -1338,6 +1338,9 @@ begin
     if changes ? 'active' and jsonb_typeof(changes -> 'active') <> 'boolean' then
         perform posthaste.refuse('active', changes ->> 'active', 'true or false');
     end if;
+    if length(reason) > 1000 then
+        perform posthaste.because(reason);
+    end if;
     if changes ? 'description' and btrim(coalesce(changes ->> 'description', '')) = '' then
         perform posthaste.refuse('description', coalesce(changes ->> 'description', 'null'), 'say what it means, for whoever subscribes to it');
     end if;
@@ -2023,6 +2026,9 @@ declare
 begin
     if overlap is null or extract(epoch from overlap) not between 0 and 2592000 then
         perform posthaste.refuse('overlap', coalesce(overlap::text, 'null'), 'from 0 to 30 days');
+    end if;
+    if length(reason) > 1000 then
+        perform posthaste.because(reason);
     end if;
     if (secret_id is null) <> (ciphertext is null) or (key_id is null) <> (ciphertext is null) then
         perform posthaste.refuse('ciphertext', 'so given', 'secret_id, key_id and ciphertext all three, or none of them');
