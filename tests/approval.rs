@@ -151,6 +151,28 @@ async fn a_change_is_stale_once_other_terms_stand() {
 }
 
 #[tokio::test]
+async fn an_approval_waits_for_a_pause_under_way_and_is_stale_then() {
+    let world = World::new().await;
+    let office = world.two_administrators().await;
+    let [ada, bob] = &office;
+    agree(&office, "harbour", "").await;
+    let change: i64 = ada
+        .one(r#"select posthaste.propose_change('harbour', '{"concurrency": 1}')"#)
+        .await;
+    ada.run("begin; select posthaste.deactivate('harbour', 'it floods us')")
+        .await;
+    let approval = async { stale(bob, change).await };
+    let pause = async {
+        world
+            .until("exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')")
+            .await;
+        ada.run("commit").await;
+    };
+    tokio::join!(approval, pause);
+    assert_eq!(ada.one::<String>(STATE).await, "paused");
+}
+
+#[tokio::test]
 async fn a_change_is_decided_once() {
     let world = World::new().await;
     let office = world.two_administrators().await;
@@ -964,6 +986,16 @@ fn bad_terms() -> Vec<(Value, &'static str, &'static str)> {
         ),
         (json!({"filter": "$.a > $limit"}), "filter ", "no variables"),
         (
+            json!({"filter": "$.**.** ? (@ == 1)"}),
+            "filter ",
+            "at most one .**",
+        ),
+        (
+            json!({"filter": "$.** ? (exists(@.**{2} ? (@ == 1)))"}),
+            "filter ",
+            "at most one .**",
+        ),
+        (
             json!({"filter": "$.a > $\"limit\""}),
             "filter ",
             "no variables",
@@ -1271,6 +1303,11 @@ fn good_terms() -> Vec<(&'static str, Value, Option<Value>)> {
         ("filter", json!(r#"$.price ? (@ == "costs $5")"#), None),
         ("filter", json!(r#"$."a$b"[*] ? (@.c == true)"#), None),
         ("filter", json!(null), None),
+        (
+            "filter",
+            json!(r#"$.**.colour ? (@ == "**" || @ == "a**b")"#),
+            None,
+        ),
         ("retry_intervals", json!([]), None),
         (
             "retry_intervals",
