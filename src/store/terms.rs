@@ -148,12 +148,11 @@ impl Store {
             watermark: watermark.to_owned(),
         };
         for row in &self.query(CHANGED_TERMS, &[&watermark]).await? {
-            match row.try_get("subscription_id")? {
-                Some(id) => changes.revisions.push((id, row.try_get("revision")?)),
-                None => {
-                    changes.watermark = row.try_get("watermark")?;
-                    changes.released = row.try_get("released")?;
-                }
+            if let Some(id) = row.try_get("subscription_id")? {
+                changes.revisions.push((id, row.try_get("revision")?));
+            } else {
+                changes.watermark = row.try_get("watermark")?;
+                changes.released = row.try_get("released")?;
             }
         }
         Ok(changes)

@@ -20,7 +20,7 @@ pub(crate) struct World {
     /// For whatever SQL the test wants. Its application name is `trial`, a worker's begins with `posthaste`.
     pub(crate) db: Client,
     changes: Listener,
-    /// What workers log in as: it is in posthaste_worker, and nothing else.
+    /// What workers log in as: it is in `posthaste_worker`, and nothing else.
     worker: Login,
     keys: String,
     ca_file: PathBuf,
