@@ -1497,7 +1497,7 @@ begin
             perform posthaste.refuse(format('header %s', name), value::text, 'a text, or {"secret": true} for one whose value is imported apart');
         end if;
         -- Whatever carries a credential would lie here in the clear, and in everybody's sight.
-        if lower(name) ~ '^(authorization|cookie|x-api-key|.*-(key|token|secret|password))$' then
+        if lower(name) ~ '(^|[-_.])(auth|authorization|cookie|key|apikey|token|secret|password|credentials?)$' then
             perform posthaste.refuse(format('header %s', name), '(not shown)', 'a credential is {"secret": true}, and its value is imported with `posthaste secret import --header`');
         end if;
         if value #>> '{}' !~ '^[!-~]([ !-~]*[!-~])?$' or length(value #>> '{}') > 2048 then
