@@ -71,6 +71,21 @@ async fn whom_an_api_acts_for_does_not_approve_their_own_change_either() {
 }
 
 #[tokio::test]
+async fn somebody_with_a_login_and_an_api_is_one_person() {
+    let world = World::new().await;
+    let [ada, api] = world.two_administrators().await;
+    let for_ada = format!("set posthaste.application_user = '{}'", ada.name);
+    api.run(&for_ada).await;
+    for (proposes, approves) in [(&ada, &api), (&api, &ada)] {
+        let change = proposes.propose("harbour", "").await;
+        let approve = format!("select posthaste.approve({change})");
+        let refused = approves.refused(&approve).await;
+        assert_eq!(refused.code(), &SqlState::INSUFFICIENT_PRIVILEGE);
+        assert_eq!(state(&world, change).await, "open");
+    }
+}
+
+#[tokio::test]
 async fn what_is_approved_is_what_was_proposed() {
     let world = World::new().await;
     let office = world.two_administrators().await;

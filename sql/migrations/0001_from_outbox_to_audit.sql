@@ -1846,7 +1846,8 @@ declare
     t posthaste.subscription;
 begin
     if (select four_eyes from posthaste.setting)
-       and (c.proposed_by = session_user or c.proposed_for = posthaste.application_user()) then
+       -- Somebody may have a login of their own, and an API that acts for them.
+       and (c.proposed_by in (session_user, posthaste.application_user()) or c.proposed_for in (session_user, posthaste.application_user())) then
         raise exception using errcode = 'insufficient_privilege',
             message = format('change %s was proposed by %s: another administrator must approve it', change_id,
                              coalesce(c.proposed_for || ' through ', '') || c.proposed_by),
