@@ -747,13 +747,12 @@ fn good_terms() -> Vec<(&'static str, Value, Value)> {
     let (mut good, mut field) = (Vec::new(), "");
     let value = |text: &str| -> Value { serde_json::from_str(text).expect(text) };
     for line in lines(include_str!("approval/good_terms.txt")) {
-        match line.strip_prefix("-- ") {
-            Some(title) => field = title,
-            None => {
-                let (given, kept) = line.split_once(" -> ").unwrap_or((line, line));
-                good.push((field, value(given), value(kept)));
-            }
+        if let Some(title) = line.strip_prefix("-- ") {
+            field = title;
+            continue;
         }
+        let (given, kept) = line.split_once(" -> ").unwrap_or((line, line));
+        good.push((field, value(given), value(kept)));
     }
     good
 }
