@@ -278,6 +278,7 @@ async fn a_worker_changes_no_terms_and_no_secret() {
         "insert into posthaste.event_type (event_type, description) values ('a', 'a')",
         "update posthaste.event_type set active = false",
         "update posthaste.quarantine set decision = 'released'",
+        "insert into posthaste.quarantine (decision, decided_by) values ('released', 'ada')",
         "delete from posthaste.quarantine",
         "insert into posthaste.cancellation (replay) values (1)",
         "update posthaste.attempt set error = 'x'",

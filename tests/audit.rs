@@ -139,6 +139,27 @@ async fn nobody_changes_the_record() {
 }
 
 #[tokio::test]
+async fn every_table_of_history_bears_its_guards_for_replicas_too() {
+    let world = World::new().await;
+    world.run("select posthaste.create_partitions(1)").await;
+    let unguarded = "select string_agg(format('%s %s', t.oid::regclass, guard.what), ', ') from pg_class t
+        cross join (values ('delete', 8), ('update', 16), ('truncate', 32)) guard (what, bit)
+        where t.relnamespace = 'posthaste'::regnamespace and t.relkind in ('r', 'p')
+          and t.relname ~ '^(outbox|attempt)|^(audit_log|subscription_revision|subscription_change|cancellation)$'
+          and not exists (
+              select from pg_trigger g where g.tgrelid = t.oid and g.tgenabled = 'A' and g.tgtype & guard.bit > 0
+              and g.tgfoid in ('posthaste.refuse_change'::regproc, 'posthaste.guard_change'::regproc))";
+    assert_eq!(world.text(unguarded).await, "");
+    world
+        .run("alter table posthaste.attempt_default enable trigger no_change")
+        .await;
+    assert_eq!(
+        world.text(unguarded).await,
+        "posthaste.attempt_default delete, posthaste.attempt_default update"
+    );
+}
+
+#[tokio::test]
 async fn whatever_is_tampered_with_is_named() {
     let world = World::new().await;
     let office = world.two_administrators().await;
@@ -261,6 +282,10 @@ async fn a_seal_tells_what_was_changed_removed_or_added_later() {
     };
     let added =
         |name: &str| format!("{name} f every sealed row is as it was, and 1 were added later");
+    let gone = |name: &str| format!("{name} f it is gone, and no entry of the audit log says so");
+    let detached = |name: &str| {
+        format!("{name} f it is no part of its table any more, so that nobody sees its rows there")
+    };
     let insert = "insert into posthaste.outbox (event_id, event_type, payload)
         select (left(event_id::text, 35) || '9')::uuid, 'ship.late', '9' from posthaste.OUTBOX limit 1";
     for (change, told_of_attempt, told_of_outbox) in [
@@ -305,12 +330,16 @@ async fn a_seal_tells_what_was_changed_removed_or_added_later() {
             Some(changed(&attempt, 2)),
             None,
         ),
+        ("drop table posthaste.OUTBOX", None, Some(gone(&outbox))),
         (
-            "drop table posthaste.OUTBOX",
+            "alter table posthaste.attempt detach partition posthaste.ATTEMPT",
+            Some(detached(&attempt)),
             None,
-            Some(format!(
-                "{outbox} f it is gone, and no entry of the audit log says so"
-            )),
+        ),
+        (
+            "alter table posthaste.outbox detach partition posthaste.OUTBOX; alter table posthaste.OUTBOX set schema public",
+            None,
+            Some(gone(&outbox)),
         ),
         (
             "drop table posthaste.OUTBOX; select posthaste.note('partition_dropped', 'OUTBOX', null, null, null, 'old')",

@@ -1377,6 +1377,9 @@ begin
     if changes ? 'active' and jsonb_typeof(changes -> 'active') <> 'boolean' then
         perform posthaste.refuse('active', changes ->> 'active', 'true or false');
     end if;
+    if length(reason) > 1000 then
+        perform posthaste.because(reason);
+    end if;
     if changes ? 'description' and btrim(coalesce(changes ->> 'description', '')) = '' then
         perform posthaste.refuse('description', coalesce(changes ->> 'description', 'null'), 'say what it means, for whoever subscribes to it');
     end if;
@@ -1511,7 +1514,7 @@ begin
             perform posthaste.refuse(format('header %s', name), value::text, 'a text, or {"secret": true} for one whose value is imported apart');
         end if;
         -- Whatever carries a credential would lie here in the clear, and in everybody's sight.
-        if lower(name) ~ '^(authorization|cookie|x-api-key|.*-(key|token|secret|password))$' then
+        if lower(name) ~ '(^|[-_.])(auth|authorization|cookie|key|apikey|token|secret|password|credentials?)$' then
             perform posthaste.refuse(format('header %s', name), '(not shown)', 'a credential is {"secret": true}, and its value is imported with `posthaste secret import --header`');
         end if;
         if value #>> '{}' !~ '^[!-~]([ !-~]*[!-~])?$' or length(value #>> '{}') > 2048 then
@@ -1668,8 +1671,13 @@ begin
     if plain ~ '\\[1-9]' then
         perform posthaste.refuse('filter', filter, 'no back-references in like_regex');
     end if;
-    if regexp_replace(plain, '"([^"\\]|\\.)*"', '"', 'g') ~ '\$"' then
+    plain := regexp_replace(plain, '"([^"\\]|\\.)*"', '"', 'g');
+    if plain ~ '\$"' then
         perform posthaste.refuse('filter', filter, 'no variables: nothing could give them a value');
+    end if;
+    -- Each takes as long again for every value in the payload: three of them took minutes for one of two kilobytes.
+    if plain ~ '\*\*.*\*\*' then
+        perform posthaste.refuse('filter', filter, 'at most one .**');
     end if;
     return filter;
 end
@@ -1908,7 +1916,8 @@ declare
     t posthaste.subscription;
 begin
     if (select four_eyes from posthaste.setting)
-       and (c.proposed_by = session_user or c.proposed_for = posthaste.application_user()) then
+       -- Somebody may have a login of their own, and an API that acts for them.
+       and (c.proposed_by in (session_user, posthaste.application_user()) or c.proposed_for in (session_user, posthaste.application_user())) then
         raise exception using errcode = 'insufficient_privilege',
             message = format('change %s was proposed by %s: another administrator must approve it', change_id,
                              coalesce(c.proposed_for || ' through ', '') || c.proposed_by),
@@ -2089,6 +2098,9 @@ declare
 begin
     if overlap is null or extract(epoch from overlap) not between 0 and 2592000 then
         perform posthaste.refuse('overlap', coalesce(overlap::text, 'null'), 'from 0 to 30 days');
+    end if;
+    if length(reason) > 1000 then
+        perform posthaste.because(reason);
     end if;
     if (secret_id is null) <> (ciphertext is null) or (key_id is null) <> (ciphertext is null) then
         perform posthaste.refuse('ciphertext', 'so given', 'secret_id, key_id and ciphertext all three, or none of them');
@@ -2422,6 +2434,11 @@ begin
         if to_regclass(format('posthaste.%I', a.object)) is null then
             problem := case when not exists (select from posthaste.audit_log r where r.action = 'partition_dropped' and r.object = a.object)
                             then 'it is gone, and no entry of the audit log says so' end;
+        elsif not exists (
+            select from pg_inherits i
+            where i.inhrelid = to_regclass(format('posthaste.%I', a.object))
+              and i.inhparent = to_regclass(format('posthaste.%I', regexp_replace(a.object, '_[0-9]{8}$', '')))) then
+            problem := 'it is no part of its table any more, so that nobody sees its rows there';
         else
             select * into d from posthaste.partition_digest(format('posthaste.%I', a.object)::regclass);
             if d.digest <> a.after ->> 'digest' then
@@ -2464,7 +2481,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('table queue',                          '', 'select insert delete', '', ''),
     ('table lease',                          '', 'select insert delete update(holder,ends_at)', '', ''),
     ('table lane',                           '', 'select update(wake_at,rest_until,rate_used_until)', '', ''),
-    ('table quarantine',                     '', 'select insert', '', ''),
+    ('table quarantine',                     '', 'select insert(event_id,subscription_id,replay,attempts,reason)', '', ''),
     ('table cancellation',                   '', '', '', ''),
     ('table unknown_event_type',             '', 'select insert update(events,last_at,last_event)', '', ''),
     ('table worker',                         '', 'select insert update(ended_at)', '', ''),
