@@ -310,7 +310,7 @@ create table posthaste.subscription (
     revision        integer     not null default 1,
     created_at      timestamptz not null default now(),
     created_by      text        not null default session_user,
-    constraint name_is_1_to_100_visible_characters check (name ~ '^[[:graph:]]([[:graph:] ]{0,98}[[:graph:]])?$'),
+    constraint name_is_1_to_100_characters check (name ~ '^[^[:cntrl:][:space:]]([^[:cntrl:]]{0,98}[^[:cntrl:][:space:]])?$'),
     constraint tenant_has_1_to_128_characters check (tenant is null or posthaste.is_tenant(tenant)),
     constraint at_most_50_retries check (cardinality(retry_intervals) <= 50),
     constraint retry_intervals_is_a_flat_list check (coalesce(array_ndims(retry_intervals), 1) = 1),
@@ -999,6 +999,9 @@ declare
     history regclass;
     day date;
 begin
+    if days_ahead is null or days_ahead not between 0 and 366 then
+        perform posthaste.refuse('days_ahead', coalesce(days_ahead::text, 'null'), 'from 0 to 366');
+    end if;
     -- One at a time; whoever comes second has nothing left to do.
     perform pg_advisory_xact_lock(1347375958, 0);
     for history, day in
@@ -1705,8 +1708,8 @@ begin
     end if;
     t := t || given;
 
-    if coalesce(t ->> 'name', '') !~ '^[[:graph:]]([[:graph:] ]{0,98}[[:graph:]])?$' or jsonb_typeof(t -> 'name') <> 'string' then
-        perform posthaste.refuse('name', coalesce(t ->> 'name', 'null'), '1 to 100 visible characters, with spaces only between them');
+    if coalesce(t ->> 'name', '') !~ '^[^[:cntrl:][:space:]]([^[:cntrl:]]{0,98}[^[:cntrl:][:space:]])?$' or jsonb_typeof(t -> 'name') <> 'string' then
+        perform posthaste.refuse('name', coalesce(t ->> 'name', 'null'), '1 to 100 characters on one line, with spaces only between them');
     end if;
     perform posthaste.checked_text('tenant', t -> 'tenant', 128);
     perform posthaste.checked_url(case when jsonb_typeof(t -> 'url') = 'string' then t ->> 'url' end);
@@ -2131,6 +2134,9 @@ declare
 begin
     perform posthaste.because(reason);
     select coalesce(max(k.number), 0) + 1 into next_number from posthaste.signing_secret k where k.subscription_id = s.subscription_id;
+    if secret_id is null or key_id is null or ciphertext is null then
+        perform posthaste.refuse('ciphertext', 'so given', 'secret_id, key_id and ciphertext as `posthaste secret import` makes them; to ask for a secret, see posthaste.rotate_secret');
+    end if;
     if next_number = 2 and exists (select from posthaste.signing_secret k where k.subscription_id = s.subscription_id and k.ciphertext is null) then
         -- The first one was only asked for, and nobody has seen it: this is it.
         next_number := 1;
