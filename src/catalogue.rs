@@ -1,5 +1,7 @@
 //! The JSON Schemas of event types: what payloads must be like to be sent.
 
+mod effort;
+
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -58,18 +60,20 @@ impl Catalogue {
 
     /// Why the payload of a lease may not be sent: the place and the rule that it breaks, never what stands there. `None` where it
     /// may be: it keeps its schema, or there is none any more.
-    pub fn violation(&self, lease: &Lease) -> Option<String> {
+    pub async fn violation(&self, lease: &Lease) -> Option<String> {
         lease.schema_revision?;
         let payload = lease.payload.as_deref()?;
         let schema = {
             let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(known.get(&lease.event_type)?)
         };
-        let problem = match &schema.validator {
-            Ok(validator) => breach(validator, payload)?,
-            Err(why) => format!("cannot be held against a schema that does not compile: {why}"),
-        };
-        Some(format!("the payload {problem}"))
+        if payload.len() <= AT_ONCE {
+            return schema.problem(payload);
+        }
+        // A long one is looked at apart, so that nothing else waits for it.
+        let payload = payload.to_owned();
+        let looked_at = tokio::task::spawn_blocking(move || schema.problem(&payload)).await;
+        looked_at.unwrap_or_else(|_| Some("the payload could not be looked at".to_owned()))
     }
 
     fn unknown<'l>(&self, leases: &'l [Lease]) -> Vec<&'l str> {
@@ -91,9 +95,23 @@ impl Catalogue {
     }
 }
 
-/// Compiles a schema; the error says what is wrong with it. References to other documents are not followed.
+impl Schema {
+    fn problem(&self, payload: &str) -> Option<String> {
+        let problem = match &self.validator {
+            Ok(validator) => breach(validator, payload)?,
+            Err(why) => format!("cannot be held against a schema that does not compile: {why}"),
+        };
+        Some(format!("the payload {problem}"))
+    }
+}
+
+/// Compiles a schema; the error says what is wrong with it. References to other documents are not followed, and one that could
+/// take without bounds is none.
 pub fn compile(schema: &str) -> Result<Validator, String> {
     let schema = serde_json::from_str(schema).map_err(|error| error.to_string())?;
+    if let Some(excess) = effort::excess(&schema) {
+        return Err(excess);
+    }
     // Without look-around and back-references, a pattern takes time in proportion to the text, whatever a payload holds.
     let options = jsonschema::options().with_pattern_options(PatternOptions::regex());
     options.build(&schema).map_err(|error| {
@@ -110,7 +128,7 @@ pub fn breach(validator: &Validator, payload: &str) -> Option<String> {
         Ok(payload) => payload,
         Err(error) => return Some(format!("is more than the validator reads: {error}")),
     };
-    let error = validator.iter_errors(&payload).next()?;
+    let error = validator.validate(&payload).err()?;
     let place = match error.instance_path().as_str() {
         "" => "at its top".to_owned(),
         place => format!("at {place}"),
@@ -118,6 +136,9 @@ pub fn breach(validator: &Validator, payload: &str) -> Option<String> {
     let rule = error.schema_path().as_str();
     Some(bounded(&format!("breaks its schema {place}: rule {rule}")))
 }
+
+/// Payloads of up to so many bytes are looked at on the spot.
+const AT_ONCE: usize = 16 * 1024;
 
 fn bounded(text: &str) -> String {
     text.chars().take(500).collect()

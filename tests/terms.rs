@@ -283,6 +283,31 @@ async fn a_filter_that_cannot_be_evaluated_holds_the_delivery_of_its_subscriptio
 }
 
 #[tokio::test]
+async fn a_schema_that_could_take_for_ever_holds_its_own_deliveries_and_nothing_else() {
+    let world = World::new().await;
+    let partner = world.partner().await;
+    world
+        .subscribe_to("p", &partner, &["a", "b"], None, "1h")
+        .await;
+    world
+        .run(r##"select posthaste.change_event_type('a', '{"schema": {"allOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}}]}}')"##)
+        .await;
+    let _worker = world.worker(&[]).await;
+    world
+        .publish("a", &format!("{}1{}", "[".repeat(60), "]".repeat(60)))
+        .await;
+    let other = world.publish("b", "{}").await;
+    assert_eq!(partner.wait_for(1).await[0].id, other.to_string());
+    world.until_all_is_done().await;
+    assert!(
+        world
+            .text("select reason from posthaste.unrouted")
+            .await
+            .contains("along so many ways"),
+    );
+}
+
+#[tokio::test]
 async fn extra_headers_are_sent_and_a_secret_one_is_sent_once_it_has_its_value() {
     let world = World::new().await;
     let partner = world.partner().await;

@@ -389,7 +389,7 @@ impl Shift {
             };
             let (catalogue, finished) = (Arc::clone(&self.catalogue), self.finished.0.clone());
             tokio::spawn(async move {
-                let over = match catalogue.violation(&lease) {
+                let over = match catalogue.violation(&lease).await {
                     None => Over::Attempted(attempt::make(lease, &terms, circumstances).await),
                     Some(why) => Over::Broken((lease, terms), why),
                 };
