@@ -44,6 +44,7 @@ pub struct Terms {
 
 #[derive(Debug)]
 struct LiveSecret {
+    id: Uuid,
     number: i16,
     secret: SigningSecret,
     ends: Option<Instant>,
@@ -172,15 +173,18 @@ impl Directory {
         if ids.is_empty() {
             return Ok(());
         }
-        let keyring = self.config.keyring()?;
+        // A key file that cannot be read just now keeps secrets from being opened, and nothing else from being known.
+        let keyring = self.config.keyring().map_err(|error| error.to_string());
         let mut stored = self.store.terms(&ids).await?;
         // Whoever holds the keys makes the secrets that were asked for.
         ids.clear();
-        for terms in &stored {
-            for secret_id in &terms.asked_for {
-                self.make_secret(&keyring, terms.subscription_id, *secret_id)
-                    .await?;
-                ids.push(terms.subscription_id);
+        if let Ok(keyring) = &keyring {
+            for terms in &stored {
+                for secret_id in &terms.asked_for {
+                    self.make_secret(keyring, terms.subscription_id, *secret_id)
+                        .await?;
+                    ids.push(terms.subscription_id);
+                }
             }
         }
         if !ids.is_empty() {
@@ -232,7 +236,7 @@ impl Directory {
     fn understand(
         &self,
         stored: StoredTerms,
-        keyring: &Keyring,
+        keyring: &Result<Keyring, String>,
         before: Option<&Arc<Terms>>,
         now: Instant,
     ) -> Terms {
@@ -251,7 +255,13 @@ impl Directory {
             concurrency: stored.concurrency,
             send_within: stored.send_within,
             headers: headers(stored.subscription_id, stored.headers, keyring),
-            secrets: open_all(stored.subscription_id, stored.secrets, keyring, now),
+            secrets: open_all(
+                stored.subscription_id,
+                stored.secrets,
+                keyring,
+                before.and_then(|terms| terms.secrets.as_deref().ok()),
+                now,
+            ),
         }
     }
 
@@ -278,7 +288,7 @@ impl Directory {
 fn headers(
     subscription_id: i32,
     stored: Vec<(String, StoredValue)>,
-    keyring: &Keyring,
+    keyring: &Result<Keyring, String>,
 ) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
     let header = |(name, value): (String, StoredValue)| {
         let value = match value {
@@ -288,6 +298,8 @@ fn headers(
             }
             StoredValue::Secret(Some((secret_id, sealed))) => {
                 let opened = keyring
+                    .as_ref()
+                    .map_err(String::clone)?
                     .open_header(
                         subscription_id,
                         secret_id,
@@ -311,9 +323,12 @@ fn headers(
 fn open_all(
     subscription_id: i32,
     stored: Vec<StoredSecret>,
-    keyring: &Keyring,
+    keyring: &Result<Keyring, String>,
+    before: Option<&[LiveSecret]>,
     now: Instant,
 ) -> Result<Vec<LiveSecret>, String> {
+    // What was opened once needs no key again: its bytes stay the same under its id.
+    let opened = |id: Uuid| before?.iter().find(|known| known.id == id);
     let open = |stored: StoredSecret| {
         let StoredSecret {
             number,
@@ -321,15 +336,21 @@ fn open_all(
             sealed,
             ends_in,
         } = stored;
-        let secret = keyring
-            .open(
-                subscription_id,
-                secret_id,
-                &sealed.key_id,
-                &sealed.ciphertext,
-            )
-            .map_err(|error| format!("signing secret {number} cannot be used: {error}"))?;
+        let secret = match opened(secret_id) {
+            Some(known) => known.secret.clone(),
+            None => keyring
+                .as_ref()
+                .map_err(String::clone)?
+                .open(
+                    subscription_id,
+                    secret_id,
+                    &sealed.key_id,
+                    &sealed.ciphertext,
+                )
+                .map_err(|error| format!("signing secret {number} cannot be used: {error}"))?,
+        };
         Ok(LiveSecret {
+            id: secret_id,
             number,
             secret,
             ends: ends_in.map(|left| now + left),

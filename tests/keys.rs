@@ -111,6 +111,46 @@ async fn a_key_that_is_added_to_the_file_opens_what_could_not_be_opened_before()
     assert_eq!(told, "1 blocked retry, 2 accepted done");
 }
 
+#[tokio::test]
+async fn while_the_keys_cannot_be_read_changes_are_heeded_all_the_same() {
+    let world = World::new().await;
+    let (old, new) = (world.partner().await, world.partner().await);
+    let keys = KeyFile::new();
+    keys.write(&Keyring::generate_line("k1").unwrap());
+    let config = Config {
+        keys: None,
+        key_file: Some(keys.0.clone()),
+        ..world.config(&[])
+    };
+    let id = world
+        .subscribe_url("p", &old.url("/p"), &["*"], None, "5s")
+        .await;
+    let secret = SigningSecret::generate().unwrap();
+    new.learn(secret.clone());
+    world
+        .add_secret_under(&config.keyring().unwrap(), id, &secret)
+        .await;
+    let _worker = WorkerThread::start(config).ready().await;
+    world.publish("a", "1").await;
+    old.wait_for(1).await;
+    keys.write("half of a k");
+    world
+        .change("p", &format!(r#"{{"url": "{}"}}"#, new.url("/p")))
+        .await;
+    world.publish("a", "2").await;
+    let received = new.wait_for(1).await;
+    assert_eq!(received[0].verified, Some(Ok(())));
+    world
+        .run("select posthaste.deactivate('p', 'no keys')")
+        .await;
+    world.until("(select not active from posthaste.lane)").await;
+    world.publish("a", "3").await;
+    world
+        .until("(select count(*) from posthaste.queue) = 1")
+        .await;
+    assert_eq!(new.count(), 1);
+}
+
 /// A file of keys, removed at the end.
 struct KeyFile(PathBuf);
 

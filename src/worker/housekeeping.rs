@@ -1,6 +1,7 @@
 //! What a worker does for the others: takes over what the gone and the frozen left behind, and makes
 //! partitions ahead of time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::attempt;
 use crate::config::Config;
 use crate::delivery::{Attempt, Outcome};
 use crate::directory::Directory;
-use crate::store::{Adopted, Store};
+use crate::store::{Adopted, Changes, Store};
 use crate::{Result, telemetry};
 
 /// Everything the rounds need.
@@ -173,6 +174,8 @@ impl Housekeeping {
 struct TermsWatch {
     /// Where the next look starts; nothing has been looked at yet without it.
     watermark: Option<String>,
+    /// What the last look showed.
+    seen: HashMap<i32, i32>,
     settle_due: Instant,
 }
 
@@ -180,6 +183,7 @@ impl TermsWatch {
     fn new() -> Self {
         Self {
             watermark: None,
+            seen: HashMap::new(),
             settle_due: Instant::now(),
         }
     }
@@ -188,12 +192,8 @@ impl TermsWatch {
         let changes = store
             .changes(self.watermark.as_deref().unwrap_or(NEVER))
             .await?;
-        if self.watermark.is_none() {
-            directory.refresh_all().await?;
-        } else if !changes.revisions.is_empty() {
-            directory.refresh(&changes.revisions).await?;
-        }
-        if !changes.revisions.is_empty() || now >= self.settle_due {
+        let news = self.news_in(&changes);
+        if !news.is_empty() || now >= self.settle_due {
             store.settle_lanes().await?;
             while store.cancel_removed(AT_ONCE).await? >= AT_ONCE {}
             self.settle_due = now + SETTLE_EVERY;
@@ -201,8 +201,21 @@ impl TermsWatch {
         if changes.released {
             while store.requeue_released(AT_ONCE).await? >= AT_ONCE {}
         }
+        if self.watermark.is_none() {
+            directory.refresh_all().await?;
+        } else if !news.is_empty() {
+            directory.refresh(&news).await?;
+        }
+        self.seen = changes.revisions.into_iter().collect();
         self.watermark = Some(changes.watermark);
         Ok(())
+    }
+
+    /// Revisions that the last look did not show. While somebody's transaction stays open, each look shows again what has changed
+    /// since it began.
+    fn news_in(&self, changes: &Changes) -> Vec<(i32, i32)> {
+        let is_news = |(id, revision): &&(i32, i32)| self.seen.get(id) != Some(revision);
+        changes.revisions.iter().filter(is_news).copied().collect()
     }
 }
 
