@@ -304,7 +304,7 @@ create table posthaste.event_type (
     constraint schema_is_an_object_or_boolean check (json_typeof(schema) in ('object', 'boolean'))
 );
 comment on table posthaste.event_type is 'The catalogue: what can be subscribed to. A producer is never held to it: see posthaste.unrouted for what does not fit.';
-comment on column posthaste.event_type.schema is 'JSON Schema of the payload. A payload that breaks it is kept, and its deliveries are quarantined.';
+comment on column posthaste.event_type.schema is 'JSON Schema of the payload. What is about to be sent is held against it: a payload that breaks it is kept, and its deliveries are quarantined. What no subscription wants, or its filter leaves out, is not looked at.';
 comment on column posthaste.event_type.example is 'An example payload.';
 comment on column posthaste.event_type.owner is 'Who answers for it: a team, a person.';
 comment on column posthaste.event_type.active is 'If not, it cannot be subscribed to, and its events are treated as those of an unknown type.';
@@ -1683,7 +1683,14 @@ as $$
 declare
     -- As Postgres writes it, however it was escaped: texts and names in quotes, a variable as $"name".
     plain text;
+    sign text;
+    before text := '';
+    depth integer := 0;
+    opened integer[] := '{}';
 begin
+    if filter is null then
+        return null;
+    end if;
     if length(filter) > 1000 then
         perform posthaste.refuse('filter', filter, 'at most 1000 characters');
     end if;
@@ -1704,6 +1711,22 @@ begin
     if plain ~ '\*\*.*\*\*' then
         perform posthaste.refuse('filter', filter, 'at most one .**');
     end if;
+    -- To compare each of one list with each of another, or to begin at the top for each of a list, takes the product of their lengths.
+    if plain ~ '(==|!=|<>|<=|>=|<|>)[-+( ]*[@$]' then
+        perform posthaste.refuse('filter', filter, 'a comparison has a literal on its right, such as @.amount > 100');
+    end if;
+    foreach sign in array string_to_array(replace(plain, ' ', ''), null) loop
+        if sign = '(' then
+            depth := depth + 1;
+            opened := case when before = '?' then opened || depth else opened end;
+        elsif sign = ')' then
+            opened := array_remove(opened, depth);
+            depth := depth - 1;
+        elsif sign = '$' and opened <> '{}' then
+            perform posthaste.refuse('filter', filter, 'within ?( ) write @, not $');
+        end if;
+        before := sign;
+    end loop;
     return filter;
 end
 $$;

@@ -56,7 +56,10 @@ with late as materialized (
 ), unknown as (
     insert into posthaste.unknown_event_type as u (event_type, events, last_event)
     select r.event_type, count(*), (array_agg(r.event_id order by r.event_id desc))[1]
-    from read r join kind k using (event_type) where not k.is_known group by r.event_type order by r.event_type
+    from read r join kind k using (event_type)
+    -- Asked first of all, so that a batch without any reads nothing here.
+    where (select bool_or(not is_known) from kind) and not k.is_known
+    group by r.event_type order by r.event_type
     on conflict (event_type) do update set events = u.events + excluded.events, last_at = now(), last_event = excluded.last_event
 ), route as materialized (
     select k.event_type, k.schema_revision, s.subscription_id, s.revision, s.tenant, s.filter,
@@ -69,19 +72,25 @@ with late as materialized (
     ) w
     cross join lateral (select * from posthaste.subscription where subscription.subscription_id = w.subscription_id limit 1) s
     where k.is_known or s.unknown_types
-), judged as materialized (
+), filtered as materialized (
+    -- Nothing is judged by a payload that is too long to be sent: it passes, and ends as rejected.
     select r.event_id, s.subscription_id, s.revision, s.schema_revision, s.slots, least(r.bytes, $8::integer) as bytes,
-           case when s.filter is null then true
-                else posthaste.matches(s.filter, coalesce(r.payload, (select o.payload::text from posthaste.outbox o where o.event_id = r.event_id limit 1))) end as passes
+           r.payload is null or posthaste.matches(s.filter, r.payload) as passes
     from read r join route s using (event_type)
-    where s.tenant is null or s.tenant = r.tenant
+    where (select bool_or(filter is not null) from route) and s.filter is not null and (s.tenant is null or s.tenant = r.tenant)
 ), held as (
     insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
-    select event_id, subscription_id, 0, 0, 'the subscription''s filter cannot be evaluated on the payload' from judged where passes is null
+    select event_id, subscription_id, 0, 0, 'the subscription''s filter cannot be evaluated on the payload' from filtered where passes is null
 ), matched as (
     select event_id, subscription_id, revision, schema_revision, bytes,
            row_number() over (partition by subscription_id order by event_id) <= slots as has_slot
-    from judged where passes
+    from (
+        select r.event_id, s.subscription_id, s.revision, s.schema_revision, s.slots, least(r.bytes, $8::integer) as bytes
+        from read r join route s using (event_type)
+        where s.filter is null and (s.tenant is null or s.tenant = r.tenant)
+        union all
+        select event_id, subscription_id, revision, schema_revision, slots, bytes from filtered where passes
+    ) m
 ), placed as materialized (
     select event_id, subscription_id, revision, schema_revision,
            has_slot and count(*) filter (where has_slot) over running <= $6::integer
@@ -109,7 +118,7 @@ select null::uuid as event_id, null::integer as subscription_id, null::integer a
        (select count(*) from read) as events_taken,
        (select count(*) from placed) as deliveries_made,
        (select count(*) from read) - (select count(distinct event_id) from placed) as unrouted,
-       (select count(*) from read join kind using (event_type) where not is_known) as unknown,
+       (select count(*) from read join kind using (event_type) where (select bool_or(not is_known) from kind) and not is_known) as unknown,
        (select watermark::text from next) as watermark,
        case when (select count(*) from late) = $3::bigint then $2::text[]
             else array(select x::text from pg_snapshot_xip(pg_current_snapshot()) x where x < (select watermark from next)) end as still_open
