@@ -504,10 +504,23 @@ create trigger no_truncate before truncate on posthaste.subscription_change
 alter table posthaste.subscription_change enable always trigger no_truncate;
 
 create function posthaste.patterns(event_type text) returns text[]
-    language sql immutable parallel safe
-return array[event_type, '*'] || array(
-    select array_to_string((string_to_array(event_type, '.'))[1:n], '.') || '.*'
-    from generate_series(1, cardinality(string_to_array(event_type, '.')) - 1) n);
+    language plpgsql immutable parallel safe
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    patterns text[] := array[event_type, '*'];
+    start integer := 0;
+    dot integer;
+begin
+    loop
+        dot := strpos(substr(event_type, start + 1), '.');
+        exit when dot = 0;
+        start := start + dot;
+        patterns := patterns || (left(event_type, start) || '*');
+    end loop;
+    return patterns;
+end
+$$;
 comment on function posthaste.patterns(text) is 'Everything that can stand in a subscription''s event_types to match this type: itself, *, and its prefixes.';
 
 create function posthaste.matches(filter text, payload text) returns boolean
