@@ -397,6 +397,8 @@ create table posthaste.signing_secret (
     constraint ends_after_it_begins check (ends_at >= created_at),
     constraint ciphertext_iff_key check ((ciphertext is null) = (key_id is null))
 );
+-- Serves secrets_asked_for.sql: normally nothing.
+create index signing_secret_asked_for on posthaste.signing_secret (subscription_id) where ciphertext is null;
 comment on table posthaste.signing_secret is
     'Secrets that sign a subscription''s requests; every live one signs. Encrypted under a key that Postgres never sees, and bound to this row: moved elsewhere it does not decrypt.';
 comment on column posthaste.signing_secret.key_id is 'Which key of the keyring encrypted it.';

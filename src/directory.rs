@@ -218,6 +218,17 @@ impl Directory {
         ids
     }
 
+    /// Makes the signing secrets that were asked for, also of subscriptions that nothing is sent to yet: their partners want to
+    /// know them.
+    pub async fn make_secrets(&self) -> Result<()> {
+        let keyring = self.config.keyring()?;
+        for (subscription_id, secret_id) in self.store.secrets_asked_for(MADE_AT_ONCE).await? {
+            self.make_secret(&keyring, subscription_id, secret_id)
+                .await?;
+        }
+        Ok(())
+    }
+
     /// Makes a signing secret that was asked for. Where somebody's open transaction stands in the way, another time will do:
     /// nothing else may wait for it.
     async fn make_secret(
@@ -358,3 +369,6 @@ fn open_all(
     };
     stored.into_iter().map(open).collect()
 }
+
+/// Signing secrets made in one round.
+const MADE_AT_ONCE: usize = 100;

@@ -430,6 +430,7 @@ statements! {
     CREATE_PARTITIONS = "create_partitions";
     TERMS = "terms";
     FILL_SECRET = "fill_secret";
+    SECRETS_ASKED_FOR = "secrets_asked_for";
     ADD_SECRET = "add_secret";
     CHANGED_TERMS = "changed_terms";
     SETTLE_LANES = "settle_lanes";

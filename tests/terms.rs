@@ -459,6 +459,24 @@ async fn a_secret_that_was_asked_for_is_made_by_a_worker_and_the_old_one_ends_by
 }
 
 #[tokio::test]
+async fn a_new_subscription_has_its_secret_before_its_first_event() {
+    let world = World::new().await;
+    world
+        .subscribe_url("before", "https://127.0.0.1:1/", &["*"], None, "1h")
+        .await;
+    let _worker = world.worker(&[]).await;
+    world
+        .until("(select live = 1 from posthaste.secret_overview)")
+        .await;
+    world
+        .subscribe_url("after", "https://127.0.0.1:1/", &["*"], None, "1h")
+        .await;
+    world
+        .until("(select count(*) from posthaste.secret_overview where live = 1) = 2")
+        .await;
+}
+
+#[tokio::test]
 async fn somebodys_open_transaction_holds_up_nobodys_deliveries() {
     let world = World::new().await;
     let (one, other) = (world.partner().await, world.partner().await);

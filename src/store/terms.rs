@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     ADD_SECRET, CANCEL_REMOVED, CHANGED_TERMS, EVENT_TYPES, FILL_SECRET, HOLD, REQUEUE_RELEASED,
-    SETTLE_LANES, Statement, Store, TERMS, int, places,
+    SECRETS_ASKED_FOR, SETTLE_LANES, Statement, Store, TERMS, int, long, places,
 };
 use crate::Result;
 use crate::delivery::Lease;
@@ -64,6 +64,8 @@ pub struct Changes {
     pub revisions: Vec<(i32, i32)>,
     /// Something was released from quarantine.
     pub released: bool,
+    /// Signing secrets were asked for that nobody has made yet.
+    pub asked_for: bool,
     /// Where the next look starts: a transaction's id, in decimal.
     pub watermark: String,
 }
@@ -142,11 +144,19 @@ impl Store {
         Ok(rows.first().map_or(Ok(None), |row| row.try_get(0))?)
     }
 
+    /// Signing secrets that were asked for and that nobody has made yet, at most `limit`: of which subscription, and their ids.
+    pub async fn secrets_asked_for(&self, limit: usize) -> Result<Vec<(i32, Uuid)>> {
+        let rows = self.query(SECRETS_ASKED_FOR, &[&long(limit)]).await?;
+        let asked_for = |row: &Row| Ok((row.try_get(0)?, row.try_get(1)?));
+        rows.iter().map(asked_for).collect()
+    }
+
     /// What has changed in the control plane since `watermark`.
     pub async fn changes(&self, watermark: &str) -> Result<Changes> {
         let mut changes = Changes {
             revisions: Vec::new(),
             released: false,
+            asked_for: false,
             watermark: watermark.to_owned(),
         };
         for row in &self.query(CHANGED_TERMS, &[&watermark]).await? {
@@ -155,6 +165,7 @@ impl Store {
             } else {
                 changes.watermark = row.try_get("watermark")?;
                 changes.released = row.try_get("released")?;
+                changes.asked_for = row.try_get("asked_for")?;
             }
         }
         Ok(changes)

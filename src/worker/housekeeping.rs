@@ -208,6 +208,9 @@ impl TermsWatch {
         }
         self.seen = changes.revisions.into_iter().collect();
         self.watermark = Some(changes.watermark);
+        if changes.asked_for {
+            directory.make_secrets().await?;
+        }
         Ok(())
     }
 
