@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::Worker;
 use super::housekeeping::Housekeeping;
@@ -59,6 +60,8 @@ pub(super) struct Shift {
     results: mpsc::Sender<Attempt>,
     left: (mpsc::UnboundedSender<Left>, mpsc::UnboundedReceiver<Left>),
     recorder: JoinHandle<()>,
+    /// What gives leases back or has them held, beside the loop.
+    errands: TaskTracker,
     /// Cancelled when requests under way may not be waited for any longer.
     cut: CancellationToken,
     /// Cancelled when results in hand may not be held any longer.
@@ -110,6 +113,7 @@ impl Shift {
             results,
             left,
             recorder,
+            errands: TaskTracker::new(),
             cut: CancellationToken::new(),
             give_up,
             config,
@@ -456,7 +460,7 @@ impl Shift {
         }
         let (store, left) = (self.store.clone(), self.left.0.clone());
         let come_back = self.released.0.clone();
-        tokio::spawn(async move {
+        self.errands.spawn(async move {
             let told: Vec<_> = broken
                 .iter()
                 .map(|((lease, _), why)| (lease, why.as_str()))
@@ -491,7 +495,7 @@ impl Shift {
             return;
         }
         let (store, left) = (self.store.clone(), self.left.0.clone());
-        tokio::spawn(async move {
+        self.errands.spawn(async move {
             let bytes = unbegun.iter().map(|(lease, _)| lease.bytes).sum();
             if let Err(error) = give_back(&store, &unbegun).await {
                 tracing::warn!(%error, "leases cannot be given back; they will end by themselves");
@@ -538,6 +542,7 @@ impl Shift {
                 () = tokio::time::sleep_until(last_call) => break,
             }
         }
+        self.finish_errands(last_call).await;
         drop(self.results);
         if tokio::time::timeout_at(last_call, &mut self.recorder)
             .await
@@ -562,6 +567,22 @@ impl Shift {
             }
         }
         tracing::info!("stopped");
+    }
+
+    /// Waits for what is being given back or quarantined, and gives back what came back from quarantine.
+    async fn finish_errands(&mut self, deadline: tokio::time::Instant) {
+        self.errands.close();
+        if tokio::time::timeout_at(deadline, self.errands.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("leases are still being given back; others will take them over");
+        }
+        let mut released = Vec::new();
+        while let Ok(ready) = self.released.1.try_recv() {
+            released.push(ready);
+        }
+        self.give_back_by(deadline, released).await;
     }
 
     async fn give_back_by(&mut self, deadline: tokio::time::Instant, unbegun: Vec<Ready>) {
