@@ -373,6 +373,32 @@ async fn a_seal_tells_what_was_changed_removed_or_added_later() {
 }
 
 #[tokio::test]
+async fn nobody_waits_while_partitions_are_read_to_be_sealed() {
+    let world = World::new().await;
+    let office = world.two_administrators().await;
+    let id = agree(&office, "harbour", "").await;
+    let [outbox, _] = old_partitions(&world, id).await;
+    // The second one cannot be read yet.
+    world
+        .run(&format!("begin; lock table posthaste.{outbox}"))
+        .await;
+    let seal = async {
+        let sealed = "select count(*) from posthaste.seal_partitions()";
+        assert_eq!(office[0].one::<i64>(sealed).await, 2);
+    };
+    let pause = async {
+        world
+            .until("exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')")
+            .await;
+        office[1]
+            .run("select posthaste.deactivate('harbour', 'flood')")
+            .await;
+        world.run("commit").await;
+    };
+    tokio::join!(seal, pause);
+}
+
+#[tokio::test]
 async fn what_is_still_being_written_is_not_sealed() {
     let world = World::new().await;
     let office = world.two_administrators().await;

@@ -575,6 +575,18 @@ create function posthaste.application_user() returns text
 return nullif(current_setting('posthaste.application_user', true), '');
 comment on function posthaste.application_user() is 'Whom an API says it acts for: `set posthaste.application_user = ''ada''`.';
 
+create function posthaste.refuse_to_wait() returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception using errcode = 'lock_not_available',
+        message = 'somebody has acted here in a transaction that is still open, and such acts take turns',
+        hint = 'Try again; or find the session in pg_stat_activity (idle in transaction) and end it with pg_terminate_backend.';
+end
+$$;
+comment on function posthaste.refuse_to_wait() is 'Raises where an open transaction was in the way for too long.';
+
 create function posthaste.note(action text, object text, tenant text, before jsonb, after jsonb, reason text) returns bigint
     language plpgsql
     set search_path = pg_catalog, pg_temp
@@ -588,9 +600,7 @@ begin
     begin
         select * into strict head from posthaste.audit_head for update;
     exception when lock_not_available then
-        raise exception using errcode = 'lock_not_available',
-            message = 'somebody has acted here in a transaction that is still open, and the audit log takes one act after the other',
-            hint = 'Try again; or find the session in pg_stat_activity (idle in transaction) and end it with pg_terminate_backend.';
+        perform posthaste.refuse_to_wait();
     end;
     e.entry := head.entry + 1;
     e.at := clock_timestamp();
@@ -1758,22 +1768,31 @@ $$;
 comment on function posthaste.checked_terms(jsonb, jsonb) is
     'Terms as they are stored: defaults filled in, everything in one form. Raises where a rule is broken, naming the field, the value and the rule. `before` are the terms that they change, if any.';
 
-create function posthaste.subscription_called(name text) returns posthaste.subscription
+create function posthaste.subscription_called(name text, to_change boolean default false) returns posthaste.subscription
     language plpgsql
     set search_path = pg_catalog, pg_temp
+    set lock_timeout = '5s'
 as $$
 declare
     s posthaste.subscription;
 begin
     select * into s from posthaste.subscription x
-    where x.name = subscription_called.name and x.removed_at is null and posthaste.is_in_scope(x.tenant) for no key update;
-    if not found then
+    where x.name = subscription_called.name and x.removed_at is null and posthaste.is_in_scope(x.tenant);
+    if found and to_change then
+        begin
+            select * into s from posthaste.subscription x
+            where x.name = subscription_called.name and x.removed_at is null and posthaste.is_in_scope(x.tenant) for no key update;
+        exception when lock_not_available then
+            perform posthaste.refuse_to_wait();
+        end;
+    end if;
+    if s.subscription_id is null then
         perform posthaste.refuse('subscription', coalesce(name, 'null'), 'there is none of that name; see posthaste.subscription_overview');
     end if;
     return s;
 end
 $$;
-comment on function posthaste.subscription_called(text) is 'The subscription of that name, locked; raises where there is none, or none that this login may see.';
+comment on function posthaste.subscription_called(text, boolean) is 'The subscription of that name, locked where it is to change; raises where there is none, or none that this login may see.';
 
 create function posthaste.propose(kind text, subscription_id integer, before jsonb, terms jsonb, reason text) returns bigint
     language plpgsql
@@ -1880,12 +1899,17 @@ comment on function posthaste.propose_removal(text, text) is 'Proposes to end a 
 create function posthaste.open_change(change_id bigint) returns posthaste.subscription_change
     language plpgsql
     set search_path = pg_catalog, pg_temp
+    set lock_timeout = '5s'
 as $$
 declare
     c posthaste.subscription_change;
 begin
-    select * into c from posthaste.subscription_change x where x.change_id = open_change.change_id for update;
-    if not found or not posthaste.is_in_scope(coalesce(c.terms, c.before) ->> 'tenant')
+    begin
+        select * into c from posthaste.subscription_change x where x.change_id = open_change.change_id for update;
+    exception when lock_not_available then
+        perform posthaste.refuse_to_wait();
+    end;
+    if c.change_id is null or not posthaste.is_in_scope(coalesce(c.terms, c.before) ->> 'tenant')
        or (c.before is not null and not posthaste.is_in_scope(c.before ->> 'tenant')) then
         perform posthaste.refuse('change_id', coalesce(change_id::text, 'null'), 'there is no such change; see posthaste.change');
     end if;
@@ -1912,6 +1936,7 @@ create function posthaste.approve(change_id bigint, reason text default null) re
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
     set intervalstyle = 'postgres'
+    set lock_timeout = '5s'
 as $$
 declare
     c constant posthaste.subscription_change := posthaste.open_change(change_id);
@@ -1933,7 +1958,11 @@ begin
         perform posthaste.because(reason);
     end if;
     if c.kind <> 'create' then
-        select * into s from posthaste.subscription x where x.subscription_id = c.subscription_id for no key update;
+        begin
+            select * into s from posthaste.subscription x where x.subscription_id = c.subscription_id for no key update;
+        exception when lock_not_available then
+            perform posthaste.refuse_to_wait();
+        end;
         if s.removed_at is not null or posthaste.terms(s) <> c.before then
             raise exception using errcode = 'serialization_failure',
                 message = format('change %s is stale: %s has other terms than those it was proposed against', change_id, c.before ->> 'name'),
@@ -2002,7 +2031,7 @@ create function posthaste.deactivate(subscription text, reason text) returns voi
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    s posthaste.subscription := posthaste.subscription_called(subscription);
+    s posthaste.subscription := posthaste.subscription_called(subscription, to_change => true);
     before constant jsonb := posthaste.terms(s);
 begin
     perform posthaste.because(reason);
@@ -2095,7 +2124,7 @@ create function posthaste.rotate_secret(
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+    s constant posthaste.subscription := posthaste.subscription_called(subscription, to_change => true);
     next_number smallint;
     ending smallint[];
 begin
@@ -2129,7 +2158,7 @@ create function posthaste.add_secret(subscription text, secret_id uuid, key_id t
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+    s constant posthaste.subscription := posthaste.subscription_called(subscription, to_change => true);
     next_number smallint;
 begin
     perform posthaste.because(reason);
@@ -2155,7 +2184,7 @@ create function posthaste.set_header_secret(subscription text, header text, secr
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+    s constant posthaste.subscription := posthaste.subscription_called(subscription, to_change => true);
 begin
     perform posthaste.because(reason);
     if s.headers -> header is distinct from '{"secret": true}' then
@@ -2174,7 +2203,7 @@ create function posthaste.end_secret(subscription text, number smallint, reason 
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+    s constant posthaste.subscription := posthaste.subscription_called(subscription, to_change => true);
 begin
     perform posthaste.because(reason);
     update posthaste.signing_secret k set ends_at = clock_timestamp()
@@ -2406,12 +2435,24 @@ create function posthaste.seal_partitions() returns table (partition text, row_c
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $$
+declare
+    partitions text[];
+    row_counts bigint[];
+    digests text[];
 begin
+    -- One at a time; whoever comes second finds what the first has sealed.
+    perform pg_advisory_xact_lock(1347375958, 2);
+    -- All are read before the first is noted: from then on until we commit, nobody else can act.
     for partition in
         select c.partition from posthaste.closed_partitions() c
         where not exists (select from posthaste.audit_log a where a.action = 'partition_sealed' and a.object = c.partition)
     loop
         select d.row_count, d.digest into row_count, digest from posthaste.partition_digest(format('posthaste.%I', partition)::regclass) d;
+        partitions := partitions || partition;
+        row_counts := row_counts || row_count;
+        digests := digests || digest;
+    end loop;
+    for partition, row_count, digest in select * from unnest(partitions, row_counts, digests) loop
         perform posthaste.note('partition_sealed', partition, null, null,
             jsonb_build_object('rows', row_count, 'digest', digest, 'xid', pg_current_xact_id()::text), null);
         return next;
@@ -2574,6 +2615,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     -- What is the owner's alone.
     ('function set_four_eyes',               '', '', '', ''),
     ('function note',                        '', '', '', ''),
+    ('function refuse_to_wait',              '', '', '', ''),
     ('function audit_digest',                '', '', '', ''),
     ('function application_user',            '', '', '', ''),
     ('function is_in_scope',                 '', '', '', ''),
