@@ -322,7 +322,7 @@ create table posthaste.subscription (
 create unique index subscription_name on posthaste.subscription (name) where removed_at is null;
 comment on table posthaste.subscription is
     'What a partner gets, where, and on what terms. Made and changed by posthaste.approve alone, but for the pause, posthaste.deactivate. A removed one stays, for whoever reads its history.';
-comment on column posthaste.subscription.tenant is 'The partner. If set, only events of this tenant match, and an administrator scoped to another partner does not see it.';
+comment on column posthaste.subscription.tenant is 'The partner; never changes. If set, only events of this tenant match, and an administrator scoped to another partner does not see it.';
 comment on column posthaste.subscription.event_types is 'Names from the catalogue, prefixes such as certificate.*, or * alone for all.';
 comment on column posthaste.subscription.unknown_types is 'With *: also events whose type is not in the catalogue.';
 comment on column posthaste.subscription.filter is 'An SQL/JSON path. The payload matches where the first thing it finds is neither false nor null.';
@@ -1149,9 +1149,7 @@ select c.change_id, c.kind, coalesce(c.terms, c.before) ->> 'name' as subscripti
        else coalesce(c.terms, c.before) end as what,
        c.reason, c.proposed_by, c.proposed_for, c.proposed_at, c.expires_at, c.decided_by, c.decided_for, c.decided_at, c.decision_reason
 from posthaste.subscription_change c
-where (select posthaste.scope()) is null or (
-    coalesce(c.terms, c.before) ->> 'tenant' = any ((select posthaste.scope())::text[])
-    and (c.before is null or c.before ->> 'tenant' = any ((select posthaste.scope())::text[])));
+where (select posthaste.scope()) is null or coalesce(c.terms, c.before) ->> 'tenant' = any ((select posthaste.scope())::text[]);
 comment on view posthaste.change is 'Every proposal, with what it changes and what was decided.';
 
 create view posthaste.audit with (security_barrier) as
@@ -1801,15 +1799,11 @@ as $$
 declare
     id bigint;
     called constant text := coalesce(terms, before) ->> 'name';
-    other text;
 begin
-    -- Both partners are affected where a subscription is to change hands.
-    for other in select distinct t from unnest(array[before, terms]) x, lateral (select x ->> 'tenant') y (t) where x is not null loop
-        if not posthaste.is_in_scope(other) then
-            raise exception using errcode = 'insufficient_privilege',
-                message = format('%s may propose only for %s', session_user, array_to_string(posthaste.scope(), ', '));
-        end if;
-    end loop;
+    if not posthaste.is_in_scope(coalesce(terms, before) ->> 'tenant') then
+        raise exception using errcode = 'insufficient_privilege',
+            message = format('%s may propose only for %s', session_user, array_to_string(posthaste.scope(), ', '));
+    end if;
     if terms is not null and exists (
         select from posthaste.subscription s where s.name = called and s.removed_at is null and s.subscription_id <> propose.subscription_id) then
         perform posthaste.refuse('name', called, 'another subscription is called that');
@@ -1878,6 +1872,10 @@ begin
     if terms = before then
         perform posthaste.refuse('changes', changes::text, 'they change nothing');
     end if;
+    if terms ->> 'tenant' is distinct from s.tenant then
+        -- All that it ever got would be there for another partner to see.
+        perform posthaste.refuse('tenant', coalesce(terms ->> 'tenant', 'null'), 'it stays what it is; remove the subscription and propose a new one');
+    end if;
     return posthaste.propose('change', s.subscription_id, before, terms, reason);
 end
 $$;
@@ -1909,8 +1907,7 @@ begin
     exception when lock_not_available then
         perform posthaste.refuse_to_wait();
     end;
-    if c.change_id is null or not posthaste.is_in_scope(coalesce(c.terms, c.before) ->> 'tenant')
-       or (c.before is not null and not posthaste.is_in_scope(c.before ->> 'tenant')) then
+    if c.change_id is null or not posthaste.is_in_scope(coalesce(c.terms, c.before) ->> 'tenant') then
         perform posthaste.refuse('change_id', coalesce(change_id::text, 'null'), 'there is no such change; see posthaste.change');
     end if;
     if c.decision is not null then
