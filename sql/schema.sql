@@ -280,13 +280,11 @@ create table posthaste.setting (
     is_only          boolean     primary key default true,
     four_eyes        boolean     not null default true,
     secrets_rotate   interval    not null default '90 days',
-    changes_expire   interval    not null default '30 days',
     constraint there_is_one_row check (is_only)
 );
-comment on table posthaste.setting is 'How the control plane is set; one row. Changed by posthaste.set_four_eyes and posthaste.set_secret_rotation, which write to the audit log.';
+comment on table posthaste.setting is 'How the control plane is set; one row. Changed by posthaste.set_four_eyes and posthaste.set_secret_rotation; whoever changes it otherwise is in the audit log, too.';
 comment on column posthaste.setting.four_eyes is 'Whether a proposal needs the approval of another administrator than the one who made it.';
 comment on column posthaste.setting.secrets_rotate is 'How old the newest signing secret of a subscription may become before its rotation is overdue.';
-comment on column posthaste.setting.changes_expire is 'How long a proposal can be approved.';
 insert into posthaste.setting default values;
 
 create table posthaste.event_type (
@@ -643,6 +641,37 @@ begin
 end
 $$;
 comment on function posthaste.note(text, text, text, jsonb, jsonb, text) is 'Adds an entry to the audit log and returns its number. Nobody may call it but the functions here.';
+
+create function posthaste.note_setting() returns trigger
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+    set intervalstyle = 'postgres'
+as $$
+declare
+    before constant jsonb := case when tg_op in ('UPDATE', 'DELETE') then to_jsonb(old) end;
+    after constant jsonb := case when tg_op in ('UPDATE', 'INSERT') then to_jsonb(new) end;
+    field text;
+begin
+    if tg_op = 'TRUNCATE' then
+        perform posthaste.note('setting_truncated', 'setting', null, null, null, nullif(current_setting('posthaste.reason', true), ''));
+    end if;
+    for field in
+        select k from jsonb_object_keys(coalesce(after, before)) k where before -> k is distinct from after -> k order by k
+    loop
+        perform posthaste.note(field || '_set', 'setting', null, jsonb_build_object(field, before -> field), jsonb_build_object(field, after -> field),
+            nullif(current_setting('posthaste.reason', true), ''));
+    end loop;
+    return null;
+end
+$$;
+comment on function posthaste.note_setting() is 'Writes each change of a setting into the audit log, whoever makes it and however. The functions that make one give their reason in posthaste.reason.';
+
+create trigger setting_is_noted after insert or update or delete on posthaste.setting
+    for each row execute function posthaste.note_setting();
+alter table posthaste.setting enable always trigger setting_is_noted;
+create trigger truncation_is_noted after truncate on posthaste.setting
+    for each statement execute function posthaste.note_setting();
+alter table posthaste.setting enable always trigger truncation_is_noted;
 
 create function posthaste.verify_audit(
     known_entry bigint default null,
@@ -1835,7 +1864,7 @@ begin
     end if;
     insert into posthaste.subscription_change (subscription_id, kind, before, terms, reason, proposed_for, expires_at)
     values (propose.subscription_id, propose.kind, propose.before, propose.terms, propose.reason, posthaste.application_user(),
-            now() + (select changes_expire from posthaste.setting))
+            now() + interval '30 days')
     returning change_id into id;
     perform posthaste.note('proposed_' || kind, called, coalesce(terms, before) ->> 'tenant', before,
         coalesce(terms, '{}') || jsonb_build_object('change_id', id), reason);
@@ -2070,16 +2099,14 @@ create function posthaste.set_four_eyes(required boolean, reason text) returns v
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $$
-declare
-    before boolean;
 begin
     perform posthaste.because(reason);
     if required is null then
         perform posthaste.refuse('required', 'null', 'true or false');
     end if;
-    select four_eyes into before from posthaste.setting for update;
+    perform set_config('posthaste.reason', reason, true);
     update posthaste.setting set four_eyes = required where is_only;
-    perform posthaste.note('four_eyes_set', 'setting', null, jsonb_build_object('four_eyes', before), jsonb_build_object('four_eyes', required), reason);
+    perform set_config('posthaste.reason', '', true);
 end
 $$;
 comment on function posthaste.set_four_eyes(boolean, text) is
@@ -2089,17 +2116,15 @@ create function posthaste.set_secret_rotation(every interval, reason text) retur
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $$
-declare
-    before interval;
 begin
     perform posthaste.refuse_scoped();
     perform posthaste.because(reason);
     if every is null or extract(epoch from every) not between 3600 and 315360000 then
         perform posthaste.refuse('every', coalesce(every::text, 'null'), 'from 1 hour to 3650 days');
     end if;
-    select secrets_rotate into before from posthaste.setting for update;
+    perform set_config('posthaste.reason', reason, true);
     update posthaste.setting set secrets_rotate = every where is_only;
-    perform posthaste.note('secret_rotation_set', 'setting', null, jsonb_build_object('secrets_rotate', before), jsonb_build_object('secrets_rotate', every), reason);
+    perform set_config('posthaste.reason', '', true);
 end
 $$;
 comment on function posthaste.set_secret_rotation(interval, text) is 'How old the newest secret of a subscription may become before posthaste.secret_overview calls its rotation overdue.';
@@ -2669,6 +2694,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function keep_revision',               '', '', '', ''),
     ('function guard_change',                '', '', '', ''),
     ('function wake_lane',                   '', '', '', ''),
+    ('function note_setting',                '', '', '', ''),
     ('type outcome',                         '', '', '', ''),
     ('type verdict',                         '', '', '', ''),
     ('type delivery_status',                 '', '', '', '');

@@ -53,6 +53,32 @@ async fn what_only_the_owner_may_do_leaves_its_entry_too() {
     let entry = r#"four_eyes_set|setting||{"four_eyes": true}|{"four_eyes": false}|alone"#;
     assert_eq!(last_entry(&world).await, entry);
     assert!(world.holds("(select actor = session_user and application_user is null from posthaste.audit_log order by entry desc limit 1)").await);
+    // By hand, as a replica's session, and right after an act that gave its reason: in vain.
+    for (change, entry) in [
+        (
+            "select posthaste.set_four_eyes(true, 'two'); update posthaste.setting set four_eyes = false",
+            r#"four_eyes_set|setting||{"four_eyes": true}|{"four_eyes": false}|"#,
+        ),
+        (
+            "set session_replication_role = replica; update posthaste.setting set four_eyes = true",
+            r#"four_eyes_set|setting||{"four_eyes": false}|{"four_eyes": true}|"#,
+        ),
+        (
+            "set role posthaste_owner; update posthaste.setting set secrets_rotate = '1 year'",
+            r#"secrets_rotate_set|setting||{"secrets_rotate": "90 days"}|{"secrets_rotate": "1 year"}|"#,
+        ),
+        (
+            "delete from posthaste.setting",
+            r#"secrets_rotate_set|setting||{"secrets_rotate": "1 year"}|{"secrets_rotate": null}|"#,
+        ),
+        (
+            "truncate posthaste.setting",
+            "setting_truncated|setting||||",
+        ),
+    ] {
+        world.run(change).await;
+        assert_eq!(last_entry(&world).await, entry, "{change}");
+    }
 }
 
 #[tokio::test]
@@ -116,7 +142,7 @@ async fn nobody_changes_the_record() {
     let world = World::new().await;
     world.two_administrators().await;
     for role in ["origin", "replica"] {
-        world.run(&format!("reset role; set session_replication_role = {role}; select posthaste.set_four_eyes(true, 'x'); set role posthaste_owner")).await;
+        world.run(&format!("reset role; set session_replication_role = {role}; select posthaste.note('x', 'x', null, null, null, 'x'); set role posthaste_owner")).await;
         for change in [
             "update posthaste.audit_log set reason = 'another'",
             "delete from posthaste.audit_log",
@@ -436,7 +462,7 @@ async fn acts(world: &World, office: &[Login; 2]) -> Vec<(&'static str, String, 
         ("bob", format!("reject({newest}, 'no')"), r#"rejected_change|harbour|north||{"change_id": 4}|no"#.into()),
         ("ada", "deactivate('harbour', 'flood')".into(), "deactivated|harbour|north|16 fields|16 fields|flood".into()),
         ("bob", "set_secret_rotation('30 days', 'policy')".into(),
-         r#"secret_rotation_set|setting||{"secrets_rotate": "90 days"}|{"secrets_rotate": "30 days"}|policy"#.into()),
+         r#"secrets_rotate_set|setting||{"secrets_rotate": "90 days"}|{"secrets_rotate": "30 days"}|policy"#.into()),
         ("bob", format!("set_partner_scope('{name}', '{{north}}', 'theirs')"), format!(r#"partner_scope_set|{name}|||["north"]|theirs"#)),
         ("bob", format!("set_partner_scope('{name}', '{{}}', 'all again')"), format!(r#"partner_scope_set|{name}||["north"]|[]|all again"#)),
         ("ada", "rotate_secret('harbour', '1 hour', 'yearly')".into(),
