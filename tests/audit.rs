@@ -82,6 +82,78 @@ async fn what_only_the_owner_may_do_leaves_its_entry_too() {
 }
 
 #[tokio::test]
+async fn no_text_without_bounds_gets_into_the_log() {
+    let world = World::new().await;
+    let office = world.two_administrators().await;
+    let [ada, bob] = &office;
+    agree(&office, "harbour", "").await;
+    ada.run("select posthaste.create_event_type('ship.arrived', 'A ship')")
+        .await;
+    let change = ada.propose("bridge", "").await;
+    let before = entries(&world).await;
+    let (long, large) = (
+        "repeat('x', 1001)",
+        "json_build_object('x', repeat('x', 65536))",
+    );
+    for (act, field) in [
+        (
+            format!("change_event_type('ship.arrived', '{{\"active\": false}}', {long})"),
+            "reason",
+        ),
+        (
+            format!("propose_change('harbour', '{{\"concurrency\": 1}}', {long})"),
+            "reason",
+        ),
+        (format!("propose_removal('harbour', {long})"), "reason"),
+        (format!("approve({change}, {long})"), "reason"),
+        (format!("reject({change}, {long})"), "reason"),
+        (format!("deactivate('harbour', {long})"), "reason"),
+        (
+            format!("rotate_secret('harbour', reason => {long})"),
+            "reason",
+        ),
+        (
+            format!("create_event_type('ship.left', {long})"),
+            "description",
+        ),
+        (
+            format!("create_event_type('ship.left', 'Gone', schema => {large})"),
+            "schema",
+        ),
+        (
+            format!("create_event_type('ship.left', 'Gone', example => {large})"),
+            "example",
+        ),
+        (
+            "create_event_type('ship.left', 'Gone', owner => repeat('x', 201))".to_owned(),
+            "owner",
+        ),
+        (
+            format!("change_event_type('ship.arrived', jsonb_build_object('schema', {large}))"),
+            "schema",
+        ),
+    ] {
+        let refused = bob.refused(&format!("select posthaste.{act}")).await;
+        let told = refused.message();
+        assert!(
+            refused.code() == &SqlState::CHECK_VIOLATION
+                && told.starts_with(&format!("{field} "))
+                && told.contains(" at most ")
+                || told.contains("1 to 1000 characters"),
+            "{act}: {refused:?}"
+        );
+    }
+    bob.run("select set_config('posthaste.application_user', repeat('x', 129), false)")
+        .await;
+    let refused = bob
+        .refused("select posthaste.deactivate('harbour', 'flood')")
+        .await;
+    let rule = "posthaste.application_user 'xxx";
+    assert!(refused.message().starts_with(rule), "{refused:?}");
+    assert_eq!(entries(&world).await, before);
+}
+
+#[tokio::test]
 async fn an_act_that_is_rolled_back_leaves_no_entry_and_no_gap() {
     let world = World::new().await;
     let office = world.two_administrators().await;

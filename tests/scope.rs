@@ -163,8 +163,13 @@ async fn a_scope_is_given_and_lifted_on_the_record_and_only_to_a_login() {
             "no role of that name that logs in",
         ),
         ("null", "'{north}'", "no role of that name that logs in"),
-        ("LOGIN", "null", "a list of partners"),
-        ("LOGIN", "'{north,NULL}'", "a list of partners"),
+        ("LOGIN", "null", "a list of at most 1000 partners"),
+        ("LOGIN", "'{north,NULL}'", "a list of at most 1000 partners"),
+        (
+            "LOGIN",
+            "array_fill('north'::text, '{1001}')",
+            "a list of at most 1000 partners",
+        ),
         ("LOGIN", "array['']", "1 to 128 characters"),
     ] {
         let login = login.replace("LOGIN", &format!("'{}'", scoped.name));

@@ -277,7 +277,12 @@ create table posthaste.event_type (
     created_by  text        not null default session_user,
     constraint event_type_is_dotted_words check (posthaste.is_event_type(event_type)),
     constraint description_is_not_blank check (btrim(description) <> ''),
-    constraint schema_is_an_object_or_boolean check (json_typeof(schema) in ('object', 'boolean'))
+    constraint schema_is_an_object_or_boolean check (json_typeof(schema) in ('object', 'boolean')),
+    -- Each change of it puts all of this into the audit log, twice.
+    constraint description_is_bounded check (case when length(description) > 1000 then posthaste.refuse('description', description, 'at most 1000 characters') else true end),
+    constraint schema_is_bounded check (case when octet_length(schema::text) > 65536 then posthaste.refuse('schema', schema::text, 'at most 64 KiB') else true end),
+    constraint example_is_bounded check (case when octet_length(example::text) > 65536 then posthaste.refuse('example', example::text, 'at most 64 KiB') else true end),
+    constraint owner_is_bounded check (case when length(owner) > 200 then posthaste.refuse('owner', owner, 'at most 200 characters') else true end)
 );
 comment on table posthaste.event_type is 'The catalogue: what can be subscribed to. A producer is never held to it: see posthaste.unrouted for what does not fit.';
 comment on column posthaste.event_type.schema is 'JSON Schema of the payload. A payload that breaks it is kept, and its deliveries are quarantined.';
@@ -594,6 +599,12 @@ declare
     head posthaste.audit_head;
     e posthaste.audit_log;
 begin
+    if length(reason) > 1000 then
+        perform posthaste.refuse('reason', reason, 'at most 1000 characters');
+    end if;
+    if length(posthaste.application_user()) > 128 then
+        perform posthaste.refuse('posthaste.application_user', posthaste.application_user(), 'at most 128 characters');
+    end if;
     -- Where the transaction's snapshot is older than the last entry, this fails with 40001: try again.
     begin
         select * into strict head from posthaste.audit_head for update;
@@ -1417,9 +1428,6 @@ begin
     if changes ? 'active' and jsonb_typeof(changes -> 'active') <> 'boolean' then
         perform posthaste.refuse('active', changes ->> 'active', 'true or false');
     end if;
-    if length(reason) > 1000 then
-        perform posthaste.because(reason);
-    end if;
     if changes ? 'description' and btrim(coalesce(changes ->> 'description', '')) = '' then
         perform posthaste.refuse('description', coalesce(changes ->> 'description', 'null'), 'say what it means, for whoever subscribes to it');
     end if;
@@ -1837,9 +1845,6 @@ begin
         select from posthaste.subscription s where s.name = called and s.removed_at is null and s.subscription_id <> propose.subscription_id) then
         perform posthaste.refuse('name', called, 'another subscription is called that');
     end if;
-    if length(reason) > 1000 then
-        perform posthaste.because(reason);
-    end if;
     insert into posthaste.subscription_change (subscription_id, kind, before, terms, reason, proposed_for, expires_at)
     values (propose.subscription_id, propose.kind, propose.before, propose.terms, propose.reason, posthaste.application_user(),
             now() + interval '30 days')
@@ -1980,9 +1985,6 @@ begin
     if c.expires_at <= now() then
         perform posthaste.refuse('change_id', change_id::text, format('it expired at %s; propose it again', c.expires_at));
     end if;
-    if length(reason) > 1000 then
-        perform posthaste.because(reason);
-    end if;
     if c.kind <> 'create' then
         begin
             select * into s from posthaste.subscription x where x.subscription_id = c.subscription_id for no key update;
@@ -2120,8 +2122,8 @@ begin
     if login is null or not exists (select from pg_roles where rolname = login and rolcanlogin) then
         perform posthaste.refuse('login', coalesce(login, 'null'), 'there is no role of that name that logs in');
     end if;
-    if tenants is null or array_position(tenants, null) is not null then
-        perform posthaste.refuse('tenants', coalesce(tenants::text, 'null'), 'a list of partners; {} to lift the scope');
+    if tenants is null or array_position(tenants, null) is not null or cardinality(tenants) > 1000 then
+        perform posthaste.refuse('tenants', coalesce(tenants::text, 'null'), 'a list of at most 1000 partners; {} to lift the scope');
     end if;
     select to_jsonb(array_agg(p.tenant order by p.tenant)) into before from posthaste.partner_scope p where p.login = set_partner_scope.login;
     delete from posthaste.partner_scope p where p.login = set_partner_scope.login;
@@ -2152,9 +2154,6 @@ declare
 begin
     if overlap is null or extract(epoch from overlap) not between 0 and 2592000 then
         perform posthaste.refuse('overlap', coalesce(overlap::text, 'null'), 'from 0 to 30 days');
-    end if;
-    if length(reason) > 1000 then
-        perform posthaste.because(reason);
     end if;
     if (secret_id is null) <> (ciphertext is null) or (key_id is null) <> (ciphertext is null) then
         perform posthaste.refuse('ciphertext', 'so given', 'secret_id, key_id and ciphertext all three, or none of them');
