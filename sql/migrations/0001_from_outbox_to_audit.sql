@@ -2136,6 +2136,20 @@ comment on function posthaste.set_partner_scope(text, text[], text) is
 
 -- Secrets. The program encrypts and decrypts; what comes here is ciphertext.
 
+create function posthaste.refuse_a_sixth_secret(s posthaste.subscription) returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- Every live one signs every request.
+    if (select count(*) >= 5 from posthaste.signing_secret k
+        where k.subscription_id = s.subscription_id and (k.ends_at is null or k.ends_at > clock_timestamp())) then
+        perform posthaste.refuse('subscription', s.name, 'it has five signing secrets that have not ended; end one with posthaste.end_secret, or wait');
+    end if;
+end
+$$;
+comment on function posthaste.refuse_a_sixth_secret(posthaste.subscription) is 'Raises where a subscription has five signing secrets that have not ended.';
+
 create function posthaste.rotate_secret(
     subscription text,
     overlap interval default '24 hours',
@@ -2163,6 +2177,7 @@ begin
         where k.subscription_id = s.subscription_id and (k.ends_at is null or k.ends_at > clock_timestamp() + overlap)
         returning k.number)
     select array_agg(number order by number) into ending from ended;
+    perform posthaste.refuse_a_sixth_secret(s);
     select coalesce(max(k.number), 0) + 1 into next_number from posthaste.signing_secret k where k.subscription_id = s.subscription_id;
     insert into posthaste.signing_secret (secret_id, subscription_id, number, key_id, ciphertext)
     values (coalesce(rotate_secret.secret_id, gen_random_uuid()), s.subscription_id, next_number, rotate_secret.key_id, rotate_secret.ciphertext);
@@ -2192,6 +2207,7 @@ begin
         next_number := 1;
         delete from posthaste.signing_secret k where k.subscription_id = s.subscription_id;
     end if;
+    perform posthaste.refuse_a_sixth_secret(s);
     insert into posthaste.signing_secret (secret_id, subscription_id, number, key_id, ciphertext)
     values (add_secret.secret_id, s.subscription_id, next_number, add_secret.key_id, add_secret.ciphertext);
     perform posthaste.note('secret_imported', s.name, s.tenant, null, jsonb_build_object('number', next_number), reason);
@@ -2641,6 +2657,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function application_user',            '', '', '', ''),
     ('function is_in_scope',                 '', '', '', ''),
     ('function refuse_scoped',               '', '', '', ''),
+    ('function refuse_a_sixth_secret',       '', '', '', ''),
     ('function because',                     '', '', '', ''),
     ('function terms',                       '', '', '', ''),
     ('function checked_url',                 '', '', '', ''),
