@@ -537,6 +537,7 @@ async fn bad_terms_are_refused_with_their_field_and_the_rule_and_leave_nothing()
             told.starts_with(&format!("{field} ")) && told.contains(rule) && told.len() < 1_000,
             "{changes}: {told}"
         );
+        assert!(!format!("{refused:?}").contains("s3cret"), "{refused:?}");
         if let Some(url) = changes["url"].as_str() {
             // No worker takes for good what nobody can agree to; but for what is only written otherwise, in capitals.
             let taken = EndpointUrl::parse(url, PlainHttp::Never);

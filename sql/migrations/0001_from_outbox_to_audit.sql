@@ -1539,7 +1539,7 @@ declare
     value jsonb;
 begin
     if jsonb_typeof(headers) is distinct from 'object' then
-        perform posthaste.refuse('headers', headers::text, 'a JSON object of names and texts, such as {"X-Environment": "production"}');
+        perform posthaste.refuse('headers', coalesce(jsonb_typeof(headers), 'null'), 'a JSON object of names and texts, such as {"X-Environment": "production"}');
     end if;
     if (select count(*) from jsonb_object_keys(headers)) > 20 then
         perform posthaste.refuse('headers', 'of that number', 'at most 20');
@@ -1558,15 +1558,15 @@ begin
         if value = '{"secret": true}' then
             continue;
         end if;
-        if jsonb_typeof(value) <> 'string' then
-            perform posthaste.refuse(format('header %s', name), value::text, 'a text, or {"secret": true} for one whose value is imported apart');
-        end if;
-        -- Whatever carries a credential would lie here in the clear, and in everybody's sight.
-        if lower(name) ~ '(^|[-_.])(auth|authorization|cookie|key|apikey|token|secret|password|credentials?)$' then
+        -- Whatever carries a credential would lie here in the clear, and in everybody's sight. No value is shown, whichever rule it breaks.
+        if name ~* 'auth|secret|token|passw|credential|cookie|api[-_.]?key|(^|[-_.])key$' or value::text ~* '^"(bearer|basic) ' then
             perform posthaste.refuse(format('header %s', name), '(not shown)', 'a credential is {"secret": true}, and its value is imported with `posthaste secret import --header`');
         end if;
+        if jsonb_typeof(value) <> 'string' then
+            perform posthaste.refuse(format('header %s', name), '(not shown)', 'a text, or {"secret": true} for one whose value is imported apart');
+        end if;
         if value #>> '{}' !~ '^[!-~]([ !-~]*[!-~])?$' or length(value #>> '{}') > 2048 then
-            perform posthaste.refuse(format('header %s', name), value::text, '1 to 2048 visible ASCII characters, with spaces only between them');
+            perform posthaste.refuse(format('header %s', name), '(not shown)', '1 to 2048 visible ASCII characters, with spaces only between them');
         end if;
     end loop;
     return headers;
