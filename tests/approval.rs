@@ -188,6 +188,47 @@ async fn an_approval_waits_for_a_pause_under_way_and_is_stale_then() {
 }
 
 #[tokio::test]
+async fn a_transaction_left_open_holds_up_no_proposal_and_no_act_for_long() {
+    let world = World::new().await;
+    let office = world.two_administrators().await;
+    let [ada, bob] = &office;
+    agree(&office, "harbour", "").await;
+    let propose = r#"select posthaste.propose_change('harbour', '{"concurrency": 1}')"#;
+    let [held, waiting]: [i64; 2] = [ada.one(propose).await, ada.one(propose).await];
+    world
+        .run(&format!(
+            "begin; select from posthaste.subscription for no key update;
+             select from posthaste.subscription_change where change_id = {held} for update"
+        ))
+        .await;
+    ada.run(propose).await;
+    ada.run("select posthaste.propose_removal('harbour', 'over'), posthaste.ask_to_reveal('harbour', 'lost')")
+        .await;
+    let acts = [
+        "deactivate('harbour', 'flood')".to_owned(),
+        "rotate_secret('harbour')".to_owned(),
+        format!("approve({waiting})"),
+        format!("approve({held})"),
+        format!("reject({held}, 'no')"),
+    ];
+    let refused = acts.iter().map(|act| async move {
+        let session = bob.session().await;
+        let refused = refusal(&session, &format!("select posthaste.{act}")).await;
+        let is_told = refused
+            .message()
+            .contains("a transaction that is still open");
+        assert!(
+            refused.code() == &SqlState::LOCK_NOT_AVAILABLE && is_told,
+            "{act}: {refused:?}"
+        );
+    });
+    join_all(refused).await;
+    world.run("rollback").await;
+    bob.run("select posthaste.deactivate('harbour', 'flood')")
+        .await;
+}
+
+#[tokio::test]
 async fn a_change_is_decided_once() {
     let world = World::new().await;
     let office = world.two_administrators().await;
@@ -496,6 +537,7 @@ async fn bad_terms_are_refused_with_their_field_and_the_rule_and_leave_nothing()
             told.starts_with(&format!("{field} ")) && told.contains(rule) && told.len() < 1_000,
             "{changes}: {told}"
         );
+        assert!(!format!("{refused:?}").contains("s3cret"), "{refused:?}");
         if let Some(url) = changes["url"].as_str() {
             // No worker takes for good what nobody can agree to; but for what is only written otherwise, in capitals.
             let taken = EndpointUrl::parse(url, PlainHttp::Never);

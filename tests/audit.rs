@@ -53,6 +53,104 @@ async fn what_only_the_owner_may_do_leaves_its_entry_too() {
     let entry = r#"four_eyes_set|setting||{"four_eyes": true}|{"four_eyes": false}|alone"#;
     assert_eq!(last_entry(&world).await, entry);
     assert!(world.holds("(select actor = session_user and application_user is null from posthaste.audit_log order by entry desc limit 1)").await);
+    // By hand, as a replica's session, and right after an act that gave its reason: in vain.
+    for (change, entry) in [
+        (
+            "select posthaste.set_four_eyes(true, 'two'); update posthaste.setting set four_eyes = false",
+            r#"four_eyes_set|setting||{"four_eyes": true}|{"four_eyes": false}|"#,
+        ),
+        (
+            "set session_replication_role = replica; update posthaste.setting set four_eyes = true",
+            r#"four_eyes_set|setting||{"four_eyes": false}|{"four_eyes": true}|"#,
+        ),
+        (
+            "set role posthaste_owner; update posthaste.setting set secrets_rotate = '1 year'",
+            r#"secrets_rotate_set|setting||{"secrets_rotate": "90 days"}|{"secrets_rotate": "1 year"}|"#,
+        ),
+        (
+            "delete from posthaste.setting",
+            r#"secrets_rotate_set|setting||{"secrets_rotate": "1 year"}|{"secrets_rotate": null}|"#,
+        ),
+        (
+            "truncate posthaste.setting",
+            "setting_truncated|setting||||",
+        ),
+    ] {
+        world.run(change).await;
+        assert_eq!(last_entry(&world).await, entry, "{change}");
+    }
+}
+
+#[tokio::test]
+async fn no_text_without_bounds_gets_into_the_log() {
+    let world = World::new().await;
+    let office = world.two_administrators().await;
+    let [ada, bob] = &office;
+    agree(&office, "harbour", "").await;
+    ada.run("select posthaste.create_event_type('ship.arrived', 'A ship')")
+        .await;
+    let change = ada.propose("bridge", "").await;
+    let before = entries(&world).await;
+    let (long, large) = (
+        "repeat('x', 1001)",
+        "json_build_object('x', repeat('x', 65536))",
+    );
+    for (act, field) in [
+        (
+            format!("change_event_type('ship.arrived', '{{\"active\": false}}', {long})"),
+            "reason",
+        ),
+        (
+            format!("propose_change('harbour', '{{\"concurrency\": 1}}', {long})"),
+            "reason",
+        ),
+        (format!("propose_removal('harbour', {long})"), "reason"),
+        (format!("approve({change}, {long})"), "reason"),
+        (format!("reject({change}, {long})"), "reason"),
+        (format!("deactivate('harbour', {long})"), "reason"),
+        (
+            format!("rotate_secret('harbour', reason => {long})"),
+            "reason",
+        ),
+        (
+            format!("create_event_type('ship.left', {long})"),
+            "description",
+        ),
+        (
+            format!("create_event_type('ship.left', 'Gone', schema => {large})"),
+            "schema",
+        ),
+        (
+            format!("create_event_type('ship.left', 'Gone', example => {large})"),
+            "example",
+        ),
+        (
+            "create_event_type('ship.left', 'Gone', owner => repeat('x', 201))".to_owned(),
+            "owner",
+        ),
+        (
+            format!("change_event_type('ship.arrived', jsonb_build_object('schema', {large}))"),
+            "schema",
+        ),
+    ] {
+        let refused = bob.refused(&format!("select posthaste.{act}")).await;
+        let told = refused.message();
+        assert!(
+            refused.code() == &SqlState::CHECK_VIOLATION
+                && told.starts_with(&format!("{field} "))
+                && told.contains(" at most ")
+                || told.contains("1 to 1000 characters"),
+            "{act}: {refused:?}"
+        );
+    }
+    bob.run("select set_config('posthaste.application_user', repeat('x', 129), false)")
+        .await;
+    let refused = bob
+        .refused("select posthaste.deactivate('harbour', 'flood')")
+        .await;
+    let rule = "posthaste.application_user 'xxx";
+    assert!(refused.message().starts_with(rule), "{refused:?}");
+    assert_eq!(entries(&world).await, before);
 }
 
 #[tokio::test]
@@ -116,7 +214,7 @@ async fn nobody_changes_the_record() {
     let world = World::new().await;
     world.two_administrators().await;
     for role in ["origin", "replica"] {
-        world.run(&format!("reset role; set session_replication_role = {role}; select posthaste.set_four_eyes(true, 'x'); set role posthaste_owner")).await;
+        world.run(&format!("reset role; set session_replication_role = {role}; select posthaste.note('x', 'x', null, null, null, 'x'); set role posthaste_owner")).await;
         for change in [
             "update posthaste.audit_log set reason = 'another'",
             "delete from posthaste.audit_log",
@@ -373,6 +471,32 @@ async fn a_seal_tells_what_was_changed_removed_or_added_later() {
 }
 
 #[tokio::test]
+async fn nobody_waits_while_partitions_are_read_to_be_sealed() {
+    let world = World::new().await;
+    let office = world.two_administrators().await;
+    let id = agree(&office, "harbour", "").await;
+    let [outbox, _] = old_partitions(&world, id).await;
+    // The second one cannot be read yet.
+    world
+        .run(&format!("begin; lock table posthaste.{outbox}"))
+        .await;
+    let seal = async {
+        let sealed = "select count(*) from posthaste.seal_partitions()";
+        assert_eq!(office[0].one::<i64>(sealed).await, 2);
+    };
+    let pause = async {
+        world
+            .until("exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')")
+            .await;
+        office[1]
+            .run("select posthaste.deactivate('harbour', 'flood')")
+            .await;
+        world.run("commit").await;
+    };
+    tokio::join!(seal, pause);
+}
+
+#[tokio::test]
 async fn what_is_still_being_written_is_not_sealed() {
     let world = World::new().await;
     let office = world.two_administrators().await;
@@ -410,7 +534,7 @@ async fn acts(world: &World, office: &[Login; 2]) -> Vec<(&'static str, String, 
         ("bob", format!("reject({newest}, 'no')"), r#"rejected_change|harbour|north||{"change_id": 4}|no"#.into()),
         ("ada", "deactivate('harbour', 'flood')".into(), "deactivated|harbour|north|16 fields|16 fields|flood".into()),
         ("bob", "set_secret_rotation('30 days', 'policy')".into(),
-         r#"secret_rotation_set|setting||{"secrets_rotate": "90 days"}|{"secrets_rotate": "30 days"}|policy"#.into()),
+         r#"secrets_rotate_set|setting||{"secrets_rotate": "90 days"}|{"secrets_rotate": "30 days"}|policy"#.into()),
         ("bob", format!("set_partner_scope('{name}', '{{north}}', 'theirs')"), format!(r#"partner_scope_set|{name}|||["north"]|theirs"#)),
         ("bob", format!("set_partner_scope('{name}', '{{}}', 'all again')"), format!(r#"partner_scope_set|{name}||["north"]|[]|all again"#)),
         ("ada", "rotate_secret('harbour', '1 hour', 'yearly')".into(),

@@ -1,6 +1,6 @@
 //! Each role may do what `posthaste.access` says, and nothing else.
 
-use posthaste::store::connect_once;
+use posthaste::store::{connect_once, migrate};
 
 use crate::harness::{Database, World, one, refusal, tried_as};
 
@@ -302,6 +302,34 @@ async fn a_producer_and_a_worker_need_no_more_than_their_roles() {
             .holds("not exists (select from posthaste.worker where ended_at is null)")
             .await
     );
+}
+
+#[tokio::test]
+async fn whoever_may_only_make_others_members_can_migrate_and_is_no_administrator() {
+    let (world, database) = (World::new().await, Database::empty().await);
+    let login = world.login("").await;
+    let name = &login.name;
+    // As Postgres 16 and later have it of whoever made the roles.
+    let version = "select current_setting('server_version_num')::bigint";
+    if world.count(version).await >= 160_000 {
+        let roles = "posthaste_owner, posthaste_producer, posthaste_worker, posthaste_admin, posthaste_auditor";
+        let made = format!("grant {roles} to {name} with admin true, inherit false, set false");
+        world.run(&made).await;
+    }
+    let member_of = format!(
+        "select array_to_string(l.member_of, ' ') from ({}) l",
+        include_str!("../sql/queries/login.sql")
+    );
+    assert_eq!(login.one::<String>(&member_of).await, "");
+    world.run(&format!("alter role {name} createrole")).await;
+    let db = connect_once(&database.url).await.unwrap();
+    let create = format!(
+        "do $$ begin execute format('grant create on database %I to {name}', current_database()); end $$"
+    );
+    db.batch_execute(&create).await.unwrap();
+    migrate(&login.url_of(&database)).await.unwrap();
+    assert_eq!(login.one::<String>(&member_of).await, "posthaste_owner");
+    drop(database);
 }
 
 #[tokio::test]

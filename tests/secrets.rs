@@ -224,6 +224,34 @@ async fn a_rotation_ends_the_older_secrets_and_never_extends_one() {
 }
 
 #[tokio::test]
+async fn a_subscription_has_five_live_secrets_at_most() {
+    let world = World::new().await;
+    let office = world.two_administrators().await;
+    agree(&office, "harbour", "").await;
+    let ada = &office[0];
+    let rotate = |overlap: &str| format!("select posthaste.rotate_secret('harbour', '{overlap}')");
+    let add = "select posthaste.add_secret('harbour', gen_random_uuid(), 'k1', '\\x00', 'theirs')";
+    for _ in 2..=5 {
+        ada.run(&rotate("1 day")).await;
+    }
+    for call in [&rotate("1 day"), add] {
+        let refused = ada.refused(call).await;
+        let rule = "it has five signing secrets that have not ended";
+        assert!(
+            refused.code() == &SqlState::CHECK_VIOLATION && refused.message().contains(rule),
+            "{call}: {refused:?}"
+        );
+    }
+    ada.run("select posthaste.end_secret('harbour', 1::smallint, 'old')")
+        .await;
+    ada.run(add).await;
+    // What leaked can be replaced at once, however many there are.
+    ada.run(&rotate("0")).await;
+    let live = "select live + asked_for from posthaste.secret_overview";
+    assert_eq!(ada.one::<i64>(live).await, 1);
+}
+
+#[tokio::test]
 async fn a_secret_that_is_ended_early_has_ended() {
     let world = World::new().await;
     let office = world.two_administrators().await;

@@ -258,13 +258,11 @@ create table posthaste.setting (
     is_only          boolean     primary key default true,
     four_eyes        boolean     not null default true,
     secrets_rotate   interval    not null default '90 days',
-    changes_expire   interval    not null default '30 days',
     constraint there_is_one_row check (is_only)
 );
-comment on table posthaste.setting is 'How the control plane is set; one row. Changed by posthaste.set_four_eyes and posthaste.set_secret_rotation, which write to the audit log.';
+comment on table posthaste.setting is 'How the control plane is set; one row. Changed by posthaste.set_four_eyes and posthaste.set_secret_rotation; whoever changes it otherwise is in the audit log, too.';
 comment on column posthaste.setting.four_eyes is 'Whether a proposal needs the approval of another administrator than the one who made it.';
 comment on column posthaste.setting.secrets_rotate is 'How old the newest signing secret of a subscription may become before its rotation is overdue.';
-comment on column posthaste.setting.changes_expire is 'How long a proposal can be approved.';
 insert into posthaste.setting default values;
 
 create table posthaste.event_type (
@@ -279,7 +277,12 @@ create table posthaste.event_type (
     created_by  text        not null default session_user,
     constraint event_type_is_dotted_words check (posthaste.is_event_type(event_type)),
     constraint description_is_not_blank check (btrim(description) <> ''),
-    constraint schema_is_an_object_or_boolean check (json_typeof(schema) in ('object', 'boolean'))
+    constraint schema_is_an_object_or_boolean check (json_typeof(schema) in ('object', 'boolean')),
+    -- Each change of it puts all of this into the audit log, twice.
+    constraint description_is_bounded check (case when length(description) > 1000 then posthaste.refuse('description', description, 'at most 1000 characters') else true end),
+    constraint schema_is_bounded check (case when octet_length(schema::text) > 65536 then posthaste.refuse('schema', schema::text, 'at most 64 KiB') else true end),
+    constraint example_is_bounded check (case when octet_length(example::text) > 65536 then posthaste.refuse('example', example::text, 'at most 64 KiB') else true end),
+    constraint owner_is_bounded check (case when length(owner) > 200 then posthaste.refuse('owner', owner, 'at most 200 characters') else true end)
 );
 comment on table posthaste.event_type is 'The catalogue: what can be subscribed to. A producer is never held to it: see posthaste.unrouted for what does not fit.';
 comment on column posthaste.event_type.schema is 'JSON Schema of the payload. What is about to be sent is held against it: a payload that breaks it is kept, and its deliveries are quarantined. What no subscription wants, or its filter leaves out, is not looked at.';
@@ -322,7 +325,7 @@ create table posthaste.subscription (
 create unique index subscription_name on posthaste.subscription (name) where removed_at is null;
 comment on table posthaste.subscription is
     'What a partner gets, where, and on what terms. Made and changed by posthaste.approve alone, but for the pause, posthaste.deactivate. A removed one stays, for whoever reads its history.';
-comment on column posthaste.subscription.tenant is 'The partner. If set, only events of this tenant match, and an administrator scoped to another partner does not see it.';
+comment on column posthaste.subscription.tenant is 'The partner; never changes. If set, only events of this tenant match, and an administrator scoped to another partner does not see it.';
 comment on column posthaste.subscription.event_types is 'Names from the catalogue, prefixes such as certificate.*, or * alone for all.';
 comment on column posthaste.subscription.unknown_types is 'With *: also events whose type is not in the catalogue.';
 comment on column posthaste.subscription.filter is 'An SQL/JSON path. The payload matches where the first thing it finds is neither false nor null.';
@@ -590,6 +593,18 @@ create function posthaste.application_user() returns text
 return nullif(current_setting('posthaste.application_user', true), '');
 comment on function posthaste.application_user() is 'Whom an API says it acts for: `set posthaste.application_user = ''ada''`.';
 
+create function posthaste.refuse_to_wait() returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception using errcode = 'lock_not_available',
+        message = 'somebody has acted here in a transaction that is still open, and such acts take turns',
+        hint = 'Try again; or find the session in pg_stat_activity (idle in transaction) and end it with pg_terminate_backend.';
+end
+$$;
+comment on function posthaste.refuse_to_wait() is 'Raises where an open transaction was in the way for too long.';
+
 create function posthaste.note(action text, object text, tenant text, before jsonb, after jsonb, reason text) returns bigint
     language plpgsql
     set search_path = pg_catalog, pg_temp
@@ -599,13 +614,17 @@ declare
     head posthaste.audit_head;
     e posthaste.audit_log;
 begin
+    if length(reason) > 1000 then
+        perform posthaste.refuse('reason', reason, 'at most 1000 characters');
+    end if;
+    if length(posthaste.application_user()) > 128 then
+        perform posthaste.refuse('posthaste.application_user', posthaste.application_user(), 'at most 128 characters');
+    end if;
     -- Where the transaction's snapshot is older than the last entry, this fails with 40001: try again.
     begin
         select * into strict head from posthaste.audit_head for update;
     exception when lock_not_available then
-        raise exception using errcode = 'lock_not_available',
-            message = 'somebody has acted here in a transaction that is still open, and the audit log takes one act after the other',
-            hint = 'Try again; or find the session in pg_stat_activity (idle in transaction) and end it with pg_terminate_backend.';
+        perform posthaste.refuse_to_wait();
     end;
     e.entry := head.entry + 1;
     e.at := clock_timestamp();
@@ -626,6 +645,37 @@ begin
 end
 $$;
 comment on function posthaste.note(text, text, text, jsonb, jsonb, text) is 'Adds an entry to the audit log and returns its number. Nobody may call it but the functions here.';
+
+create function posthaste.note_setting() returns trigger
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+    set intervalstyle = 'postgres'
+as $$
+declare
+    before constant jsonb := case when tg_op in ('UPDATE', 'DELETE') then to_jsonb(old) end;
+    after constant jsonb := case when tg_op in ('UPDATE', 'INSERT') then to_jsonb(new) end;
+    field text;
+begin
+    if tg_op = 'TRUNCATE' then
+        perform posthaste.note('setting_truncated', 'setting', null, null, null, nullif(current_setting('posthaste.reason', true), ''));
+    end if;
+    for field in
+        select k from jsonb_object_keys(coalesce(after, before)) k where before -> k is distinct from after -> k order by k
+    loop
+        perform posthaste.note(field || '_set', 'setting', null, jsonb_build_object(field, before -> field), jsonb_build_object(field, after -> field),
+            nullif(current_setting('posthaste.reason', true), ''));
+    end loop;
+    return null;
+end
+$$;
+comment on function posthaste.note_setting() is 'Writes each change of a setting into the audit log, whoever makes it and however. The functions that make one give their reason in posthaste.reason.';
+
+create trigger setting_is_noted after insert or update or delete on posthaste.setting
+    for each row execute function posthaste.note_setting();
+alter table posthaste.setting enable always trigger setting_is_noted;
+create trigger truncation_is_noted after truncate on posthaste.setting
+    for each statement execute function posthaste.note_setting();
+alter table posthaste.setting enable always trigger truncation_is_noted;
 
 create function posthaste.verify_audit(
     known_entry bigint default null,
@@ -1154,9 +1204,7 @@ select c.change_id, c.kind, coalesce(c.terms, c.before) ->> 'name' as subscripti
        else coalesce(c.terms, c.before) end as what,
        c.reason, c.proposed_by, c.proposed_for, c.proposed_at, c.expires_at, c.decided_by, c.decided_for, c.decided_at, c.decision_reason
 from posthaste.subscription_change c
-where (select posthaste.scope()) is null or (
-    coalesce(c.terms, c.before) ->> 'tenant' = any ((select posthaste.scope())::text[])
-    and (c.before is null or c.before ->> 'tenant' = any ((select posthaste.scope())::text[])));
+where (select posthaste.scope()) is null or coalesce(c.terms, c.before) ->> 'tenant' = any ((select posthaste.scope())::text[]);
 comment on view posthaste.change is 'Every proposal, with what it changes and what was decided.';
 
 create view posthaste.audit with (security_barrier) as
@@ -1395,9 +1443,6 @@ begin
     if changes ? 'active' and jsonb_typeof(changes -> 'active') <> 'boolean' then
         perform posthaste.refuse('active', changes ->> 'active', 'true or false');
     end if;
-    if length(reason) > 1000 then
-        perform posthaste.because(reason);
-    end if;
     if changes ? 'description' and btrim(coalesce(changes ->> 'description', '')) = '' then
         perform posthaste.refuse('description', coalesce(changes ->> 'description', 'null'), 'say what it means, for whoever subscribes to it');
     end if;
@@ -1509,7 +1554,7 @@ declare
     value jsonb;
 begin
     if jsonb_typeof(headers) is distinct from 'object' then
-        perform posthaste.refuse('headers', headers::text, 'a JSON object of names and texts, such as {"X-Environment": "production"}');
+        perform posthaste.refuse('headers', coalesce(jsonb_typeof(headers), 'null'), 'a JSON object of names and texts, such as {"X-Environment": "production"}');
     end if;
     if (select count(*) from jsonb_object_keys(headers)) > 20 then
         perform posthaste.refuse('headers', 'of that number', 'at most 20');
@@ -1528,15 +1573,15 @@ begin
         if value = '{"secret": true}' then
             continue;
         end if;
-        if jsonb_typeof(value) <> 'string' then
-            perform posthaste.refuse(format('header %s', name), value::text, 'a text, or {"secret": true} for one whose value is imported apart');
-        end if;
-        -- Whatever carries a credential would lie here in the clear, and in everybody's sight.
-        if lower(name) ~ '(^|[-_.])(auth|authorization|cookie|key|apikey|token|secret|password|credentials?)$' then
+        -- Whatever carries a credential would lie here in the clear, and in everybody's sight. No value is shown, whichever rule it breaks.
+        if name ~* 'auth|secret|token|passw|credential|cookie|api[-_.]?key|(^|[-_.])key$' or value::text ~* '^"(bearer|basic) ' then
             perform posthaste.refuse(format('header %s', name), '(not shown)', 'a credential is {"secret": true}, and its value is imported with `posthaste secret import --header`');
         end if;
+        if jsonb_typeof(value) <> 'string' then
+            perform posthaste.refuse(format('header %s', name), '(not shown)', 'a text, or {"secret": true} for one whose value is imported apart');
+        end if;
         if value #>> '{}' !~ '^[!-~]([ !-~]*[!-~])?$' or length(value #>> '{}') > 2048 then
-            perform posthaste.refuse(format('header %s', name), value::text, '1 to 2048 visible ASCII characters, with spaces only between them');
+            perform posthaste.refuse(format('header %s', name), '(not shown)', '1 to 2048 visible ASCII characters, with spaces only between them');
         end if;
     end loop;
     return headers;
@@ -1796,22 +1841,31 @@ $$;
 comment on function posthaste.checked_terms(jsonb, jsonb) is
     'Terms as they are stored: defaults filled in, everything in one form. Raises where a rule is broken, naming the field, the value and the rule. `before` are the terms that they change, if any.';
 
-create function posthaste.subscription_called(name text) returns posthaste.subscription
+create function posthaste.subscription_called(name text, to_change boolean default false) returns posthaste.subscription
     language plpgsql
     set search_path = pg_catalog, pg_temp
+    set lock_timeout = '5s'
 as $$
 declare
     s posthaste.subscription;
 begin
     select * into s from posthaste.subscription x
-    where x.name = subscription_called.name and x.removed_at is null and posthaste.is_in_scope(x.tenant) for no key update;
-    if not found then
+    where x.name = subscription_called.name and x.removed_at is null and posthaste.is_in_scope(x.tenant);
+    if found and to_change then
+        begin
+            select * into s from posthaste.subscription x
+            where x.name = subscription_called.name and x.removed_at is null and posthaste.is_in_scope(x.tenant) for no key update;
+        exception when lock_not_available then
+            perform posthaste.refuse_to_wait();
+        end;
+    end if;
+    if s.subscription_id is null then
         perform posthaste.refuse('subscription', coalesce(name, 'null'), 'there is none of that name; see posthaste.subscription_overview');
     end if;
     return s;
 end
 $$;
-comment on function posthaste.subscription_called(text) is 'The subscription of that name, locked; raises where there is none, or none that this login may see.';
+comment on function posthaste.subscription_called(text, boolean) is 'The subscription of that name, locked where it is to change; raises where there is none, or none that this login may see.';
 
 create function posthaste.propose(kind text, subscription_id integer, before jsonb, terms jsonb, reason text) returns bigint
     language plpgsql
@@ -1820,25 +1874,18 @@ as $$
 declare
     id bigint;
     called constant text := coalesce(terms, before) ->> 'name';
-    other text;
 begin
-    -- Both partners are affected where a subscription is to change hands.
-    for other in select distinct t from unnest(array[before, terms]) x, lateral (select x ->> 'tenant') y (t) where x is not null loop
-        if not posthaste.is_in_scope(other) then
-            raise exception using errcode = 'insufficient_privilege',
-                message = format('%s may propose only for %s', session_user, array_to_string(posthaste.scope(), ', '));
-        end if;
-    end loop;
+    if not posthaste.is_in_scope(coalesce(terms, before) ->> 'tenant') then
+        raise exception using errcode = 'insufficient_privilege',
+            message = format('%s may propose only for %s', session_user, array_to_string(posthaste.scope(), ', '));
+    end if;
     if terms is not null and exists (
         select from posthaste.subscription s where s.name = called and s.removed_at is null and s.subscription_id <> propose.subscription_id) then
         perform posthaste.refuse('name', called, 'another subscription is called that');
     end if;
-    if length(reason) > 1000 then
-        perform posthaste.because(reason);
-    end if;
     insert into posthaste.subscription_change (subscription_id, kind, before, terms, reason, proposed_for, expires_at)
     values (propose.subscription_id, propose.kind, propose.before, propose.terms, propose.reason, posthaste.application_user(),
-            now() + (select changes_expire from posthaste.setting))
+            now() + interval '30 days')
     returning change_id into id;
     perform posthaste.note('proposed_' || kind, called, coalesce(terms, before) ->> 'tenant', before,
         coalesce(terms, '{}') || jsonb_build_object('change_id', id), reason);
@@ -1897,6 +1944,10 @@ begin
     if terms = before then
         perform posthaste.refuse('changes', changes::text, 'they change nothing');
     end if;
+    if terms ->> 'tenant' is distinct from s.tenant then
+        -- All that it ever got would be there for another partner to see.
+        perform posthaste.refuse('tenant', coalesce(terms ->> 'tenant', 'null'), 'it stays what it is; remove the subscription and propose a new one');
+    end if;
     return posthaste.propose('change', s.subscription_id, before, terms, reason);
 end
 $$;
@@ -1918,13 +1969,17 @@ comment on function posthaste.propose_removal(text, text) is 'Proposes to end a 
 create function posthaste.open_change(change_id bigint) returns posthaste.subscription_change
     language plpgsql
     set search_path = pg_catalog, pg_temp
+    set lock_timeout = '5s'
 as $$
 declare
     c posthaste.subscription_change;
 begin
-    select * into c from posthaste.subscription_change x where x.change_id = open_change.change_id for update;
-    if not found or not posthaste.is_in_scope(coalesce(c.terms, c.before) ->> 'tenant')
-       or (c.before is not null and not posthaste.is_in_scope(c.before ->> 'tenant')) then
+    begin
+        select * into c from posthaste.subscription_change x where x.change_id = open_change.change_id for update;
+    exception when lock_not_available then
+        perform posthaste.refuse_to_wait();
+    end;
+    if c.change_id is null or not posthaste.is_in_scope(coalesce(c.terms, c.before) ->> 'tenant') then
         perform posthaste.refuse('change_id', coalesce(change_id::text, 'null'), 'there is no such change; see posthaste.change');
     end if;
     if c.decision is not null then
@@ -1950,6 +2005,7 @@ create function posthaste.approve(change_id bigint, reason text default null) re
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
     set intervalstyle = 'postgres'
+    set lock_timeout = '5s'
 as $$
 declare
     c constant posthaste.subscription_change := posthaste.open_change(change_id);
@@ -1967,11 +2023,12 @@ begin
     if c.expires_at <= now() then
         perform posthaste.refuse('change_id', change_id::text, format('it expired at %s; propose it again', c.expires_at));
     end if;
-    if length(reason) > 1000 then
-        perform posthaste.because(reason);
-    end if;
     if c.kind <> 'create' then
-        select * into s from posthaste.subscription x where x.subscription_id = c.subscription_id for no key update;
+        begin
+            select * into s from posthaste.subscription x where x.subscription_id = c.subscription_id for no key update;
+        exception when lock_not_available then
+            perform posthaste.refuse_to_wait();
+        end;
         if s.removed_at is not null or posthaste.terms(s) <> c.before then
             raise exception using errcode = 'serialization_failure',
                 message = format('change %s is stale: %s has other terms than those it was proposed against', change_id, c.before ->> 'name'),
@@ -2040,7 +2097,7 @@ create function posthaste.deactivate(subscription text, reason text) returns voi
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    s posthaste.subscription := posthaste.subscription_called(subscription);
+    s posthaste.subscription := posthaste.subscription_called(subscription, to_change => true);
     before constant jsonb := posthaste.terms(s);
 begin
     perform posthaste.because(reason);
@@ -2060,16 +2117,14 @@ create function posthaste.set_four_eyes(required boolean, reason text) returns v
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $$
-declare
-    before boolean;
 begin
     perform posthaste.because(reason);
     if required is null then
         perform posthaste.refuse('required', 'null', 'true or false');
     end if;
-    select four_eyes into before from posthaste.setting for update;
+    perform set_config('posthaste.reason', reason, true);
     update posthaste.setting set four_eyes = required where is_only;
-    perform posthaste.note('four_eyes_set', 'setting', null, jsonb_build_object('four_eyes', before), jsonb_build_object('four_eyes', required), reason);
+    perform set_config('posthaste.reason', '', true);
 end
 $$;
 comment on function posthaste.set_four_eyes(boolean, text) is
@@ -2079,17 +2134,15 @@ create function posthaste.set_secret_rotation(every interval, reason text) retur
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $$
-declare
-    before interval;
 begin
     perform posthaste.refuse_scoped();
     perform posthaste.because(reason);
     if every is null or extract(epoch from every) not between 3600 and 315360000 then
         perform posthaste.refuse('every', coalesce(every::text, 'null'), 'from 1 hour to 3650 days');
     end if;
-    select secrets_rotate into before from posthaste.setting for update;
+    perform set_config('posthaste.reason', reason, true);
     update posthaste.setting set secrets_rotate = every where is_only;
-    perform posthaste.note('secret_rotation_set', 'setting', null, jsonb_build_object('secrets_rotate', before), jsonb_build_object('secrets_rotate', every), reason);
+    perform set_config('posthaste.reason', '', true);
 end
 $$;
 comment on function posthaste.set_secret_rotation(interval, text) is 'How old the newest secret of a subscription may become before posthaste.secret_overview calls its rotation overdue.';
@@ -2107,8 +2160,8 @@ begin
     if login is null or not exists (select from pg_roles where rolname = login and rolcanlogin) then
         perform posthaste.refuse('login', coalesce(login, 'null'), 'there is no role of that name that logs in');
     end if;
-    if tenants is null or array_position(tenants, null) is not null then
-        perform posthaste.refuse('tenants', coalesce(tenants::text, 'null'), 'a list of partners; {} to lift the scope');
+    if tenants is null or array_position(tenants, null) is not null or cardinality(tenants) > 1000 then
+        perform posthaste.refuse('tenants', coalesce(tenants::text, 'null'), 'a list of at most 1000 partners; {} to lift the scope');
     end if;
     select to_jsonb(array_agg(p.tenant order by p.tenant)) into before from posthaste.partner_scope p where p.login = set_partner_scope.login;
     delete from posthaste.partner_scope p where p.login = set_partner_scope.login;
@@ -2120,6 +2173,20 @@ comment on function posthaste.set_partner_scope(text, text[], text) is
     'Lets a login see and change only what belongs to these partners; {} lifts that. For administrators who are not scoped themselves.';
 
 -- Secrets. The program encrypts and decrypts; what comes here is ciphertext.
+
+create function posthaste.refuse_a_sixth_secret(s posthaste.subscription) returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- Every live one signs every request.
+    if (select count(*) >= 5 from posthaste.signing_secret k
+        where k.subscription_id = s.subscription_id and (k.ends_at is null or k.ends_at > clock_timestamp())) then
+        perform posthaste.refuse('subscription', s.name, 'it has five signing secrets that have not ended; end one with posthaste.end_secret, or wait');
+    end if;
+end
+$$;
+comment on function posthaste.refuse_a_sixth_secret(posthaste.subscription) is 'Raises where a subscription has five signing secrets that have not ended.';
 
 create function posthaste.rotate_secret(
     subscription text,
@@ -2133,15 +2200,12 @@ create function posthaste.rotate_secret(
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+    s constant posthaste.subscription := posthaste.subscription_called(subscription, to_change => true);
     next_number smallint;
     ending smallint[];
 begin
     if overlap is null or extract(epoch from overlap) not between 0 and 2592000 then
         perform posthaste.refuse('overlap', coalesce(overlap::text, 'null'), 'from 0 to 30 days');
-    end if;
-    if length(reason) > 1000 then
-        perform posthaste.because(reason);
     end if;
     if (secret_id is null) <> (ciphertext is null) or (key_id is null) <> (ciphertext is null) then
         perform posthaste.refuse('ciphertext', 'so given', 'secret_id, key_id and ciphertext all three, or none of them');
@@ -2151,6 +2215,7 @@ begin
         where k.subscription_id = s.subscription_id and (k.ends_at is null or k.ends_at > clock_timestamp() + overlap)
         returning k.number)
     select array_agg(number order by number) into ending from ended;
+    perform posthaste.refuse_a_sixth_secret(s);
     select coalesce(max(k.number), 0) + 1 into next_number from posthaste.signing_secret k where k.subscription_id = s.subscription_id;
     insert into posthaste.signing_secret (secret_id, subscription_id, number, key_id, ciphertext)
     values (coalesce(rotate_secret.secret_id, gen_random_uuid()), s.subscription_id, next_number, rotate_secret.key_id, rotate_secret.ciphertext);
@@ -2167,7 +2232,7 @@ create function posthaste.add_secret(subscription text, secret_id uuid, key_id t
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+    s constant posthaste.subscription := posthaste.subscription_called(subscription, to_change => true);
     next_number smallint;
 begin
     perform posthaste.because(reason);
@@ -2180,6 +2245,7 @@ begin
         next_number := 1;
         delete from posthaste.signing_secret k where k.subscription_id = s.subscription_id;
     end if;
+    perform posthaste.refuse_a_sixth_secret(s);
     insert into posthaste.signing_secret (secret_id, subscription_id, number, key_id, ciphertext)
     values (add_secret.secret_id, s.subscription_id, next_number, add_secret.key_id, add_secret.ciphertext);
     perform posthaste.note('secret_imported', s.name, s.tenant, null, jsonb_build_object('number', next_number), reason);
@@ -2193,7 +2259,7 @@ create function posthaste.set_header_secret(subscription text, header text, secr
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+    s constant posthaste.subscription := posthaste.subscription_called(subscription, to_change => true);
 begin
     perform posthaste.because(reason);
     if s.headers -> header is distinct from '{"secret": true}' then
@@ -2212,7 +2278,7 @@ create function posthaste.end_secret(subscription text, number smallint, reason 
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+    s constant posthaste.subscription := posthaste.subscription_called(subscription, to_change => true);
 begin
     perform posthaste.because(reason);
     update posthaste.signing_secret k set ends_at = clock_timestamp()
@@ -2444,12 +2510,24 @@ create function posthaste.seal_partitions() returns table (partition text, row_c
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $$
+declare
+    partitions text[];
+    row_counts bigint[];
+    digests text[];
 begin
+    -- One at a time; whoever comes second finds what the first has sealed.
+    perform pg_advisory_xact_lock(1347375958, 2);
+    -- All are read before the first is noted: from then on until we commit, nobody else can act.
     for partition in
         select c.partition from posthaste.closed_partitions() c
         where not exists (select from posthaste.audit_log a where a.action = 'partition_sealed' and a.object = c.partition)
     loop
         select d.row_count, d.digest into row_count, digest from posthaste.partition_digest(format('posthaste.%I', partition)::regclass) d;
+        partitions := partitions || partition;
+        row_counts := row_counts || row_count;
+        digests := digests || digest;
+    end loop;
+    for partition, row_count, digest in select * from unnest(partitions, row_counts, digests) loop
         perform posthaste.note('partition_sealed', partition, null, null,
             jsonb_build_object('rows', row_count, 'digest', digest, 'xid', pg_current_xact_id()::text), null);
         return next;
@@ -2612,10 +2690,12 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     -- What is the owner's alone.
     ('function set_four_eyes',               '', '', '', ''),
     ('function note',                        '', '', '', ''),
+    ('function refuse_to_wait',              '', '', '', ''),
     ('function audit_digest',                '', '', '', ''),
     ('function application_user',            '', '', '', ''),
     ('function is_in_scope',                 '', '', '', ''),
     ('function refuse_scoped',               '', '', '', ''),
+    ('function refuse_a_sixth_secret',       '', '', '', ''),
     ('function because',                     '', '', '', ''),
     ('function terms',                       '', '', '', ''),
     ('function checked_url',                 '', '', '', ''),
@@ -2646,6 +2726,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function keep_revision',               '', '', '', ''),
     ('function guard_change',                '', '', '', ''),
     ('function wake_lane',                   '', '', '', ''),
+    ('function note_setting',                '', '', '', ''),
     ('type outcome',                         '', '', '', ''),
     ('type verdict',                         '', '', '', ''),
     ('type delivery_status',                 '', '', '', '');

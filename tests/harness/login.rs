@@ -16,6 +16,7 @@ pub(crate) struct Login {
     /// Connects to the test's database as this login.
     pub(crate) url: String,
     pub(crate) db: Client,
+    password: String,
 }
 
 impl World {
@@ -55,7 +56,17 @@ impl Login {
         }
         let url = with_user(&database.url, &name, &password);
         let db = connect(&url).await;
-        Self { name, url, db }
+        Self {
+            name,
+            url,
+            db,
+            password,
+        }
+    }
+
+    /// Connects to another database as this login.
+    pub(crate) fn url_of(&self, database: &Database) -> String {
+        with_user(&database.url, &self.name, &self.password)
     }
 
     /// One more session.
