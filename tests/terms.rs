@@ -1,7 +1,5 @@
 //! A worker keeps to what was agreed, and to every change of it within a second, without a restart.
 
-use std::time::{Duration, Instant};
-
 use posthaste::secret::SigningSecret;
 use posthaste::trial::partner::{Replies, Reply};
 
@@ -13,18 +11,19 @@ async fn a_pause_stops_what_is_not_under_way_yet_and_loses_nothing() {
     let partner = Partner::replying(Reply::Hang).await;
     world.subscribe("p", &partner, "1h,1h").await;
     let _worker = world
-        .worker(&[("endpoint_concurrency", "1"), ("request_timeout", "1s")])
+        .worker(&[("endpoint_concurrency", "4"), ("request_timeout", "2s")])
         .await;
     world.publish_many("a", 20).await;
-    partner.wait_for(1).await;
+    partner.wait_for(4).await;
     world
         .run("select posthaste.deactivate('p', 'they asked us to')")
         .await;
     world
         .until("(select count(*) from posthaste.lease) = 0 and (select not active from posthaste.lane)")
         .await;
+    // A worker holds 16 of them; when it learns of the pause, at most the second four are under way.
     let sent = partner.count();
-    assert!(sent < 20, "{sent}");
+    assert!(sent <= 8, "{sent}");
     partner.set_reply(Reply::Status(200));
     world.publish_many("a", 5).await;
     world
@@ -47,7 +46,7 @@ async fn a_pause_stops_what_is_not_under_way_yet_and_loses_nothing() {
 async fn a_change_is_heeded_by_deliveries_that_a_worker_has_in_hand() {
     let world = World::new().await;
     let (old, new) = (Partner::replying(Reply::Hang).await, world.partner().await);
-    let id = world.subscribe("p", &old, "0s,0s,0s").await;
+    let id = world.subscribe("p", &old, "1h,1h").await;
     let secret = SigningSecret::generate().unwrap();
     new.learn(secret.clone());
     world.add_secret(id, &secret).await;
@@ -56,19 +55,15 @@ async fn a_change_is_heeded_by_deliveries_that_a_worker_has_in_hand() {
         .await;
     world.publish_many("a", 10).await;
     old.wait_for(1).await;
-    let begun = Instant::now();
     world
         .change("p", &format!(r#"{{"url": "{}"}}"#, new.url("/moved")))
         .await;
-    let received = new.wait_for(9).await;
-    // Those in hand were to go to the old one, a second each.
-    assert!(
-        begun.elapsed() < Duration::from_secs(9),
-        "{:?}",
-        begun.elapsed()
-    );
+    // Four were in hand: one under way, and perhaps the next before the worker knew.
+    let received = new.wait_for(8).await;
     assert!(received.iter().all(|r| r.verified == Some(Ok(()))));
-    world.until_all_is_done().await;
+    world
+        .until("(select count(*) from posthaste.attempt) = 10")
+        .await;
     let under = "select count(distinct t.terms ->> 'url') from posthaste.attempt_log a
         join posthaste.subscription_terms t on (t.subscription_id, t.revision) = (a.subscription_id, a.subscription_revision)";
     assert_eq!(world.count(under).await, 2);
