@@ -379,7 +379,7 @@ async fn a_seal_tells_what_was_changed_removed_or_added_later() {
         format!("{name} f its rows are not those that were sealed: 3 then, {rows} now")
     };
     let added =
-        |name: &str| format!("{name} f every sealed row is as it was, and 1 were added later");
+        |name: &str| format!("{name} t every sealed row is as it was, and 1 were added later");
     let gone = |name: &str| format!("{name} f it is gone, and no entry of the audit log says so");
     let detached = |name: &str| {
         format!("{name} f it is no part of its table any more, so that nobody sees its rows there")
@@ -468,6 +468,45 @@ async fn a_seal_tells_what_was_changed_removed_or_added_later() {
         assert_eq!(seals(&world).await, expected.join(", "), "{change}");
         world.run("rollback").await;
     }
+}
+
+#[tokio::test]
+async fn what_was_added_later_is_sealed_anew_and_what_was_changed_is_not() {
+    let world = World::new().await;
+    let office = world.two_administrators().await;
+    let id = agree(&office, "harbour", "").await;
+    let [_, attempt] = old_partitions(&world, id).await;
+    let ada = &office[0];
+    ada.run("select posthaste.seal_partitions()").await;
+    let anew = format!("select row_count from posthaste.seal_partitions('{attempt}')");
+    let refused = |rule: &'static str| {
+        let anew = &anew;
+        async move {
+            let refused = ada.refused(anew).await;
+            assert!(refused.message().contains(rule), "{refused:?}");
+        }
+    };
+    refused("it is sealed, and no row was added since").await;
+    one_more(&world, &attempt).await;
+    assert_eq!(ada.one::<i64>(&anew).await, 4);
+    let whole =
+        format!("select format('%s %s', intact, remark) from posthaste.verify_seals('{attempt}')");
+    assert_eq!(world.text(&whole).await, "t ");
+    world
+        .run(&format!(
+            "alter table posthaste.{attempt} disable trigger user; update posthaste.{attempt} set error = 'another' where number = 2"
+        ))
+        .await;
+    one_more(&world, &attempt).await;
+    refused("its rows are not those that were sealed").await;
+    let told = "f its rows are not those that were sealed: 4 then, 5 now";
+    assert_eq!(world.text(&whole).await, told);
+    let none = "select posthaste.seal_partitions('attempt_19700101')";
+    let said = ada.refused(none).await;
+    assert!(
+        said.message().contains("no partition of that name"),
+        "{said:?}"
+    );
 }
 
 #[tokio::test]
@@ -581,6 +620,17 @@ async fn old_partitions(world: &World, subscription: i32) -> [String; 2] {
     ]
 }
 
+/// One more attempt like those that are there.
+async fn one_more(world: &World, attempt: &str) {
+    world
+        .run(&format!(
+            "insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, replay, number, error)
+             select started_at, gen_random_uuid(), subscription_id, 1, 1, outcome, verdict, replay, (select max(number) + 1 from posthaste.{attempt}), error
+             from posthaste.{attempt} limit 1"
+        ))
+        .await;
+}
+
 /// Begins a transaction in which the owner, whose own the triggers are, has made this change.
 async fn tamper(world: &World, change: &str) {
     world
@@ -609,7 +659,7 @@ async fn verdict(world: &World, known: &str) -> String {
 
 async fn seals(world: &World) -> String {
     world
-        .text("select string_agg(format('%s %s %s', partition, intact, problem), ', ' order by partition) from posthaste.verify_seals()")
+        .text("select string_agg(format('%s %s %s', partition, intact, remark), ', ' order by partition) from posthaste.verify_seals()")
         .await
 }
 

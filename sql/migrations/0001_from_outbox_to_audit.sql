@@ -2468,11 +2468,20 @@ begin atomic
 end;
 comment on function posthaste.closed_partitions() is 'Partitions of outbox and attempt whose day has been over for two days.';
 
-create function posthaste.seal_partitions() returns table (partition text, row_count bigint, digest text)
+create function posthaste.newest_seal(partition text) returns posthaste.audit_log
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    select a from posthaste.audit_log a where a.action = 'partition_sealed' and a.object = newest_seal.partition order by a.entry desc limit 1;
+end;
+comment on function posthaste.newest_seal(text) is 'The last entry that sealed a partition, if any.';
+
+create function posthaste.seal_partitions(only_partition text default null) returns table (partition text, row_count bigint, digest text)
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $$
 declare
+    seal posthaste.audit_log;
     partitions text[];
     row_counts bigint[];
     digests text[];
@@ -2482,13 +2491,26 @@ begin
     -- All are read before the first is noted: from then on until we commit, nobody else can act.
     for partition in
         select c.partition from posthaste.closed_partitions() c
-        where not exists (select from posthaste.audit_log a where a.action = 'partition_sealed' and a.object = c.partition)
+        where c.partition = only_partition
+           or only_partition is null
+              and not exists (select from posthaste.audit_log a where a.action = 'partition_sealed' and a.object = c.partition)
     loop
+        seal := posthaste.newest_seal(partition);
+        -- A new seal takes in rows that came later. It covers up none that was changed or removed.
+        if seal.entry is not null and seal.after ->> 'digest' <> (
+            select o.digest from posthaste.partition_digest(format('posthaste.%I', partition)::regclass, (seal.after ->> 'xid')::xid8) o) then
+            perform posthaste.refuse('partition', partition, 'its rows are not those that were sealed; see posthaste.verify_seals');
+        end if;
         select d.row_count, d.digest into row_count, digest from posthaste.partition_digest(format('posthaste.%I', partition)::regclass) d;
         partitions := partitions || partition;
         row_counts := row_counts || row_count;
         digests := digests || digest;
+        continue when digest is distinct from seal.after ->> 'digest';
+        perform posthaste.refuse('partition', partition, 'it is sealed, and no row was added since');
     end loop;
+    if only_partition is not null and partitions is null then
+        perform posthaste.refuse('partition', only_partition, 'no partition of that name whose day has been over for two days');
+    end if;
     for partition, row_count, digest in select * from unnest(partitions, row_counts, digests) loop
         perform posthaste.note('partition_sealed', partition, null, null,
             jsonb_build_object('rows', row_count, 'digest', digest, 'xid', pg_current_xact_id()::text), null);
@@ -2496,11 +2518,11 @@ begin
     end loop;
 end
 $$;
-comment on function posthaste.seal_partitions() is
-    'Writes the digest of each closed partition that has none yet into the audit log. Reads them whole: a job for the night, such as `posthaste audit seal`.';
+comment on function posthaste.seal_partitions(text) is
+    'Writes the digest of each closed partition that has none yet into the audit log; or of the one named, anew where rows were added since. Reads them whole: a job for the night, such as `posthaste audit seal`.';
 
 create function posthaste.verify_seals(only_partition text default null)
-    returns table (partition text, sealed_at timestamptz, intact boolean, problem text)
+    returns table (partition text, sealed_at timestamptz, intact boolean, remark text)
     language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp
 as $$
@@ -2510,36 +2532,37 @@ declare
 begin
     for a in
         select * from posthaste.audit_log l
-        where l.action = 'partition_sealed' and (only_partition is null or l.object = only_partition) order by l.entry
+        where l.action = 'partition_sealed' and (only_partition is null or l.object = only_partition)
+          and l.entry = (posthaste.newest_seal(l.object)).entry
+        order by l.entry
     loop
         partition := a.object;
         sealed_at := a.at;
-        problem := null;
+        remark := null;
+        intact := false;
         if to_regclass(format('posthaste.%I', a.object)) is null then
-            problem := case when not exists (select from posthaste.audit_log r where r.action = 'partition_dropped' and r.object = a.object)
-                            then 'it is gone, and no entry of the audit log says so' end;
+            intact := exists (select from posthaste.audit_log r where r.action = 'partition_dropped' and r.object = a.object);
+            remark := case when not intact then 'it is gone, and no entry of the audit log says so' end;
         elsif not exists (
             select from pg_inherits i
             where i.inhrelid = to_regclass(format('posthaste.%I', a.object))
               and i.inhparent = to_regclass(format('posthaste.%I', regexp_replace(a.object, '_[0-9]{8}$', '')))) then
-            problem := 'it is no part of its table any more, so that nobody sees its rows there';
+            remark := 'it is no part of its table any more, so that nobody sees its rows there';
         else
             select * into d from posthaste.partition_digest(format('posthaste.%I', a.object)::regclass);
-            if d.digest <> a.after ->> 'digest' then
-                problem := format('its rows are not those that were sealed: %s then, %s now', a.after ->> 'rows', d.row_count);
-                -- Were only rows added, those that are older than the seal still have its digest.
-                if (select o.digest from posthaste.partition_digest(format('posthaste.%I', a.object)::regclass, (a.after ->> 'xid')::xid8) o)
-                   = a.after ->> 'digest' then
-                    problem := format('every sealed row is as it was, and %s were added later', d.row_count - (a.after ->> 'rows')::bigint);
-                end if;
-            end if;
+            -- Were only rows added, those that are older than the seal still have its digest.
+            intact := d.digest = a.after ->> 'digest' or a.after ->> 'digest' = (
+                select o.digest from posthaste.partition_digest(format('posthaste.%I', a.object)::regclass, (a.after ->> 'xid')::xid8) o);
+            remark := case
+                when not intact then format('its rows are not those that were sealed: %s then, %s now', a.after ->> 'rows', d.row_count)
+                when d.digest <> a.after ->> 'digest' then format('every sealed row is as it was, and %s were added later', d.row_count - (a.after ->> 'rows')::bigint)
+            end;
         end if;
-        intact := problem is null;
         return next;
     end loop;
 end
 $$;
-comment on function posthaste.verify_seals(text) is 'Compares each sealed partition with its seal, one row each. Reads them whole.';
+comment on function posthaste.verify_seals(text) is 'Compares each sealed partition with its newest seal, one row each. Rows that were added later are remarked on: they are no tampering. Reads them whole.';
 
 -- ---------------------------------------------------------------------------------------------------------------------------
 -- Who may do what: the whole table. posthaste.apply_access() grants exactly this, posthaste.access_deviation() compares.
@@ -2677,6 +2700,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function decide_quarantine',           '', '', '', ''),
     ('function partition_digest',            '', '', '', ''),
     ('function closed_partitions',           '', '', '', ''),
+    ('function newest_seal',                 '', '', '', ''),
     ('function create_partition',            '', '', '', ''),
     ('function adorn_partition',             '', '', '', ''),
     ('function guard_history',               '', '', '', ''),
