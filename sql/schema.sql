@@ -881,7 +881,65 @@ create table posthaste.unknown_event_type (
     last_at    timestamptz not null default now(),
     last_event uuid        not null
 );
-comment on table posthaste.unknown_event_type is 'Event types that came and that the catalogue does not have, or not as active ones; one row each, however many events.';
+comment on table posthaste.unknown_event_type is 'Event types that came and that the catalogue does not have, or not as active ones; one row each, however many events, and 1000 at most.';
+
+create table posthaste.dismissal (
+    dismissal_id bigint generated always as identity primary key,
+    event_type   text        not null,
+    dismissed_at timestamptz not null default clock_timestamp()
+);
+comment on table posthaste.dismissal is 'Unknown event types that an administrator has dismissed, until a worker has forgotten them. Only added to by people, whose transactions may stay open for long: no worker waits for one.';
+comment on column posthaste.dismissal.event_type is 'A name, a prefix such as noise.*, or *.';
+
+create function posthaste.is_dismissed(u posthaste.unknown_event_type) returns boolean
+    language sql stable security definer
+    set search_path = pg_catalog, pg_temp
+return exists (
+    select from posthaste.dismissal d where d.event_type = any (posthaste.patterns(u.event_type)) and u.last_at <= d.dismissed_at);
+comment on function posthaste.is_dismissed(posthaste.unknown_event_type) is 'Whether an unknown event type was dismissed, and has not come since.';
+
+create function posthaste.forget_dismissed() returns trigger
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if exists (select from posthaste.dismissal) then
+        delete from posthaste.unknown_event_type u
+        where u.event_type = any (array(
+            select x.event_type from posthaste.unknown_event_type x where posthaste.is_dismissed(x) for update skip locked));
+        delete from posthaste.dismissal d
+        where d.dismissal_id = any (array(
+            select x.dismissal_id from posthaste.dismissal x
+            where not exists (
+                select from posthaste.unknown_event_type u
+                where x.event_type = any (posthaste.patterns(u.event_type)) and u.last_at <= x.dismissed_at)
+            for update skip locked));
+    end if;
+    return null;
+end
+$$;
+comment on function posthaste.forget_dismissed() is 'Removes what was dismissed, whenever a worker notes an unknown event type, and waits for nobody.';
+
+create trigger dismissed_types_are_forgotten after insert on posthaste.unknown_event_type
+    for each statement execute function posthaste.forget_dismissed();
+
+create function posthaste.bound_unknown_types() returns trigger
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- Names are the producer's: each new one would be one more row, and nobody reads a thousand of them.
+    if not exists (select from posthaste.unknown_event_type u where u.event_type = new.event_type)
+       and (select count(*) >= 1000 from (select from posthaste.unknown_event_type limit 1000) u) then
+        return null;
+    end if;
+    return new;
+end
+$$;
+comment on function posthaste.bound_unknown_types() is 'Keeps no more than 1000 unknown event types; those that come on top are not counted until some were dismissed. Their events are kept as ever.';
+
+create trigger unknown_types_are_bounded before insert on posthaste.unknown_event_type
+    for each row execute function posthaste.bound_unknown_types();
 
 -- The functions that workers call to carry out what people decided. People's transactions may stay open for long, so they never
 -- lock a lane or a waiting delivery themselves: no worker ever waits for a person.
@@ -1283,7 +1341,7 @@ select u.event_type, case when c.event_type is null then 'not in the catalogue' 
        u.events, u.first_at, u.last_at, u.last_event as event_id, null::text[] as held_for
 from posthaste.unknown_event_type u
 left join posthaste.event_type c using (event_type)
-where c.active is distinct from true and (select posthaste.scope()) is null
+where c.active is distinct from true and not posthaste.is_dismissed(u) and (select posthaste.scope()) is null
 union all
 select o.event_type, min(q.reason), 1, min(q.held_at), max(q.held_at), q.event_id, array_agg(s.name order by s.name)
 from posthaste.quarantine q
@@ -1354,19 +1412,25 @@ begin atomic
                (select l.event_id from posthaste.lease l order by l.event_id limit 1) order by event_id limit 1) o),
         (select extract(epoch from now() - posthaste.event_time(i.event_id))::float8
          from (select event_id from posthaste.intake order by xid limit 1) i),
-        (select count(*) from posthaste.lane l where l.active and greatest(l.wake_at, l.rest_until) <= now()),
-        (select count(*) from posthaste.lane l where l.active and greatest(l.wake_at, l.rest_until) > now() and l.wake_at < 'infinity'),
-        (select count(*) from posthaste.lane l where l.active and l.wake_at = 'infinity'),
-        (select count(*) from posthaste.subscription s where not s.active and s.removed_at is null),
+        (select count(*) from (select from posthaste.lane l where l.active and greatest(l.wake_at, l.rest_until) <= now() limit counts_stop_at) l),
+        (select count(*) from (
+            select from posthaste.lane l
+            where l.active and greatest(l.wake_at, l.rest_until) > now() and l.wake_at < 'infinity' limit counts_stop_at) l),
+        (select count(*) from (select from posthaste.lane l where l.active and l.wake_at = 'infinity' limit counts_stop_at) l),
+        (select count(*) from (select from posthaste.subscription s where not s.active and s.removed_at is null limit counts_stop_at) s),
         (select count(*) from (
             select from posthaste.attempt a
             where a.verdict in ('exhausted', 'rejected') and a.started_at > now() - interval '24 hours' limit counts_stop_at) a),
         (select count(*) from (select from posthaste.quarantine q where q.decision is null limit counts_stop_at) q),
-        (select count(*) from posthaste.unknown_event_type u where not exists (
-            select from posthaste.event_type c where c.event_type = u.event_type and c.active)),
-        (select count(*) from posthaste.secret_overview k where k.is_overdue),
-        (select count(*) from posthaste.secret_overview k where k.live = 0 or cardinality(k.headers_without_value) > 0),
-        (select count(*) from posthaste.subscription_change c where c.decision is null and c.expires_at > now()),
+        (select count(*) from (
+            select from posthaste.unknown_event_type u
+            where not exists (select from posthaste.event_type c where c.event_type = u.event_type and c.active)
+              and not posthaste.is_dismissed(u) limit counts_stop_at) u),
+        (select count(*) from (select from posthaste.secret_overview k where k.is_overdue limit counts_stop_at) k),
+        (select count(*) from (
+            select from posthaste.secret_overview k where k.live = 0 or cardinality(k.headers_without_value) > 0 limit counts_stop_at) k),
+        (select count(*) from (
+            select from posthaste.subscription_change c where c.decision is null and c.expires_at > now() limit counts_stop_at) c),
         exists (select from posthaste.outbox_default) or exists (select from posthaste.attempt_default),
         (select t.four_eyes from posthaste.setting t),
         extract(epoch from clock_timestamp())::float8;
@@ -2409,6 +2473,30 @@ end
 $$;
 comment on function posthaste.discard(uuid, text) is 'Cancels the quarantined deliveries of an event; returns how many. The event itself stays.';
 
+create function posthaste.dismiss_unknown(event_type text, reason text) returns integer
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    dismissed jsonb;
+begin
+    perform posthaste.refuse_scoped();
+    perform posthaste.because(reason);
+    select jsonb_build_object('types', count(*), 'events', sum(u.events)) into dismissed
+    from posthaste.unknown_event_type u
+    where dismiss_unknown.event_type = any (posthaste.patterns(u.event_type)) and not posthaste.is_dismissed(u)
+    having count(*) > 0;
+    if dismissed is null then
+        perform posthaste.refuse('event_type', coalesce(event_type, 'null'), 'no unknown event type is called that or begins like that; see posthaste.unrouted');
+    end if;
+    insert into posthaste.dismissal (event_type) values (dismiss_unknown.event_type);
+    perform posthaste.note('unknown_type_dismissed', event_type, null, dismissed, null, reason);
+    return (dismissed ->> 'types')::integer;
+end
+$$;
+comment on function posthaste.dismiss_unknown(text, text) is
+    'Forgets that an unknown event type came, or all of a prefix such as noise.*, or all with *; returns how many. Their events stay. One that comes again is shown again.';
+
 create function posthaste.decide_quarantine(event_id uuid, decision text, reason text) returns integer
     language plpgsql
     set search_path = pg_catalog, pg_temp
@@ -2613,6 +2701,8 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('table quarantine',                     '', 'select insert(event_id,subscription_id,replay,attempts,reason)', '', ''),
     ('table cancellation',                   '', '', '', ''),
     ('table unknown_event_type',             '', 'select insert update(events,last_at,last_event)', '', ''),
+    ('table dismissal',                      '', '', '', ''),
+    ('sequence dismissal_dismissal_id_seq',  '', '', '', ''),
     ('table worker',                         '', 'select insert update(ended_at)', '', ''),
     ('sequence worker_worker_id_seq',        '', 'usage', '', ''),
     -- What is agreed.
@@ -2687,6 +2777,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function reencrypt_secret',            '', '', 'execute', ''),
     ('function release',                     '', '', 'execute', ''),
     ('function discard',                     '', '', 'execute', ''),
+    ('function dismiss_unknown',             '', '', 'execute', ''),
     ('function seal_partitions',             '', '', 'execute', ''),
     -- What auditors and administrators ask.
     ('function verify_audit',                '', '', 'execute', 'execute'),
@@ -2735,6 +2826,9 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function guard_change',                '', '', '', ''),
     ('function wake_lane',                   '', '', '', ''),
     ('function note_setting',                '', '', '', ''),
+    ('function bound_unknown_types',         '', '', '', ''),
+    ('function forget_dismissed',            '', '', '', ''),
+    ('function is_dismissed',                '', '', 'execute', 'execute'),
     ('type outcome',                         '', '', '', ''),
     ('type verdict',                         '', '', '', ''),
     ('type delivery_status',                 '', '', '', '');

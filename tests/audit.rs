@@ -555,7 +555,9 @@ async fn acts(world: &World, office: &[Login; 2]) -> Vec<(&'static str, String, 
     world
         .run(&format!(
             "insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
-             values ('{released}', {bridge}, 0, 0, 'too odd'), ('{discarded}', {bridge}, 0, 0, 'too odd')"
+             values ('{released}', {bridge}, 0, 0, 'too odd'), ('{discarded}', {bridge}, 0, 0, 'too odd');
+             insert into posthaste.unknown_event_type (event_type, events, last_event)
+             values ('noise.a', 4, '{released}'), ('noise.b.c', 5, '{released}'), ('noises', 1, '{released}')"
         ))
         .await;
     let name = &office[0].name;
@@ -589,6 +591,8 @@ async fn acts(world: &World, office: &[Login; 2]) -> Vec<(&'static str, String, 
          format!(r#"quarantine_released|{released}|||{{"because": ["too odd"], "deliveries": 1}}|fine"#)),
         ("bob", format!("discard('{discarded}', 'odd indeed')"),
          format!(r#"quarantine_discarded|{discarded}|||{{"because": ["too odd"], "deliveries": 1}}|odd indeed"#)),
+        ("bob", "dismiss_unknown('noise.*', 'a typo')".into(),
+         r#"unknown_type_dismissed|noise.*||{"types": 2, "events": 9}||a typo"#.into()),
         ("ada", "seal_partitions()".into(), format!("partition_sealed|{outbox}|||3 fields|")),
         ("ada", "propose_removal('harbour', 'left')".into(), r#"proposed_remove|harbour|north|16 fields|{"change_id": 5}|left"#.into()),
         ("bob", format!("approve({newest}, 'bye')"), r#"approved_remove|harbour|north|16 fields|{"change_id": 5}|bye"#.into()),
