@@ -437,7 +437,7 @@ create table posthaste.subscription_change (
     constraint kind_is_known check (kind in ('create', 'change', 'remove')),
     constraint terms_unless_removal check ((terms is null) = (kind = 'remove')),
     constraint before_unless_creation check ((before is null) = (kind = 'create')),
-    constraint decision_is_known check (decision in ('approved', 'rejected', 'withdrawn')),
+    constraint decision_is_known check (decision in ('approved', 'rejected')),
     constraint decided_iff_decision check ((decision is null) = (decided_at is null) and (decision is null) = (decided_by is null))
 );
 -- Serves the open proposals, of which there are few.
@@ -747,6 +747,19 @@ create function posthaste.is_in_scope(tenant text) returns boolean
 return posthaste.scope() is null or coalesce(tenant = any (posthaste.scope()), false);
 comment on function posthaste.is_in_scope(text) is 'Whether this login may see and change what belongs to a partner. What belongs to none is for those who are not scoped.';
 
+create function posthaste.refuse_scoped() returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if posthaste.scope() is not null then
+        raise exception using errcode = 'insufficient_privilege',
+            message = format('%s is scoped to single partners and may not do what concerns all', session_user);
+    end if;
+end
+$$;
+comment on function posthaste.refuse_scoped() is 'Raises where the login is scoped to single partners.';
+
 -- ---------------------------------------------------------------------------------------------------------------------------
 -- What is still owed
 -- ---------------------------------------------------------------------------------------------------------------------------
@@ -1035,11 +1048,16 @@ begin atomic
         delete from posthaste.queue q using gone g
         where (q.event_id, q.subscription_id, q.replay) = (g.event_id, g.subscription_id, g.replay)
         returning q.event_id, q.subscription_id, q.replay, q.attempts
+    ), held as materialized (
+        select h.event_id, h.subscription_id, h.replay
+        from posthaste.quarantine h join posthaste.subscription s using (subscription_id)
+        where h.decision is null and s.removed_at is not null
+        limit cancel_removed.most for update of h skip locked
     ), unheld as (
         update posthaste.quarantine q
         set decision = 'discarded', decided_at = now(), decided_by = session_user, decision_reason = 'the subscription was removed'
-        from posthaste.subscription s
-        where q.decision is null and s.subscription_id = q.subscription_id and s.removed_at is not null
+        from held h
+        where (q.event_id, q.subscription_id, q.replay) = (h.event_id, h.subscription_id, h.replay)
         returning q.event_id, q.subscription_id, q.replay, q.attempts
     ), cancelled as (
         insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason)
@@ -1402,6 +1420,7 @@ create function posthaste.standing(counts_stop_at bigint)
     language sql stable security definer
     set search_path = pg_catalog, pg_temp
 begin atomic
+    select posthaste.refuse_scoped();
     select
         (select count(*) from (select from posthaste.intake limit counts_stop_at) i),
         (select count(*) from (select from posthaste.queue limit counts_stop_at) q),
@@ -1534,19 +1553,6 @@ comment on function posthaste.change_event_type(text, jsonb, text) is
     'Changes fields of an event type: description, schema, example, owner, active, as a JSON object. Takes effect at the next event.';
 
 -- Subscriptions: terms, and who may agree to them.
-
-create function posthaste.refuse_scoped() returns void
-    language plpgsql
-    set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if posthaste.scope() is not null then
-        raise exception using errcode = 'insufficient_privilege',
-            message = format('%s is scoped to single partners and may not do what concerns all', session_user);
-    end if;
-end
-$$;
-comment on function posthaste.refuse_scoped() is 'Raises where the login is scoped to single partners.';
 
 create function posthaste.because(reason text) returns text
     language plpgsql immutable
@@ -1929,7 +1935,7 @@ begin
     end if;
     if terms is not null and exists (
         select from posthaste.subscription s where s.name = called and s.removed_at is null and s.subscription_id <> propose.subscription_id) then
-        perform posthaste.refuse('name', called, 'another subscription is called that');
+        perform posthaste.refuse('name', called, 'it is not free; take another');
     end if;
     insert into posthaste.subscription_change (subscription_id, kind, before, terms, reason, proposed_for, expires_at)
     values (propose.subscription_id, propose.kind, propose.before, propose.terms, propose.reason, posthaste.application_user(),
@@ -2047,7 +2053,7 @@ begin atomic
         decided_for = posthaste.application_user(), decision_reason = decide.reason
     where c.change_id = decide.change_id;
 end;
-comment on function posthaste.decide(bigint, text, text) is 'Writes a decision down. Called by approve, reject and withdraw alone.';
+comment on function posthaste.decide(bigint, text, text) is 'Writes a decision down. Called by approve and reject alone.';
 
 create function posthaste.approve(change_id bigint, reason text default null) returns integer
     language plpgsql security definer
@@ -2112,7 +2118,7 @@ begin
                 where x.subscription_id = c.subscription_id;
             end if;
         exception when unique_violation then
-            perform posthaste.refuse('name', t.name, 'another subscription is called that by now');
+            perform posthaste.refuse('name', t.name, 'it is not free any more; propose another');
         end;
         delete from posthaste.header_secret h
         where h.subscription_id = c.subscription_id and t.headers -> h.header is distinct from '{"secret": true}';
@@ -2596,6 +2602,7 @@ declare
     row_counts bigint[];
     digests text[];
 begin
+    perform posthaste.refuse_scoped();
     -- One at a time; whoever comes second finds what the first has sealed.
     perform pg_advisory_xact_lock(1347375958, 2);
     -- All are read before the first is noted: from then on until we commit, nobody else can act.
