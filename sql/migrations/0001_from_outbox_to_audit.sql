@@ -2804,6 +2804,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function guard_history',               '', '', '', ''),
     ('function apply_access',                '', '', '', ''),
     ('function access_granted',              '', '', '', ''),
+    ('function guard_deviation',             '', '', '', ''),
     ('function take_in',                     '', '', '', ''),
     ('function refuse_change',               '', '', '', ''),
     ('function count_revision',              '', '', '', ''),
@@ -2877,8 +2878,7 @@ begin atomic
     -- Rights that one role would have through another.
     select 'role ' || m.roleid::regrole, m.member::regrole::text, 'member'
     from pg_auth_members m
-    where m.roleid::regrole::text ~ '^posthaste_(owner|producer|worker|admin|auditor)$'
-      and m.member::regrole::text ~ '^posthaste_(owner|producer|worker|admin|auditor)$'
+    where m.member::regrole::text ~ '^posthaste_(owner|producer|worker|admin|auditor)$'
     union all
     select format('future %s', case d.defaclobjtype when 'r' then 'tables' when 'f' then 'functions' when 'S' then 'sequences' else 'others' end),
            case when x.grantee = 0 then 'public' else x.grantee::regrole::text end, lower(x.privilege_type)
@@ -2886,7 +2886,63 @@ begin atomic
     where (d.defaclnamespace = 'posthaste'::regnamespace or d.defaclnamespace = 0 and pg_get_userbyid(d.defaclrole) = 'posthaste_owner')
       and x.grantee <> d.defaclrole;
 end;
-comment on function posthaste.access_granted() is 'Every grant there is on anything in the schema, but for its owner''s, and every membership of one of our roles in another.';
+comment on function posthaste.access_granted() is 'Every grant there is on anything in the schema, but for its owner''s, and every membership of one of our roles in any other.';
+
+create function posthaste.guard_deviation() returns table (object text, grantee text, privilege text, problem text)
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    with owned (object, owner) as (
+        select 'schema posthaste', n.nspowner from pg_namespace n where n.nspname = 'posthaste'
+        union all
+        select case c.relkind when 'S' then 'sequence ' when 'v' then 'view ' else 'table ' end || c.relname, c.relowner
+        from pg_class c where c.relnamespace = 'posthaste'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+        union all
+        select 'function ' || p.proname, p.proowner from pg_proc p where p.pronamespace = 'posthaste'::regnamespace
+        union all
+        select 'type ' || t.typname, t.typowner from pg_type t where t.typnamespace = 'posthaste'::regnamespace and t.typtype in ('e', 'd', 'r')
+    ), history (relation, kind) as (
+        select h.relation, h.kind from (values
+            ('posthaste.outbox'::regclass, 'outbox'), ('posthaste.attempt', 'attempt'), ('posthaste.audit_log', 'history'),
+            ('posthaste.subscription_revision', 'history'), ('posthaste.cancellation', 'history'),
+            ('posthaste.subscription_change', 'change'), ('posthaste.setting', 'setting')) h (relation, kind)
+        union all
+        select i.inhrelid, case i.inhparent when 'posthaste.outbox'::regclass then 'outbox' else 'attempt' end
+        from pg_inherits i where i.inhparent in ('posthaste.outbox'::regclass, 'posthaste.attempt'::regclass)
+    ), guard (kinds, name, runs, fires, enabled) as (
+        -- When it fires, as in pg_trigger.tgtype: 1 for each row, 2 before, 4 insert, 8 delete, 16 update, 32 truncate.
+        values ('{outbox,attempt,history}'::text[], 'no_change', 'posthaste.refuse_change'::regproc, 1 + 2 + 8 + 16, 'A'::"char"),
+               ('{outbox,attempt,history,change}', 'no_truncate', 'posthaste.refuse_change', 2 + 32, 'A'),
+               ('{change}', 'no_delete', 'posthaste.refuse_change', 1 + 2 + 8, 'A'),
+               ('{change}', 'change_is_decided_once', 'posthaste.guard_change', 1 + 2 + 16, 'A'),
+               ('{setting}', 'setting_is_noted', 'posthaste.note_setting', 1 + 4 + 8 + 16, 'A'),
+               ('{setting}', 'truncation_is_noted', 'posthaste.note_setting', 32, 'A'),
+               ('{outbox}', 'outbox_takes_in', 'posthaste.take_in', 4, 'O')
+    )
+    select o.object, o.owner::regrole::text, 'ownership', 'wider than it should be: everything belongs to posthaste_owner'
+    from owned o where o.owner::regrole::text <> 'posthaste_owner'
+    union all
+    select 'role ' || r.rolname, r.rolname::text, a.name, 'wider than it should be: our roles have no attributes'
+    from pg_roles r
+    cross join lateral (values ('superuser', r.rolsuper), ('bypassrls', r.rolbypassrls), ('createrole', r.rolcreaterole),
+                               ('createdb', r.rolcreatedb), ('replication', r.rolreplication), ('login', r.rolcanlogin)) a (name, is_set)
+    where r.rolname ~ '^posthaste_(owner|producer|worker|admin|auditor)$' and a.is_set
+    union all
+    select 'table ' || c.relname, 'everybody', 'row level security', 'missing'
+    from pg_class c where c.oid = 'posthaste.partner_scope'::regclass and not c.relrowsecurity
+    union all
+    select 'table ' || c.relname, 'everybody', 'policy ' || p.polname, 'wider than the schema has it'
+    from pg_policy p join pg_class c on c.oid = p.polrelid
+    where c.relnamespace = 'posthaste'::regnamespace and (c.relname, p.polname) <> ('partner_scope', 'scoped_see_their_own')
+    union all
+    select 'table ' || c.relname, 'everybody', 'trigger ' || g.name, 'missing or not as the schema has it'
+    from history h join pg_class c on c.oid = h.relation join guard g on h.kind = any (g.kinds)
+    where not exists (
+        select from pg_trigger t
+        where t.tgrelid = h.relation and t.tgname = g.name and t.tgfoid = g.runs and t.tgtype = g.fires and t.tgenabled = g.enabled
+          and t.tgqual is null and cardinality(t.tgattr::smallint[]) = 0);
+end;
+comment on function posthaste.guard_deviation() is 'What undoes every grant: what belongs to somebody else, roles that may more than roles, row level security that is off, and guards that are missing or asleep.';
 
 create function posthaste.access_deviation() returns table (object text, grantee text, privilege text, problem text)
     language sql stable security definer
@@ -2907,8 +2963,10 @@ begin atomic
     union all
     select e.object, e.grantee, e.privilege, 'missing'
     from expected e
-    where not exists (select from posthaste.access_granted() g where (e.object, e.grantee, e.privilege) = (g.object, g.grantee, g.privilege));
+    where not exists (select from posthaste.access_granted() g where (e.object, e.grantee, e.privilege) = (g.object, g.grantee, g.privilege))
+    union all
+    select * from posthaste.guard_deviation();
 end;
-comment on function posthaste.access_deviation() is 'Where the grants differ from posthaste.access: wider, or missing. Nothing, if all is well.';
+comment on function posthaste.access_deviation() is 'Where the grants differ from posthaste.access, wider or missing, and what undoes them; see posthaste.guard_deviation. Nothing, if all is well.';
 
 select posthaste.apply_access();
