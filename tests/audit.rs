@@ -379,7 +379,7 @@ async fn a_seal_tells_what_was_changed_removed_or_added_later() {
         format!("{name} f its rows are not those that were sealed: 3 then, {rows} now")
     };
     let added =
-        |name: &str| format!("{name} f every sealed row is as it was, and 1 were added later");
+        |name: &str| format!("{name} t every sealed row is as it was, and 1 were added later");
     let gone = |name: &str| format!("{name} f it is gone, and no entry of the audit log says so");
     let detached = |name: &str| {
         format!("{name} f it is no part of its table any more, so that nobody sees its rows there")
@@ -471,6 +471,45 @@ async fn a_seal_tells_what_was_changed_removed_or_added_later() {
 }
 
 #[tokio::test]
+async fn what_was_added_later_is_sealed_anew_and_what_was_changed_is_not() {
+    let world = World::new().await;
+    let office = world.two_administrators().await;
+    let id = agree(&office, "harbour", "").await;
+    let [_, attempt] = old_partitions(&world, id).await;
+    let ada = &office[0];
+    ada.run("select posthaste.seal_partitions()").await;
+    let anew = format!("select row_count from posthaste.seal_partitions('{attempt}')");
+    let refused = |rule: &'static str| {
+        let anew = &anew;
+        async move {
+            let refused = ada.refused(anew).await;
+            assert!(refused.message().contains(rule), "{refused:?}");
+        }
+    };
+    refused("it is sealed, and no row was added since").await;
+    one_more(&world, &attempt).await;
+    assert_eq!(ada.one::<i64>(&anew).await, 4);
+    let whole =
+        format!("select format('%s %s', intact, remark) from posthaste.verify_seals('{attempt}')");
+    assert_eq!(world.text(&whole).await, "t ");
+    world
+        .run(&format!(
+            "alter table posthaste.{attempt} disable trigger user; update posthaste.{attempt} set error = 'another' where number = 2"
+        ))
+        .await;
+    one_more(&world, &attempt).await;
+    refused("its rows are not those that were sealed").await;
+    let told = "f its rows are not those that were sealed: 4 then, 5 now";
+    assert_eq!(world.text(&whole).await, told);
+    let none = "select posthaste.seal_partitions('attempt_19700101')";
+    let said = ada.refused(none).await;
+    assert!(
+        said.message().contains("no partition of that name"),
+        "{said:?}"
+    );
+}
+
+#[tokio::test]
 async fn nobody_waits_while_partitions_are_read_to_be_sealed() {
     let world = World::new().await;
     let office = world.two_administrators().await;
@@ -516,7 +555,9 @@ async fn acts(world: &World, office: &[Login; 2]) -> Vec<(&'static str, String, 
     world
         .run(&format!(
             "insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
-             values ('{released}', {bridge}, 0, 0, 'too odd'), ('{discarded}', {bridge}, 0, 0, 'too odd')"
+             values ('{released}', {bridge}, 0, 0, 'too odd'), ('{discarded}', {bridge}, 0, 0, 'too odd');
+             insert into posthaste.unknown_event_type (event_type, events, last_event)
+             values ('noise.a', 4, '{released}'), ('noise.b.c', 5, '{released}'), ('noises', 1, '{released}')"
         ))
         .await;
     let name = &office[0].name;
@@ -550,6 +591,8 @@ async fn acts(world: &World, office: &[Login; 2]) -> Vec<(&'static str, String, 
          format!(r#"quarantine_released|{released}|||{{"because": ["too odd"], "deliveries": 1}}|fine"#)),
         ("bob", format!("discard('{discarded}', 'odd indeed')"),
          format!(r#"quarantine_discarded|{discarded}|||{{"because": ["too odd"], "deliveries": 1}}|odd indeed"#)),
+        ("bob", "dismiss_unknown('noise.*', 'a typo')".into(),
+         r#"unknown_type_dismissed|noise.*||{"types": 2, "events": 9}||a typo"#.into()),
         ("ada", "seal_partitions()".into(), format!("partition_sealed|{outbox}|||3 fields|")),
         ("ada", "propose_removal('harbour', 'left')".into(), r#"proposed_remove|harbour|north|16 fields|{"change_id": 5}|left"#.into()),
         ("bob", format!("approve({newest}, 'bye')"), r#"approved_remove|harbour|north|16 fields|{"change_id": 5}|bye"#.into()),
@@ -581,6 +624,17 @@ async fn old_partitions(world: &World, subscription: i32) -> [String; 2] {
     ]
 }
 
+/// One more attempt like those that are there.
+async fn one_more(world: &World, attempt: &str) {
+    world
+        .run(&format!(
+            "insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, replay, number, error)
+             select started_at, gen_random_uuid(), subscription_id, 1, 1, outcome, verdict, replay, (select max(number) + 1 from posthaste.{attempt}), error
+             from posthaste.{attempt} limit 1"
+        ))
+        .await;
+}
+
 /// Begins a transaction in which the owner, whose own the triggers are, has made this change.
 async fn tamper(world: &World, change: &str) {
     world
@@ -609,7 +663,7 @@ async fn verdict(world: &World, known: &str) -> String {
 
 async fn seals(world: &World) -> String {
     world
-        .text("select string_agg(format('%s %s %s', partition, intact, problem), ', ' order by partition) from posthaste.verify_seals()")
+        .text("select string_agg(format('%s %s %s', partition, intact, remark), ', ' order by partition) from posthaste.verify_seals()")
         .await
 }
 

@@ -421,8 +421,23 @@ async fn a_partition_that_was_changed_after_it_was_sealed_is_named() {
     );
     office.world.run(&insert).await;
     let said = office.run(&office.ada, &verify).await;
+    assert!(said.done().contains("1 were added later"), "{said:?}");
+    let anew = office
+        .run(&office.ada, &["audit", "seal", &partition])
+        .await;
+    assert!(anew.done().contains(&partition), "{anew:?}");
+    let said = office.run(&office.ada, &verify).await;
+    assert!(!said.done().contains("added later"), "{said:?}");
+    let change = format!(
+        "alter table posthaste.{partition} disable trigger no_change; update posthaste.{partition} set payload = '2'"
+    );
+    office.world.run(&change).await;
+    let said = office.run(&office.ada, &verify).await;
     assert!(
-        said.code == 1 && said.stdout.contains("1 were added later"),
+        said.code == 1
+            && said
+                .stdout
+                .contains("its rows are not those that were sealed"),
         "{said:?}"
     );
 }

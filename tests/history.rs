@@ -5,6 +5,53 @@ use tokio_postgres::error::SqlState;
 use crate::harness::World;
 
 #[tokio::test]
+async fn unknown_types_are_a_thousand_at_most_and_those_go_on_counting() {
+    let world = World::new().await;
+    let worker = world.worker(&[]).await;
+    for (name, count) in [("first.n", 900), ("then.n", 300), ("first.n", 3)] {
+        let insert = "insert into posthaste.outbox (event_type, payload)";
+        world
+            .run(&format!(
+                "{insert} select '{name}' || n, '1' from generate_series(1, {count}) n"
+            ))
+            .await;
+        world.until_all_is_done().await;
+    }
+    let kept = "select format('%s %s %s', count(*), count(*) filter (where event_type like 'first%'), sum(events)) from posthaste.unknown_event_type";
+    assert_eq!(world.text(kept).await, "1000 900 1003");
+    let standing = "select unknown_types::text from posthaste.standing(10)";
+    assert_eq!(world.text(standing).await, "10");
+    // Whoever dismisses them may leave the transaction open: no worker waits for it.
+    let session = world.session().await;
+    session
+        .batch_execute("begin; select posthaste.dismiss_unknown('first.*', 'a typo')")
+        .await
+        .unwrap();
+    world.publish("first.n1", "1").await;
+    world.until_all_is_done().await;
+    session.batch_execute("commit").await.unwrap();
+    assert_eq!(
+        world
+            .text("select unknown_types::text from posthaste.standing(1000)")
+            .await,
+        "101"
+    );
+    world.publish("first.n2", "1").await;
+    world.until_all_is_done().await;
+    worker.stop().await.unwrap();
+    assert_eq!(world.text(kept).await, "102 2 106");
+    assert!(
+        world
+            .holds("(select count(*) = 102 from posthaste.unrouted)")
+            .await
+    );
+    assert_eq!(
+        world.count("select count(*) from posthaste.outbox").await,
+        1205
+    );
+}
+
+#[tokio::test]
 async fn update_delete_and_truncate_are_refused_on_history_and_every_part_of_it() {
     let world = World::new().await;
     fill_every_partition(&world).await;

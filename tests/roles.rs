@@ -126,8 +126,88 @@ async fn a_grant_too_many_or_too_few_is_reported() {
             "wider: future tables public select",
         ),
         (
-            "create function posthaste.left_open() returns void language sql return null",
+            "set local role posthaste_owner; create function posthaste.left_open() returns void language sql return null; reset role",
             "wider: function left_open public execute",
+        ),
+        (
+            "alter table posthaste.TODAY owner to STRANGER",
+            "wider: table TODAY STRANGER ownership",
+        ),
+        (
+            "alter table posthaste.setting owner to STRANGER",
+            "wider: table setting STRANGER ownership",
+        ),
+        (
+            "alter view posthaste.audit owner to STRANGER",
+            "wider: view audit STRANGER ownership",
+        ),
+        (
+            "alter function posthaste.scope owner to STRANGER",
+            "wider: function scope STRANGER ownership",
+        ),
+        (
+            "alter type posthaste.outcome owner to STRANGER",
+            "wider: type outcome STRANGER ownership",
+        ),
+        (
+            "alter schema posthaste owner to STRANGER",
+            "wider: schema posthaste STRANGER ownership",
+        ),
+        (
+            "create sequence posthaste.mine; revoke all on posthaste.mine from public; alter sequence posthaste.mine owner to STRANGER",
+            "wider: sequence mine STRANGER ownership",
+        ),
+        (
+            "grant pg_read_all_data to posthaste_worker",
+            "wider: role pg_read_all_data posthaste_worker member",
+        ),
+        (
+            "grant STRANGER to posthaste_owner",
+            "wider: role STRANGER posthaste_owner member",
+        ),
+        (
+            "alter role posthaste_admin createrole",
+            "wider: role posthaste_admin posthaste_admin createrole",
+        ),
+        (
+            "alter role posthaste_auditor bypassrls",
+            "wider: role posthaste_auditor posthaste_auditor bypassrls",
+        ),
+        (
+            "alter role posthaste_owner login",
+            "wider: role posthaste_owner posthaste_owner login",
+        ),
+        (
+            "alter table posthaste.partner_scope disable row level security",
+            "missing: table partner_scope everybody row level security",
+        ),
+        (
+            "create policy all_see_all on posthaste.partner_scope using (true)",
+            "wider: table partner_scope everybody policy all_see_all",
+        ),
+        (
+            "alter table posthaste.attempt_default enable trigger no_change",
+            "missing: table attempt_default everybody trigger no_change",
+        ),
+        (
+            "drop trigger no_truncate on posthaste.audit_log",
+            "missing: table audit_log everybody trigger no_truncate",
+        ),
+        (
+            "create or replace trigger no_delete before delete on posthaste.subscription_change for each row when (false) execute function posthaste.refuse_change(); alter table posthaste.subscription_change enable always trigger no_delete",
+            "missing: table subscription_change everybody trigger no_delete",
+        ),
+        (
+            "alter table posthaste.subscription_change disable trigger change_is_decided_once",
+            "missing: table subscription_change everybody trigger change_is_decided_once",
+        ),
+        (
+            "alter table posthaste.TODAY disable trigger outbox_takes_in",
+            "missing: table TODAY everybody trigger outbox_takes_in",
+        ),
+        (
+            "alter table posthaste.setting disable trigger setting_is_noted",
+            "missing: table setting everybody trigger setting_is_noted",
         ),
         (
             "revoke insert on posthaste.outbox from posthaste_producer",

@@ -84,6 +84,9 @@ async fn the_scoped_act_for_their_partner_and_for_nobody_else() {
             office[0].name
         ),
         "posthaste.ask_to_reencrypt('x')".to_owned(),
+        "posthaste.dismiss_unknown('*', 'x')".to_owned(),
+        "posthaste.standing(10)".to_owned(),
+        "posthaste.seal_partitions()".to_owned(),
         "posthaste.secrets_to_reencrypt(1, 'k1')".to_owned(),
         "posthaste.reencrypt_secret(gen_random_uuid(), '', 'k1', '')".to_owned(),
         format!("posthaste.release('{}', 'x')", event("south")),

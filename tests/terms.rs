@@ -398,6 +398,28 @@ async fn a_subscription_has_its_own_timeout_and_its_own_cap_on_requests() {
 }
 
 #[tokio::test]
+async fn what_is_held_for_a_removed_subscription_is_cancelled_bit_by_bit_and_nobody_waits() {
+    let world = World::new().await;
+    let id = world
+        .subscribe_url("harbour", "https://harbour.example/", &["*"], None, "5s")
+        .await;
+    world
+        .run(&format!(
+            "insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
+             select gen_random_uuid(), {id}, n, 0, 'too odd' from generate_series(1, 5) n"
+        ))
+        .await;
+    world.agree("propose_removal('harbour', 'over')").await;
+    let session = world.session().await;
+    let decide = "begin; select from posthaste.quarantine where replay = 1 for update";
+    session.batch_execute(decide).await.unwrap();
+    for cancelled in [3, 1, 0] {
+        let cancel = "select posthaste.cancel_removed(3)::bigint";
+        assert_eq!(world.count(cancel).await, cancelled);
+    }
+}
+
+#[tokio::test]
 async fn what_is_owed_to_a_removed_subscription_is_cancelled() {
     let world = World::new().await;
     let partner = Partner::replying(Reply::Status(500)).await;

@@ -417,7 +417,7 @@ create table posthaste.subscription_change (
     constraint kind_is_known check (kind in ('create', 'change', 'remove')),
     constraint terms_unless_removal check ((terms is null) = (kind = 'remove')),
     constraint before_unless_creation check ((before is null) = (kind = 'create')),
-    constraint decision_is_known check (decision in ('approved', 'rejected', 'withdrawn')),
+    constraint decision_is_known check (decision in ('approved', 'rejected')),
     constraint decided_iff_decision check ((decision is null) = (decided_at is null) and (decision is null) = (decided_by is null))
 );
 -- Serves the open proposals, of which there are few.
@@ -740,6 +740,19 @@ create function posthaste.is_in_scope(tenant text) returns boolean
 return posthaste.scope() is null or coalesce(tenant = any (posthaste.scope()), false);
 comment on function posthaste.is_in_scope(text) is 'Whether this login may see and change what belongs to a partner. What belongs to none is for those who are not scoped.';
 
+create function posthaste.refuse_scoped() returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if posthaste.scope() is not null then
+        raise exception using errcode = 'insufficient_privilege',
+            message = format('%s is scoped to single partners and may not do what concerns all', session_user);
+    end if;
+end
+$$;
+comment on function posthaste.refuse_scoped() is 'Raises where the login is scoped to single partners.';
+
 -- ---------------------------------------------------------------------------------------------------------------------------
 -- What is still owed
 -- ---------------------------------------------------------------------------------------------------------------------------
@@ -874,7 +887,65 @@ create table posthaste.unknown_event_type (
     last_at    timestamptz not null default now(),
     last_event uuid        not null
 );
-comment on table posthaste.unknown_event_type is 'Event types that came and that the catalogue does not have, or not as active ones; one row each, however many events.';
+comment on table posthaste.unknown_event_type is 'Event types that came and that the catalogue does not have, or not as active ones; one row each, however many events, and 1000 at most.';
+
+create table posthaste.dismissal (
+    dismissal_id bigint generated always as identity primary key,
+    event_type   text        not null,
+    dismissed_at timestamptz not null default clock_timestamp()
+);
+comment on table posthaste.dismissal is 'Unknown event types that an administrator has dismissed, until a worker has forgotten them. Only added to by people, whose transactions may stay open for long: no worker waits for one.';
+comment on column posthaste.dismissal.event_type is 'A name, a prefix such as noise.*, or *.';
+
+create function posthaste.is_dismissed(u posthaste.unknown_event_type) returns boolean
+    language sql stable security definer
+    set search_path = pg_catalog, pg_temp
+return exists (
+    select from posthaste.dismissal d where d.event_type = any (posthaste.patterns(u.event_type)) and u.last_at <= d.dismissed_at);
+comment on function posthaste.is_dismissed(posthaste.unknown_event_type) is 'Whether an unknown event type was dismissed, and has not come since.';
+
+create function posthaste.forget_dismissed() returns trigger
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if exists (select from posthaste.dismissal) then
+        delete from posthaste.unknown_event_type u
+        where u.event_type = any (array(
+            select x.event_type from posthaste.unknown_event_type x where posthaste.is_dismissed(x) for update skip locked));
+        delete from posthaste.dismissal d
+        where d.dismissal_id = any (array(
+            select x.dismissal_id from posthaste.dismissal x
+            where not exists (
+                select from posthaste.unknown_event_type u
+                where x.event_type = any (posthaste.patterns(u.event_type)) and u.last_at <= x.dismissed_at)
+            for update skip locked));
+    end if;
+    return null;
+end
+$$;
+comment on function posthaste.forget_dismissed() is 'Removes what was dismissed, whenever a worker notes an unknown event type, and waits for nobody.';
+
+create trigger dismissed_types_are_forgotten after insert on posthaste.unknown_event_type
+    for each statement execute function posthaste.forget_dismissed();
+
+create function posthaste.bound_unknown_types() returns trigger
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- Names are the producer's: each new one would be one more row, and nobody reads a thousand of them.
+    if not exists (select from posthaste.unknown_event_type u where u.event_type = new.event_type)
+       and (select count(*) >= 1000 from (select from posthaste.unknown_event_type limit 1000) u) then
+        return null;
+    end if;
+    return new;
+end
+$$;
+comment on function posthaste.bound_unknown_types() is 'Keeps no more than 1000 unknown event types; those that come on top are not counted until some were dismissed. Their events are kept as ever.';
+
+create trigger unknown_types_are_bounded before insert on posthaste.unknown_event_type
+    for each row execute function posthaste.bound_unknown_types();
 
 -- The functions that workers call to carry out what people decided. People's transactions may stay open for long, so they never
 -- lock a lane or a waiting delivery themselves: no worker ever waits for a person.
@@ -970,11 +1041,16 @@ begin atomic
         delete from posthaste.queue q using gone g
         where (q.event_id, q.subscription_id, q.replay) = (g.event_id, g.subscription_id, g.replay)
         returning q.event_id, q.subscription_id, q.replay, q.attempts
+    ), held as materialized (
+        select h.event_id, h.subscription_id, h.replay
+        from posthaste.quarantine h join posthaste.subscription s using (subscription_id)
+        where h.decision is null and s.removed_at is not null
+        limit cancel_removed.most for update of h skip locked
     ), unheld as (
         update posthaste.quarantine q
         set decision = 'discarded', decided_at = now(), decided_by = session_user, decision_reason = 'the subscription was removed'
-        from posthaste.subscription s
-        where q.decision is null and s.subscription_id = q.subscription_id and s.removed_at is not null
+        from held h
+        where (q.event_id, q.subscription_id, q.replay) = (h.event_id, h.subscription_id, h.replay)
         returning q.event_id, q.subscription_id, q.replay, q.attempts
     ), cancelled as (
         insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason)
@@ -1276,7 +1352,7 @@ select u.event_type, case when c.event_type is null then 'not in the catalogue' 
        u.events, u.first_at, u.last_at, u.last_event as event_id, null::text[] as held_for
 from posthaste.unknown_event_type u
 left join posthaste.event_type c using (event_type)
-where c.active is distinct from true and (select posthaste.scope()) is null
+where c.active is distinct from true and not posthaste.is_dismissed(u) and (select posthaste.scope()) is null
 union all
 select o.event_type, min(q.reason), 1, min(q.held_at), max(q.held_at), q.event_id, array_agg(s.name order by s.name)
 from posthaste.quarantine q
@@ -1337,6 +1413,7 @@ create function posthaste.standing(counts_stop_at bigint)
     language sql stable security definer
     set search_path = pg_catalog, pg_temp
 begin atomic
+    select posthaste.refuse_scoped();
     select
         (select count(*) from (select from posthaste.intake limit counts_stop_at) i),
         (select count(*) from (select from posthaste.queue limit counts_stop_at) q),
@@ -1347,19 +1424,25 @@ begin atomic
                (select l.event_id from posthaste.lease l order by l.event_id limit 1) order by event_id limit 1) o),
         (select extract(epoch from now() - posthaste.event_time(i.event_id))::float8
          from (select event_id from posthaste.intake order by xid limit 1) i),
-        (select count(*) from posthaste.lane l where l.active and greatest(l.wake_at, l.rest_until) <= now()),
-        (select count(*) from posthaste.lane l where l.active and greatest(l.wake_at, l.rest_until) > now() and l.wake_at < 'infinity'),
-        (select count(*) from posthaste.lane l where l.active and l.wake_at = 'infinity'),
-        (select count(*) from posthaste.subscription s where not s.active and s.removed_at is null),
+        (select count(*) from (select from posthaste.lane l where l.active and greatest(l.wake_at, l.rest_until) <= now() limit counts_stop_at) l),
+        (select count(*) from (
+            select from posthaste.lane l
+            where l.active and greatest(l.wake_at, l.rest_until) > now() and l.wake_at < 'infinity' limit counts_stop_at) l),
+        (select count(*) from (select from posthaste.lane l where l.active and l.wake_at = 'infinity' limit counts_stop_at) l),
+        (select count(*) from (select from posthaste.subscription s where not s.active and s.removed_at is null limit counts_stop_at) s),
         (select count(*) from (
             select from posthaste.attempt a
             where a.verdict in ('exhausted', 'rejected') and a.started_at > now() - interval '24 hours' limit counts_stop_at) a),
         (select count(*) from (select from posthaste.quarantine q where q.decision is null limit counts_stop_at) q),
-        (select count(*) from posthaste.unknown_event_type u where not exists (
-            select from posthaste.event_type c where c.event_type = u.event_type and c.active)),
-        (select count(*) from posthaste.secret_overview k where k.is_overdue),
-        (select count(*) from posthaste.secret_overview k where k.live = 0 or cardinality(k.headers_without_value) > 0),
-        (select count(*) from posthaste.subscription_change c where c.decision is null and c.expires_at > now()),
+        (select count(*) from (
+            select from posthaste.unknown_event_type u
+            where not exists (select from posthaste.event_type c where c.event_type = u.event_type and c.active)
+              and not posthaste.is_dismissed(u) limit counts_stop_at) u),
+        (select count(*) from (select from posthaste.secret_overview k where k.is_overdue limit counts_stop_at) k),
+        (select count(*) from (
+            select from posthaste.secret_overview k where k.live = 0 or cardinality(k.headers_without_value) > 0 limit counts_stop_at) k),
+        (select count(*) from (
+            select from posthaste.subscription_change c where c.decision is null and c.expires_at > now() limit counts_stop_at) c),
         exists (select from posthaste.outbox_default) or exists (select from posthaste.attempt_default),
         (select t.four_eyes from posthaste.setting t),
         extract(epoch from clock_timestamp())::float8;
@@ -1463,19 +1546,6 @@ comment on function posthaste.change_event_type(text, jsonb, text) is
     'Changes fields of an event type: description, schema, example, owner, active, as a JSON object. Takes effect at the next event.';
 
 -- Subscriptions: terms, and who may agree to them.
-
-create function posthaste.refuse_scoped() returns void
-    language plpgsql
-    set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if posthaste.scope() is not null then
-        raise exception using errcode = 'insufficient_privilege',
-            message = format('%s is scoped to single partners and may not do what concerns all', session_user);
-    end if;
-end
-$$;
-comment on function posthaste.refuse_scoped() is 'Raises where the login is scoped to single partners.';
 
 create function posthaste.because(reason text) returns text
     language plpgsql immutable
@@ -1881,7 +1951,7 @@ begin
     end if;
     if terms is not null and exists (
         select from posthaste.subscription s where s.name = called and s.removed_at is null and s.subscription_id <> propose.subscription_id) then
-        perform posthaste.refuse('name', called, 'another subscription is called that');
+        perform posthaste.refuse('name', called, 'it is not free; take another');
     end if;
     insert into posthaste.subscription_change (subscription_id, kind, before, terms, reason, proposed_for, expires_at)
     values (propose.subscription_id, propose.kind, propose.before, propose.terms, propose.reason, posthaste.application_user(),
@@ -1999,7 +2069,7 @@ begin atomic
         decided_for = posthaste.application_user(), decision_reason = decide.reason
     where c.change_id = decide.change_id;
 end;
-comment on function posthaste.decide(bigint, text, text) is 'Writes a decision down. Called by approve, reject and withdraw alone.';
+comment on function posthaste.decide(bigint, text, text) is 'Writes a decision down. Called by approve and reject alone.';
 
 create function posthaste.approve(change_id bigint, reason text default null) returns integer
     language plpgsql security definer
@@ -2064,7 +2134,7 @@ begin
                 where x.subscription_id = c.subscription_id;
             end if;
         exception when unique_violation then
-            perform posthaste.refuse('name', t.name, 'another subscription is called that by now');
+            perform posthaste.refuse('name', t.name, 'it is not free any more; propose another');
         end;
         delete from posthaste.header_secret h
         where h.subscription_id = c.subscription_id and t.headers -> h.header is distinct from '{"secret": true}';
@@ -2425,6 +2495,30 @@ end
 $$;
 comment on function posthaste.discard(uuid, text) is 'Cancels the quarantined deliveries of an event; returns how many. The event itself stays.';
 
+create function posthaste.dismiss_unknown(event_type text, reason text) returns integer
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    dismissed jsonb;
+begin
+    perform posthaste.refuse_scoped();
+    perform posthaste.because(reason);
+    select jsonb_build_object('types', count(*), 'events', sum(u.events)) into dismissed
+    from posthaste.unknown_event_type u
+    where dismiss_unknown.event_type = any (posthaste.patterns(u.event_type)) and not posthaste.is_dismissed(u)
+    having count(*) > 0;
+    if dismissed is null then
+        perform posthaste.refuse('event_type', coalesce(event_type, 'null'), 'no unknown event type is called that or begins like that; see posthaste.unrouted');
+    end if;
+    insert into posthaste.dismissal (event_type) values (dismiss_unknown.event_type);
+    perform posthaste.note('unknown_type_dismissed', event_type, null, dismissed, null, reason);
+    return (dismissed ->> 'types')::integer;
+end
+$$;
+comment on function posthaste.dismiss_unknown(text, text) is
+    'Forgets that an unknown event type came, or all of a prefix such as noise.*, or all with *; returns how many. Their events stay. One that comes again is shown again.';
+
 create function posthaste.decide_quarantine(event_id uuid, decision text, reason text) returns integer
     language plpgsql
     set search_path = pg_catalog, pg_temp
@@ -2506,27 +2600,50 @@ begin atomic
 end;
 comment on function posthaste.closed_partitions() is 'Partitions of outbox and attempt whose day has been over for two days.';
 
-create function posthaste.seal_partitions() returns table (partition text, row_count bigint, digest text)
+create function posthaste.newest_seal(partition text) returns posthaste.audit_log
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    select a from posthaste.audit_log a where a.action = 'partition_sealed' and a.object = newest_seal.partition order by a.entry desc limit 1;
+end;
+comment on function posthaste.newest_seal(text) is 'The last entry that sealed a partition, if any.';
+
+create function posthaste.seal_partitions(only_partition text default null) returns table (partition text, row_count bigint, digest text)
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $$
 declare
+    seal posthaste.audit_log;
     partitions text[];
     row_counts bigint[];
     digests text[];
 begin
+    perform posthaste.refuse_scoped();
     -- One at a time; whoever comes second finds what the first has sealed.
     perform pg_advisory_xact_lock(1347375958, 2);
     -- All are read before the first is noted: from then on until we commit, nobody else can act.
     for partition in
         select c.partition from posthaste.closed_partitions() c
-        where not exists (select from posthaste.audit_log a where a.action = 'partition_sealed' and a.object = c.partition)
+        where c.partition = only_partition
+           or only_partition is null
+              and not exists (select from posthaste.audit_log a where a.action = 'partition_sealed' and a.object = c.partition)
     loop
+        seal := posthaste.newest_seal(partition);
+        -- A new seal takes in rows that came later. It covers up none that was changed or removed.
+        if seal.entry is not null and seal.after ->> 'digest' <> (
+            select o.digest from posthaste.partition_digest(format('posthaste.%I', partition)::regclass, (seal.after ->> 'xid')::xid8) o) then
+            perform posthaste.refuse('partition', partition, 'its rows are not those that were sealed; see posthaste.verify_seals');
+        end if;
         select d.row_count, d.digest into row_count, digest from posthaste.partition_digest(format('posthaste.%I', partition)::regclass) d;
         partitions := partitions || partition;
         row_counts := row_counts || row_count;
         digests := digests || digest;
+        continue when digest is distinct from seal.after ->> 'digest';
+        perform posthaste.refuse('partition', partition, 'it is sealed, and no row was added since');
     end loop;
+    if only_partition is not null and partitions is null then
+        perform posthaste.refuse('partition', only_partition, 'no partition of that name whose day has been over for two days');
+    end if;
     for partition, row_count, digest in select * from unnest(partitions, row_counts, digests) loop
         perform posthaste.note('partition_sealed', partition, null, null,
             jsonb_build_object('rows', row_count, 'digest', digest, 'xid', pg_current_xact_id()::text), null);
@@ -2534,11 +2651,11 @@ begin
     end loop;
 end
 $$;
-comment on function posthaste.seal_partitions() is
-    'Writes the digest of each closed partition that has none yet into the audit log. Reads them whole: a job for the night, such as `posthaste audit seal`.';
+comment on function posthaste.seal_partitions(text) is
+    'Writes the digest of each closed partition that has none yet into the audit log; or of the one named, anew where rows were added since. Reads them whole: a job for the night, such as `posthaste audit seal`.';
 
 create function posthaste.verify_seals(only_partition text default null)
-    returns table (partition text, sealed_at timestamptz, intact boolean, problem text)
+    returns table (partition text, sealed_at timestamptz, intact boolean, remark text)
     language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp
 as $$
@@ -2548,36 +2665,37 @@ declare
 begin
     for a in
         select * from posthaste.audit_log l
-        where l.action = 'partition_sealed' and (only_partition is null or l.object = only_partition) order by l.entry
+        where l.action = 'partition_sealed' and (only_partition is null or l.object = only_partition)
+          and l.entry = (posthaste.newest_seal(l.object)).entry
+        order by l.entry
     loop
         partition := a.object;
         sealed_at := a.at;
-        problem := null;
+        remark := null;
+        intact := false;
         if to_regclass(format('posthaste.%I', a.object)) is null then
-            problem := case when not exists (select from posthaste.audit_log r where r.action = 'partition_dropped' and r.object = a.object)
-                            then 'it is gone, and no entry of the audit log says so' end;
+            intact := exists (select from posthaste.audit_log r where r.action = 'partition_dropped' and r.object = a.object);
+            remark := case when not intact then 'it is gone, and no entry of the audit log says so' end;
         elsif not exists (
             select from pg_inherits i
             where i.inhrelid = to_regclass(format('posthaste.%I', a.object))
               and i.inhparent = to_regclass(format('posthaste.%I', regexp_replace(a.object, '_[0-9]{8}$', '')))) then
-            problem := 'it is no part of its table any more, so that nobody sees its rows there';
+            remark := 'it is no part of its table any more, so that nobody sees its rows there';
         else
             select * into d from posthaste.partition_digest(format('posthaste.%I', a.object)::regclass);
-            if d.digest <> a.after ->> 'digest' then
-                problem := format('its rows are not those that were sealed: %s then, %s now', a.after ->> 'rows', d.row_count);
-                -- Were only rows added, those that are older than the seal still have its digest.
-                if (select o.digest from posthaste.partition_digest(format('posthaste.%I', a.object)::regclass, (a.after ->> 'xid')::xid8) o)
-                   = a.after ->> 'digest' then
-                    problem := format('every sealed row is as it was, and %s were added later', d.row_count - (a.after ->> 'rows')::bigint);
-                end if;
-            end if;
+            -- Were only rows added, those that are older than the seal still have its digest.
+            intact := d.digest = a.after ->> 'digest' or a.after ->> 'digest' = (
+                select o.digest from posthaste.partition_digest(format('posthaste.%I', a.object)::regclass, (a.after ->> 'xid')::xid8) o);
+            remark := case
+                when not intact then format('its rows are not those that were sealed: %s then, %s now', a.after ->> 'rows', d.row_count)
+                when d.digest <> a.after ->> 'digest' then format('every sealed row is as it was, and %s were added later', d.row_count - (a.after ->> 'rows')::bigint)
+            end;
         end if;
-        intact := problem is null;
         return next;
     end loop;
 end
 $$;
-comment on function posthaste.verify_seals(text) is 'Compares each sealed partition with its seal, one row each. Reads them whole.';
+comment on function posthaste.verify_seals(text) is 'Compares each sealed partition with its newest seal, one row each. Rows that were added later are remarked on: they are no tampering. Reads them whole.';
 
 -- ---------------------------------------------------------------------------------------------------------------------------
 -- Who may do what: the whole table. posthaste.apply_access() grants exactly this, posthaste.access_deviation() compares.
@@ -2606,6 +2724,8 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('table quarantine',                     '', 'select insert(event_id,subscription_id,replay,attempts,reason)', '', ''),
     ('table cancellation',                   '', '', '', ''),
     ('table unknown_event_type',             '', 'select insert update(events,last_at,last_event)', '', ''),
+    ('table dismissal',                      '', '', '', ''),
+    ('sequence dismissal_dismissal_id_seq',  '', '', '', ''),
     ('table worker',                         '', 'select insert update(ended_at)', '', ''),
     ('sequence worker_worker_id_seq',        '', 'usage', '', ''),
     -- What is agreed.
@@ -2680,6 +2800,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function reencrypt_secret',            '', '', 'execute', ''),
     ('function release',                     '', '', 'execute', ''),
     ('function discard',                     '', '', 'execute', ''),
+    ('function dismiss_unknown',             '', '', 'execute', ''),
     ('function seal_partitions',             '', '', 'execute', ''),
     -- What auditors and administrators ask.
     ('function verify_audit',                '', '', 'execute', 'execute'),
@@ -2715,11 +2836,13 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function decide_quarantine',           '', '', '', ''),
     ('function partition_digest',            '', '', '', ''),
     ('function closed_partitions',           '', '', '', ''),
+    ('function newest_seal',                 '', '', '', ''),
     ('function create_partition',            '', '', '', ''),
     ('function adorn_partition',             '', '', '', ''),
     ('function guard_history',               '', '', '', ''),
     ('function apply_access',                '', '', '', ''),
     ('function access_granted',              '', '', '', ''),
+    ('function guard_deviation',             '', '', '', ''),
     ('function take_in',                     '', '', '', ''),
     ('function refuse_change',               '', '', '', ''),
     ('function count_revision',              '', '', '', ''),
@@ -2727,6 +2850,9 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function guard_change',                '', '', '', ''),
     ('function wake_lane',                   '', '', '', ''),
     ('function note_setting',                '', '', '', ''),
+    ('function bound_unknown_types',         '', '', '', ''),
+    ('function forget_dismissed',            '', '', '', ''),
+    ('function is_dismissed',                '', '', 'execute', 'execute'),
     ('type outcome',                         '', '', '', ''),
     ('type verdict',                         '', '', '', ''),
     ('type delivery_status',                 '', '', '', '');
@@ -2790,8 +2916,7 @@ begin atomic
     -- Rights that one role would have through another.
     select 'role ' || m.roleid::regrole, m.member::regrole::text, 'member'
     from pg_auth_members m
-    where m.roleid::regrole::text ~ '^posthaste_(owner|producer|worker|admin|auditor)$'
-      and m.member::regrole::text ~ '^posthaste_(owner|producer|worker|admin|auditor)$'
+    where m.member::regrole::text ~ '^posthaste_(owner|producer|worker|admin|auditor)$'
     union all
     select format('future %s', case d.defaclobjtype when 'r' then 'tables' when 'f' then 'functions' when 'S' then 'sequences' else 'others' end),
            case when x.grantee = 0 then 'public' else x.grantee::regrole::text end, lower(x.privilege_type)
@@ -2799,7 +2924,63 @@ begin atomic
     where (d.defaclnamespace = 'posthaste'::regnamespace or d.defaclnamespace = 0 and pg_get_userbyid(d.defaclrole) = 'posthaste_owner')
       and x.grantee <> d.defaclrole;
 end;
-comment on function posthaste.access_granted() is 'Every grant there is on anything in the schema, but for its owner''s, and every membership of one of our roles in another.';
+comment on function posthaste.access_granted() is 'Every grant there is on anything in the schema, but for its owner''s, and every membership of one of our roles in any other.';
+
+create function posthaste.guard_deviation() returns table (object text, grantee text, privilege text, problem text)
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    with owned (object, owner) as (
+        select 'schema posthaste', n.nspowner from pg_namespace n where n.nspname = 'posthaste'
+        union all
+        select case c.relkind when 'S' then 'sequence ' when 'v' then 'view ' else 'table ' end || c.relname, c.relowner
+        from pg_class c where c.relnamespace = 'posthaste'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+        union all
+        select 'function ' || p.proname, p.proowner from pg_proc p where p.pronamespace = 'posthaste'::regnamespace
+        union all
+        select 'type ' || t.typname, t.typowner from pg_type t where t.typnamespace = 'posthaste'::regnamespace and t.typtype in ('e', 'd', 'r')
+    ), history (relation, kind) as (
+        select h.relation, h.kind from (values
+            ('posthaste.outbox'::regclass, 'outbox'), ('posthaste.attempt', 'attempt'), ('posthaste.audit_log', 'history'),
+            ('posthaste.subscription_revision', 'history'), ('posthaste.cancellation', 'history'),
+            ('posthaste.subscription_change', 'change'), ('posthaste.setting', 'setting')) h (relation, kind)
+        union all
+        select i.inhrelid, case i.inhparent when 'posthaste.outbox'::regclass then 'outbox' else 'attempt' end
+        from pg_inherits i where i.inhparent in ('posthaste.outbox'::regclass, 'posthaste.attempt'::regclass)
+    ), guard (kinds, name, runs, fires, enabled) as (
+        -- When it fires, as in pg_trigger.tgtype: 1 for each row, 2 before, 4 insert, 8 delete, 16 update, 32 truncate.
+        values ('{outbox,attempt,history}'::text[], 'no_change', 'posthaste.refuse_change'::regproc, 1 + 2 + 8 + 16, 'A'::"char"),
+               ('{outbox,attempt,history,change}', 'no_truncate', 'posthaste.refuse_change', 2 + 32, 'A'),
+               ('{change}', 'no_delete', 'posthaste.refuse_change', 1 + 2 + 8, 'A'),
+               ('{change}', 'change_is_decided_once', 'posthaste.guard_change', 1 + 2 + 16, 'A'),
+               ('{setting}', 'setting_is_noted', 'posthaste.note_setting', 1 + 4 + 8 + 16, 'A'),
+               ('{setting}', 'truncation_is_noted', 'posthaste.note_setting', 32, 'A'),
+               ('{outbox}', 'outbox_takes_in', 'posthaste.take_in', 4, 'O')
+    )
+    select o.object, o.owner::regrole::text, 'ownership', 'wider than it should be: everything belongs to posthaste_owner'
+    from owned o where o.owner::regrole::text <> 'posthaste_owner'
+    union all
+    select 'role ' || r.rolname, r.rolname::text, a.name, 'wider than it should be: our roles have no attributes'
+    from pg_roles r
+    cross join lateral (values ('superuser', r.rolsuper), ('bypassrls', r.rolbypassrls), ('createrole', r.rolcreaterole),
+                               ('createdb', r.rolcreatedb), ('replication', r.rolreplication), ('login', r.rolcanlogin)) a (name, is_set)
+    where r.rolname ~ '^posthaste_(owner|producer|worker|admin|auditor)$' and a.is_set
+    union all
+    select 'table ' || c.relname, 'everybody', 'row level security', 'missing'
+    from pg_class c where c.oid = 'posthaste.partner_scope'::regclass and not c.relrowsecurity
+    union all
+    select 'table ' || c.relname, 'everybody', 'policy ' || p.polname, 'wider than the schema has it'
+    from pg_policy p join pg_class c on c.oid = p.polrelid
+    where c.relnamespace = 'posthaste'::regnamespace and (c.relname, p.polname) <> ('partner_scope', 'scoped_see_their_own')
+    union all
+    select 'table ' || c.relname, 'everybody', 'trigger ' || g.name, 'missing or not as the schema has it'
+    from history h join pg_class c on c.oid = h.relation join guard g on h.kind = any (g.kinds)
+    where not exists (
+        select from pg_trigger t
+        where t.tgrelid = h.relation and t.tgname = g.name and t.tgfoid = g.runs and t.tgtype = g.fires and t.tgenabled = g.enabled
+          and t.tgqual is null and cardinality(t.tgattr::smallint[]) = 0);
+end;
+comment on function posthaste.guard_deviation() is 'What undoes every grant: what belongs to somebody else, roles that may more than roles, row level security that is off, and guards that are missing or asleep.';
 
 create function posthaste.access_deviation() returns table (object text, grantee text, privilege text, problem text)
     language sql stable security definer
@@ -2820,8 +3001,10 @@ begin atomic
     union all
     select e.object, e.grantee, e.privilege, 'missing'
     from expected e
-    where not exists (select from posthaste.access_granted() g where (e.object, e.grantee, e.privilege) = (g.object, g.grantee, g.privilege));
+    where not exists (select from posthaste.access_granted() g where (e.object, e.grantee, e.privilege) = (g.object, g.grantee, g.privilege))
+    union all
+    select * from posthaste.guard_deviation();
 end;
-comment on function posthaste.access_deviation() is 'Where the grants differ from posthaste.access: wider, or missing. Nothing, if all is well.';
+comment on function posthaste.access_deviation() is 'Where the grants differ from posthaste.access, wider or missing, and what undoes them; see posthaste.guard_deviation. Nothing, if all is well.';
 
 select posthaste.apply_access();

@@ -71,7 +71,7 @@ fn verdict(found: &Value) -> String {
 }
 
 async fn seal(control: &Control, args: &ArgMatches) -> Result<ExitCode> {
-    let rows = control.seal_partitions().await?;
+    let rows = control.seal_partitions(if_given(args, "partition")).await?;
     table::print(
         args,
         &rows,
@@ -139,12 +139,16 @@ fn verify_command() -> Command {
 }
 
 fn seal_command() -> Command {
+    let partition = Arg::new("partition")
+        .value_name("PARTITION")
+        .help("This one, which was sealed before rows were added to it; all that have no seal where none is named");
     let command = Command::new("seal")
         .about("Write the digests of closed partitions of history into the audit log")
         .long_about(
             "Writes the digest of each partition of outbox and attempt that is closed, two days after \
              its day, into the audit log. Reads them whole: a job for the night.",
         )
+        .arg(partition)
         .arg(json())
         .after_help(SEAL_EXAMPLES);
     settings::arguments(command, |_| false)
@@ -180,7 +184,7 @@ const SEALS: &[Column] = &[
     ("partition", "partition", table::text),
     ("sealed at", "sealed_at", time),
     ("intact", "intact", table::text),
-    ("problem", "problem", table::text),
+    ("remark", "remark", table::text),
 ];
 
 const EXAMPLES: &str = "\
@@ -202,7 +206,8 @@ Examples:
   posthaste audit verify --known 34:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const SEAL_EXAMPLES: &str = "\
 Examples:
-  posthaste audit seal";
+  posthaste audit seal
+  posthaste audit seal attempt_20270131";
 const VERIFY_SEALS_EXAMPLES: &str = "\
 Examples:
   posthaste audit verify-seals

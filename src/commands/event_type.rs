@@ -137,7 +137,9 @@ fn create_command() -> Command {
 }
 
 fn change_command() -> Command {
-    let changes = set("The fields that change: description, schema, example, owner, active");
+    let changes = set(
+        "The fields that change: description, schema, example, owner, active; not needed with --schema or --example",
+    );
     let command = Command::new("change")
         .about("Change an event type, from the next event on")
         .arg(name())

@@ -337,9 +337,9 @@ impl Control {
         value(&row)
     }
 
-    /// Writes the digests of closed partitions into the audit log, and returns those that had none.
-    pub async fn seal_partitions(&self) -> Result<Vec<Value>> {
-        self.rows(SEAL_PARTITIONS, &[]).await
+    /// Writes the digests of closed partitions that have none into the audit log, or of one anew, and returns them.
+    pub async fn seal_partitions(&self, partition: Option<&str>) -> Result<Vec<Value>> {
+        self.rows(SEAL_PARTITIONS, &[&partition]).await
     }
 
     /// Compares sealed partitions, or one of them, with their seals.

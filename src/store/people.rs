@@ -97,7 +97,7 @@ pub struct Login {
     pub member_of: Vec<String>,
 }
 
-/// A grant that is not as the schema says.
+/// A grant, or what guards them, that is not as the schema says.
 #[derive(Clone, Debug)]
 pub struct Deviation {
     /// What the grant is on, such as `table outbox`.

@@ -1,2 +1,2 @@
 -- Writes the digests of closed partitions into the audit log. Called by: `audit seal`. One row for each that was sealed now.
-select to_jsonb(s)::text from posthaste.seal_partitions() s
+select to_jsonb(s)::text from posthaste.seal_partitions($1::text) s
