@@ -129,19 +129,19 @@ pub const METRICS: &[Metric] = &[
         SECRETS_OVERDUE,
         Kind::Gauge,
         &[],
-        "Subscriptions whose newest signing secret is older than agreed; see posthaste.secret_overview.",
+        "Subscriptions whose newest signing secret is older than agreed, counted up to 1000; see posthaste.secret_overview.",
     ),
     metric(
         SECRETS_MISSING,
         Kind::Gauge,
         &[],
-        "Subscriptions that nothing can be sent to for want of a secret; see posthaste.secret_overview.",
+        "Subscriptions that nothing can be sent to for want of a secret, counted up to 1000; see posthaste.secret_overview.",
     ),
     metric(
         IN_QUARANTINE,
         Kind::Gauge,
         &[],
-        "Deliveries in quarantine that nobody has decided on; see posthaste.unrouted.",
+        "Deliveries in quarantine that nobody has decided on, counted up to 1000; see posthaste.unrouted.",
     ),
     metric(
         CLOCK_DIFFERENCE,

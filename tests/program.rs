@@ -305,6 +305,42 @@ async fn metrics_are_all_there_described_and_labelled_from_closed_sets() {
 }
 
 #[tokio::test]
+async fn what_waits_for_a_person_is_in_the_metrics() {
+    let world = World::new().await;
+    let id = world
+        .subscribe_url("p", "https://127.0.0.1:1/", &["*"], None, "1h")
+        .await;
+    world
+        .change("p", r#"{"headers": {"Authorization": {"secret": true}}}"#)
+        .await;
+    world
+        .run(&format!(
+            "select posthaste.set_four_eyes(false, 'a trial');
+             update posthaste.signing_secret set created_at = now() - interval '91 days';
+             insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
+             select gen_random_uuid(), {id}, 0, 0, 'a trial' from generate_series(1, 3)"
+        ))
+        .await;
+    let worker = world.worker_process(&[("listen", "127.0.0.1:0")]).await;
+    let address = worker.telemetry_address().await;
+    let expected = [
+        "posthaste_four_eyes 0\n",
+        "posthaste_secrets_overdue 1\n",
+        "posthaste_secrets_missing 1\n",
+        "posthaste_deliveries_in_quarantine 3\n",
+    ];
+    let told = async {
+        loop {
+            let metrics = http::get(address, "/metrics").await.body;
+            if expected.iter().all(|line| metrics.contains(line)) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.unwrap();
+}
+
+#[tokio::test]
 async fn log_lines_in_json_all_parse() {
     let world = World::new().await;
     let worker = world

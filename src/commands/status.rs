@@ -29,7 +29,10 @@ pub(crate) fn command() -> Command {
 
 pub(crate) async fn run(config: Config, args: &ArgMatches) -> Result<ExitCode> {
     let store = Store::open(&config)?;
-    let (overview, workers) = (store.overview().await?, store.workers_alive().await?);
+    let (overview, workers) = (
+        store.overview(COUNT_LIMIT).await?,
+        store.workers_alive().await?,
+    );
     let text = if args.get_flag("json") {
         as_json(&overview, &workers)
     } else {

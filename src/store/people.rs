@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// How things stand. Counts stop at [`COUNT_LIMIT`].
+/// How things stand.
 #[derive(Clone, Debug)]
 pub struct Overview {
     /// Events not fanned out yet.
@@ -110,13 +110,13 @@ pub struct Deviation {
     pub problem: String,
 }
 
-/// Where counting stops.
+/// Where counting stops for people.
 pub const COUNT_LIMIT: usize = 100_000;
 
 impl Store {
-    /// How things stand.
-    pub async fn overview(&self) -> Result<Overview> {
-        let rows = self.query(STANDING, &[&long(COUNT_LIMIT)]).await?;
+    /// How things stand. Counts stop at `counts_stop_at`.
+    pub async fn overview(&self, counts_stop_at: usize) -> Result<Overview> {
+        let rows = self.query(STANDING, &[&long(counts_stop_at)]).await?;
         let row = only(&rows)?;
         let ages: [Option<f64>; 2] = [
             row.try_get("oldest_delivery")?,

@@ -138,7 +138,7 @@ impl Housekeeping {
 
     /// What nobody but a person can decide, as metrics.
     async fn tell_what_waits_for_people(&self) {
-        match self.store.overview().await {
+        match self.store.overview(COUNTED).await {
             Ok(overview) => telemetry::waiting_for_people(telemetry::Waiting {
                 four_eyes: overview.four_eyes,
                 secrets_overdue: overview.secrets_overdue,
@@ -222,6 +222,8 @@ impl TermsWatch {
     }
 }
 
+/// Metrics count what waits for people no further: a backlog is counted elsewhere.
+const COUNTED: usize = 1000;
 /// Beyond every transaction's id.
 const NEVER: &str = "18446744073709551615";
 /// How often lanes are made to follow their subscriptions, and what was removed is cancelled, though nothing has changed.
