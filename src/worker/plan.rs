@@ -181,6 +181,11 @@ impl Plan {
         self.waiting_by(now + PACE);
     }
 
+    /// Whether no new event has come for a while: then what waits may have most of the room.
+    pub(super) fn events_are_rare(&self, now: Instant) -> bool {
+        now.duration_since(self.found_at) >= RARE
+    }
+
     fn waiting_by(&mut self, at: Instant) {
         if at < self.waiting_at {
             (self.waiting_at, self.waiting_source) = (at, Source::Work);
@@ -235,6 +240,8 @@ const PACE: Duration = Duration::from_millis(5);
 const LONGEST_HOLD: Duration = Duration::from_millis(25);
 /// How long to go on looking after the last find before falling asleep.
 const LINGER: Duration = Duration::from_millis(20);
+/// How long after the last new event they are called rare.
+const RARE: Duration = Duration::from_millis(100);
 /// The longest wait between two looks while inserts under way keep us from falling asleep.
 const RESTLESS: Duration = Duration::from_millis(50);
 /// Events in one look that are many.
@@ -345,6 +352,17 @@ mod tests {
         let (mut plan, now) = plan();
         assert_eq!(plan.saw_events(0, true, true, now), Sleep::AsItIs);
         assert_eq!(plan.events_at(), now);
+    }
+
+    #[test]
+    fn events_are_rare_a_while_after_the_last_one() {
+        let (mut plan, now) = plan();
+        plan.saw_events(1, false, false, now);
+        assert!(!plan.events_are_rare(now + LINGER));
+        plan.saw_events(0, false, false, now + RARE);
+        assert!(plan.events_are_rare(now + RARE));
+        plan.saw_events(1, false, false, now + RARE);
+        assert!(!plan.events_are_rare(now + RARE + LINGER));
     }
 
     #[test]

@@ -229,7 +229,7 @@ impl Shift {
         at <= now && self.rest_between_looks().is_some_and(rested)
     }
 
-    /// Looks for waiting deliveries. It leaves most of the room to events that may come meanwhile.
+    /// Looks for waiting deliveries. Where events come, it leaves most of the room to those that may come meanwhile; else a quarter.
     fn claim_if_due(&mut self, now: Instant) {
         if self.claiming.is_some() || !self.is_due(self.plan.waiting_at(), self.claimed_at, now) {
             return;
@@ -237,7 +237,12 @@ impl Shift {
         self.give_back_stuck(now);
         let mut free = self.lanes.free(self.promised_to_taking.as_ref(), now);
         if self.taking.is_none() {
-            free = free.quarter(self.config.max_body);
+            let max_body = self.config.max_body;
+            free = if self.plan.events_are_rare(now) {
+                free.three_quarters(max_body)
+            } else {
+                free.quarter(max_body)
+            };
         }
         let Some(room) = self.room(&free) else {
             return;
