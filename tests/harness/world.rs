@@ -56,6 +56,11 @@ impl World {
         &self.database.url
     }
 
+    /// The login of every worker of this world.
+    pub(crate) fn worker_login(&self) -> &str {
+        &self.worker.name
+    }
+
     /// One more session.
     pub(crate) async fn session(&self) -> Client {
         connect(self.url()).await
