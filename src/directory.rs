@@ -223,25 +223,31 @@ impl Directory {
     pub async fn make_secrets(&self) -> Result<()> {
         let keyring = self.config.keyring()?;
         for (subscription_id, secret_id) in self.store.secrets_asked_for(MADE_AT_ONCE).await? {
-            self.make_secret(&keyring, subscription_id, secret_id)
-                .await?;
+            // One that somebody's open transaction holds up costs a moment: enough of that for one round.
+            if !self
+                .make_secret(&keyring, subscription_id, secret_id)
+                .await?
+            {
+                break;
+            }
         }
         Ok(())
     }
 
-    /// Makes a signing secret that was asked for. Where somebody's open transaction stands in the way, another time will do:
-    /// nothing else may wait for it.
+    /// Makes a signing secret that was asked for; false where somebody's open transaction stands in the way: another time will
+    /// do, and nothing else may wait for it.
     async fn make_secret(
         &self,
         keyring: &Keyring,
         subscription_id: i32,
         secret_id: Uuid,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let sealed = keyring.seal(subscription_id, secret_id, &SigningSecret::generate()?)?;
-        if let Err(error) = self.store.fill_secret(secret_id, &sealed).await {
+        let stored = self.store.fill_secret(secret_id, &sealed).await;
+        if let Err(error) = &stored {
             tracing::warn!(%error, subscription_id, "a signing secret cannot be stored yet");
         }
-        Ok(())
+        Ok(stored.is_ok())
     }
 
     fn understand(

@@ -188,28 +188,43 @@ impl TermsWatch {
         }
     }
 
+    /// What was agreed is read anew whether or not the lanes can follow just now, and the other way round.
     async fn round(&mut self, store: &Store, directory: &Directory, now: Instant) -> Result<()> {
         let changes = store
             .changes(self.watermark.as_deref().unwrap_or(NEVER))
             .await?;
         let news = self.news_in(&changes);
-        if !news.is_empty() || now >= self.settle_due {
-            store.settle_lanes().await?;
-            while store.cancel_removed(AT_ONCE).await? >= AT_ONCE {}
-            self.settle_due = now + SETTLE_EVERY;
+        if !news.is_empty() {
+            self.settle_due = now;
         }
-        if changes.released {
-            while store.requeue_released(AT_ONCE).await? >= AT_ONCE {}
-        }
-        if self.watermark.is_none() {
-            directory.refresh_all().await?;
-        } else if !news.is_empty() {
-            directory.refresh(&news).await?;
+        let settled = self.settle(store, changes.released, now).await;
+        match self.watermark {
+            None => directory.refresh_all().await?,
+            Some(_) => directory.refresh(&news).await?,
         }
         self.seen = changes.revisions.into_iter().collect();
         self.watermark = Some(changes.watermark);
         if changes.asked_for {
             directory.make_secrets().await?;
+        }
+        settled
+    }
+
+    /// Carries out what people decided, as much as fits into a moment: whoever looks after gone workers must not wait long. The
+    /// rest is for the next round.
+    async fn settle(&mut self, store: &Store, released: bool, now: Instant) -> Result<()> {
+        if now >= self.settle_due {
+            store.settle_lanes().await?;
+            let mut is_all = false;
+            while !is_all && now.elapsed() < MOMENT {
+                is_all = store.cancel_removed(AT_ONCE).await? < AT_ONCE;
+            }
+            if is_all {
+                self.settle_due = now + SETTLE_EVERY;
+            }
+        }
+        if released {
+            while store.requeue_released(AT_ONCE).await? >= AT_ONCE && now.elapsed() < MOMENT {}
         }
         Ok(())
     }
@@ -228,6 +243,8 @@ const COUNTED: usize = 1000;
 const NEVER: &str = "18446744073709551615";
 /// How often lanes are made to follow their subscriptions, and what was removed is cancelled, though nothing has changed.
 const SETTLE_EVERY: Duration = Duration::from_secs(30);
+/// How long a round may go on with the next batch.
+const MOMENT: Duration = Duration::from_millis(300);
 /// Deliveries cancelled or put back in one statement.
 const AT_ONCE: usize = 1000;
 
