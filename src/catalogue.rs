@@ -58,7 +58,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Why the payload of a lease may not be sent: the place and the rule that it breaks, never what stands there. `None` where it
+    /// Why the payload of a lease may not be sent: the rule that it breaks, in the schema's words, never in the payload's. `None` where it
     /// may be: it keeps its schema, or there is none any more.
     pub async fn violation(&self, lease: &Lease) -> Option<String> {
         lease.schema_revision?;
@@ -122,19 +122,15 @@ pub fn compile(schema: &str) -> Result<Validator, String> {
     })
 }
 
-/// Where a payload breaks a schema, and which of its rules; `None` where it keeps it.
+/// Which rule of a schema a payload breaks; `None` where it keeps it. Not where: on the way there, names of the payload's own may stand.
 pub fn breach(validator: &Validator, payload: &str) -> Option<String> {
     let payload = match serde_json::from_str(payload) {
         Ok(payload) => payload,
         Err(error) => return Some(format!("is more than the validator reads: {error}")),
     };
     let error = validator.validate(&payload).err()?;
-    let place = match error.instance_path().as_str() {
-        "" => "at its top".to_owned(),
-        place => format!("at {place}"),
-    };
     let rule = error.schema_path().as_str();
-    Some(bounded(&format!("breaks its schema {place}: rule {rule}")))
+    Some(bounded(&format!("breaks its schema: rule {rule}")))
 }
 
 /// Payloads of up to so many bytes are looked at on the spot.
@@ -154,15 +150,20 @@ mod tests {
         "properties": {"certificate": {"type": "integer"}}}"#;
 
     #[test]
-    fn what_breaks_a_schema_is_told_by_place_and_rule_and_never_by_value() {
+    fn what_breaks_a_schema_is_told_by_its_rule_and_never_by_what_the_payload_holds() {
         let validator = compile(SCHEMA).unwrap();
         assert_eq!(breach(&validator, r#"{"certificate": 42}"#), None);
         let missing = breach(&validator, r#"{"secret": "hidden"}"#).unwrap();
-        assert_eq!(missing, "breaks its schema at its top: rule /required");
+        assert_eq!(missing, "breaks its schema: rule /required");
         let wrong = breach(&validator, r#"{"certificate": "hidden"}"#).unwrap();
         assert_eq!(
             wrong,
-            "breaks its schema at /certificate: rule /properties/certificate/type"
+            "breaks its schema: rule /properties/certificate/type"
+        );
+        let by_name = compile(r#"{"additionalProperties": {"type": "integer"}}"#).unwrap();
+        assert_eq!(
+            breach(&by_name, r#"{"ada@example.com": "x"}"#).unwrap(),
+            "breaks its schema: rule /additionalProperties/type"
         );
     }
 

@@ -353,7 +353,7 @@ async fn a_schema_that_is_none_and_an_example_that_does_not_fit_are_refused() {
     let said = office
         .give(&stricter, r#"{"properties": {"id": {"type": "string"}}}"#)
         .await;
-    said.denied_with("the example breaks its schema at /id");
+    said.denied_with("the example breaks its schema: rule /properties/id");
     let retire = [&change[..], &[r#"{"active": false}"#]].concat();
     office.run(&office.ada, &retire).await.done();
     let list = office.json(&["event-type", "list", "--json"]).await;

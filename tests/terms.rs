@@ -193,7 +193,7 @@ async fn a_payload_that_breaks_its_schema_is_held_until_somebody_decides() {
         .await;
     assert_eq!(partner.wait_for(1).await[0].id, good.to_string());
     assert!(world.holds(&format!(
-        "(select status = 'PENDING' and note = 'quarantined: the payload breaks its schema at its top: rule /required'
+        "(select status = 'PENDING' and note = 'quarantined: the payload breaks its schema: rule /required'
           from posthaste.delivery where event_id = '{sent}')"
     )).await);
 
