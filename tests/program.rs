@@ -273,7 +273,11 @@ async fn metrics_are_all_there_described_and_labelled_from_closed_sets() {
     world
         .until("(select count(*) from posthaste.attempt) = 80")
         .await;
-    let metrics = http::get(address, "/metrics").await.body;
+    let names: Vec<String> = METRICS
+        .iter()
+        .map(|metric| format!("\n{}", metric.name))
+        .collect();
+    let metrics = told_in(address, &names).await;
     for metric in METRICS {
         let name = metric.name;
         let kind = match metric.kind {
@@ -329,15 +333,22 @@ async fn what_waits_for_a_person_is_in_the_metrics() {
         "posthaste_secrets_missing 1\n",
         "posthaste_deliveries_in_quarantine 3\n",
     ];
+    told_in(address, &expected.map(str::to_owned)).await;
+}
+
+/// `/metrics` once each of `parts` is in it: what a worker reads from the tables is told only when it was read.
+async fn told_in(address: SocketAddr, parts: &[String]) -> String {
     let told = async {
         loop {
             let metrics = http::get(address, "/metrics").await.body;
-            if expected.iter().all(|line| metrics.contains(line)) {
-                return;
+            if parts.iter().all(|part| metrics.contains(part)) {
+                return metrics;
             }
         }
     };
-    tokio::time::timeout(PATIENCE, told).await.unwrap();
+    tokio::time::timeout(PATIENCE, told)
+        .await
+        .expect("each metric is told")
 }
 
 #[tokio::test]
