@@ -29,16 +29,12 @@ comment on table posthaste.migration is 'Which migrations made this schema, and 
 
 create function posthaste.new_event_id() returns uuid
     language sql volatile parallel safe
-return encode(
-    set_bit(set_bit(
-        overlay(
-            uuid_send(gen_random_uuid())
-            placing substring(int8send((date_part('epoch', clock_timestamp()) * 1000)::bigint) from 3)
-            from 1 for 6),
-        52, 1), 53, 1),
-    'hex')::uuid;
+return (
+    -- 60 bits of Unix time in 1/4096 ms as hexadecimal digits, the version slipped in before the last three; then variant and chance.
+    overlay(lpad(to_hex((date_part('epoch', clock_timestamp()) * 4096000)::bigint), 15, '0') placing '7' from 13 for 0)
+    || right(gen_random_uuid()::text, 17))::uuid;
 comment on function posthaste.new_event_id() is
-    'A UUID version 7: 48 bits of Unix milliseconds, then random bits. Not from a sequence, so a restored backup never gives an old id to a new event.';
+    'A UUID version 7: 48 bits of Unix milliseconds, 12 bits of the fraction of one, then random bits, so that ids follow each other as they are made. Not from a sequence, so a restored backup never gives an old id to a new event.';
 
 create function posthaste.first_event_id(at timestamptz) returns uuid
     language sql immutable parallel safe
@@ -111,6 +107,16 @@ end
 $$;
 comment on function posthaste.is_object(text, json) is 'True for a JSON object; raises otherwise, naming the column.';
 
+create function posthaste.is_key(name text, value text) returns boolean
+    language plpgsql immutable parallel safe
+as $$
+begin
+    return case when pg_catalog.length(value) operator(pg_catalog.<=) 256 and value operator(pg_catalog.<>) '' then true
+           else posthaste.refuse(name, value, '1 to 256 characters, or null') end;
+end
+$$;
+comment on function posthaste.is_key(text, text) is 'True for 1 to 256 characters; raises otherwise, naming the column.';
+
 create function posthaste.is_traceparent(value text) returns boolean
     language plpgsql immutable parallel safe
 as $$
@@ -139,19 +145,26 @@ comment on function posthaste.refuse_change() is 'Guards history against UPDATE,
 -- ---------------------------------------------------------------------------------------------------------------------------
 
 create table posthaste.outbox (
-    event_id    uuid        not null default posthaste.new_event_id(),
-    occurred_at timestamptz not null default clock_timestamp(),
-    event_type  text        not null,
-    payload     json        not null,
-    tenant      text,
-    metadata    json,
-    traceparent text,
+    event_id      uuid        not null default posthaste.new_event_id(),
+    occurred_at   timestamptz not null default clock_timestamp(),
+    event_type    text        not null,
+    payload       json        not null,
+    tenant        text,
+    metadata      json,
+    traceparent   text,
+    ordering_key  text,
+    dedup_key     text,
+    deliver_after timestamptz,
+    expires_at    timestamptz,
     constraint outbox_pkey primary key (event_id),
     constraint event_id_is_a_uuid_version_7 check (posthaste.is_event_id(event_id)),
     constraint event_type_is_dotted_words check (posthaste.is_event_type(event_type)),
     constraint tenant_has_1_to_128_characters check (tenant is null or posthaste.is_tenant(tenant)),
     constraint metadata_is_an_object check (metadata is null or posthaste.is_object('metadata', metadata)),
-    constraint traceparent_is_w3c check (traceparent is null or posthaste.is_traceparent(traceparent))
+    constraint traceparent_is_w3c check (traceparent is null or posthaste.is_traceparent(traceparent)),
+    constraint ordering_key_has_1_to_256_characters check (ordering_key is null or posthaste.is_key('ordering_key', ordering_key)),
+    constraint dedup_key_has_1_to_256_characters check (dedup_key is null or posthaste.is_key('dedup_key', dedup_key)),
+    constraint expires_after_it_may_be_delivered check (expires_at > deliver_after)
 ) partition by range (event_id);
 
 comment on table posthaste.outbox is
@@ -163,6 +176,10 @@ comment on column posthaste.outbox.payload is 'Sent byte for byte as inserted: j
 comment on column posthaste.outbox.tenant is 'Whose event it is. A subscription with a tenant gets only that tenant''s events.';
 comment on column posthaste.outbox.metadata is 'Kept with the event for auditors. Not sent.';
 comment on column posthaste.outbox.traceparent is 'The producer''s W3C trace context. Kept with the event. Not sent.';
+comment on column posthaste.outbox.ordering_key is 'Each subscription gets the events of one key one at a time and in their order, such as those of one order or one user. Null: no order, and no cost.';
+comment on column posthaste.outbox.dedup_key is 'A second event of the same type and tenant with the same key, within setting.dedup_window, changes nothing: the INSERT succeeds with no row.';
+comment on column posthaste.outbox.deliver_after is 'Not to be sent before. Null: at once.';
+comment on column posthaste.outbox.expires_at is 'Not to be sent from then on: deliveries that still wait end as EXPIRED. Null: never.';
 
 create table posthaste.intake (
     event_id uuid not null,
@@ -785,6 +802,8 @@ create table posthaste.queue (
     subscription_id integer     not null,
     replay          smallint    not null default 0,
     attempts        smallint    not null default 0,
+    ordering_key    text,
+    expires_at      timestamptz,
     -- Serves people who ask by event; and no delivery can wait twice.
     constraint queue_pkey primary key (event_id, subscription_id, replay),
     constraint attempts_count_from_0 check (attempts >= 0)
@@ -796,6 +815,8 @@ comment on table posthaste.queue is
     'One row per delivery that waits: for its time, or for room at a worker. To claim it is to move it into lease.';
 comment on column posthaste.queue.due_at is 'Not to be attempted before.';
 comment on column posthaste.queue.attempts is 'Attempts recorded so far.';
+comment on column posthaste.queue.ordering_key is 'The event''s, if it has one: no other delivery of this subscription and key is under way or waits here.';
+comment on column posthaste.queue.expires_at is 'Not to be attempted from then on. Null: never.';
 
 create table posthaste.lease (
     event_id        uuid        not null,
@@ -804,6 +825,7 @@ create table posthaste.lease (
     subscription_id integer     not null,
     replay          smallint    not null default 0,
     number          smallint    not null default 1,
+    ordering_key    text,
     -- Serves record.sql, which finds the lease of each finished attempt; and no delivery can be under way twice.
     constraint lease_pkey primary key (event_id, subscription_id, replay),
     constraint attempts_are_numbered_from_1 check (number >= 1)
@@ -816,6 +838,7 @@ comment on table posthaste.lease is
 comment on column posthaste.lease.ends_at is 'From then on anyone may adopt it; its attempt is recorded as abandoned.';
 comment on column posthaste.lease.holder is 'worker_id of the worker that may make the attempt.';
 comment on column posthaste.lease.number is 'The attempt that it is for. With the delivery and the holder, the lease''s identity.';
+comment on column posthaste.lease.ordering_key is 'As in queue.';
 
 create table posthaste.lane (
     subscription_id integer     primary key references posthaste.subscription,
@@ -1219,7 +1242,8 @@ create type posthaste.delivery_status as enum (
 comment on type posthaste.delivery_status is 'Where a delivery stands.';
 
 create view posthaste.event with (security_barrier) as
-select o.event_id, posthaste.event_time(o.event_id) as inserted_at, o.occurred_at, o.event_type, o.tenant, o.metadata, o.traceparent, o.payload
+select o.event_id, posthaste.event_time(o.event_id) as inserted_at, o.occurred_at, o.event_type, o.tenant, o.metadata, o.traceparent,
+       o.ordering_key, o.dedup_key, o.deliver_after, o.expires_at, o.payload
 from posthaste.outbox o
 where (select posthaste.scope()) is null or o.tenant = any ((select posthaste.scope())::text[]);
 comment on view posthaste.event is 'Every event. Auditors do not see the payload.';
@@ -1481,7 +1505,11 @@ create function posthaste.publish(
     occurred_at timestamptz default clock_timestamp(),
     tenant text default null,
     metadata json default null,
-    traceparent text default null
+    traceparent text default null,
+    ordering_key text default null,
+    dedup_key text default null,
+    deliver_after timestamptz default null,
+    expires_at timestamptz default null
 ) returns uuid
     language plpgsql
     set search_path = pg_catalog, pg_temp
@@ -1489,12 +1517,14 @@ as $$
 declare
     id uuid := posthaste.new_event_id();
 begin
-    insert into posthaste.outbox (event_id, event_type, payload, occurred_at, tenant, metadata, traceparent)
-    values (id, publish.event_type, publish.payload, publish.occurred_at, publish.tenant, publish.metadata, publish.traceparent);
+    insert into posthaste.outbox (event_id, event_type, payload, occurred_at, tenant, metadata, traceparent,
+                                  ordering_key, dedup_key, deliver_after, expires_at)
+    values (id, publish.event_type, publish.payload, publish.occurred_at, publish.tenant, publish.metadata, publish.traceparent,
+            publish.ordering_key, publish.dedup_key, publish.deliver_after, publish.expires_at);
     return id;
 end
 $$;
-comment on function posthaste.publish(text, json, timestamptz, text, json, text) is
+comment on function posthaste.publish(text, json, timestamptz, text, json, text, text, text, timestamptz, timestamptz) is
     'Inserts one event into the outbox and returns its id. The same as the plain INSERT, for those who prefer a call.';
 
 -- The event catalogue.
@@ -2768,7 +2798,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('table migration',                      '', 'select', 'select', 'select'),
     ('table access',                         '', 'select', 'select', 'select'),
     -- What people read.
-    ('view event',                           '', '', 'select', 'select(event_id,inserted_at,occurred_at,event_type,tenant,metadata,traceparent)'),
+    ('view event',                           '', '', 'select', 'select(event_id,inserted_at,occurred_at,event_type,tenant,metadata,traceparent,ordering_key,dedup_key,deliver_after,expires_at)'),
     ('view delivery',                        '', '', 'select', 'select'),
     ('view attempt_log',                     '', '', 'select', 'select'),
     ('view dead_letter',                     '', '', 'select', 'select'),
@@ -2787,6 +2817,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function is_event_type',               'execute', '', '', ''),
     ('function is_tenant',                   'execute', '', '', ''),
     ('function is_object',                   'execute', '', '', ''),
+    ('function is_key',                      'execute', '', '', ''),
     ('function is_traceparent',              'execute', '', '', ''),
     ('function refuse',                      'execute', '', '', ''),
     -- What workers call.
