@@ -19,10 +19,10 @@ use divan::Bencher;
 use divan::counter::BytesCount;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
-use posthaste::delivery::Outcome;
+use posthaste::delivery::{Advice, Outcome, Phases, Report};
 use posthaste::egress::EgressPolicy;
 use posthaste::endpoint::{EndpointUrl, PlainHttp};
-use posthaste::retry::RetryPolicy;
+use posthaste::retry::{ClientErrors, Jitter, RetryPolicy};
 use posthaste::secret::{Keyring, SigningSecret};
 use posthaste::{envelope, signature};
 use uuid::Uuid;
@@ -87,12 +87,23 @@ fn verify(bencher: Bencher, size: usize) {
 }
 
 #[divan::bench(args = [(Outcome::Accepted, Some(200)), (Outcome::Rejected, Some(503)), (Outcome::TimedOut, None)])]
-fn verdict(bencher: Bencher, (outcome, status): (Outcome, Option<u16>)) {
+fn judge(bencher: Bencher, (outcome, http_status): (Outcome, Option<u16>)) {
     let policy = RetryPolicy {
         intervals: vec![Duration::from_secs(5); 9],
-        jitter: 0.1,
+        jitter: Jitter::Fraction(0.1),
+        client_errors: ClientErrors::Retry,
     };
-    bencher.bench(|| policy.verdict(black_box(outcome), black_box(status), 3, 0.3));
+    let report = Report {
+        outcome,
+        http_status,
+        error: None,
+        snippet: None,
+        advice: Advice::default(),
+        remote: None,
+        duration: Duration::ZERO,
+        phases: Phases::default(),
+    };
+    bencher.bench(|| policy.judge(black_box(&report), 3, None, 0.3));
 }
 
 // A connection, and a subscription's terms: now and then.

@@ -225,6 +225,7 @@ create type posthaste.outcome as enum (
     'timed_out',    -- the deadline passed before the response head was complete
     'unreachable',  -- no response: DNS, connection, TLS or HTTP failed
     'blocked',      -- not sent: an address, URL or size that we refuse
+    'sandboxed',    -- not sent: the subscription is in its sandbox
     'abandoned'     -- the worker died or lost its lease before recording; whether the request was sent is not known
 );
 comment on type posthaste.outcome is 'What an attempt met.';
@@ -234,9 +235,25 @@ create type posthaste.verdict as enum (
     'retry',        -- another attempt is due at next_attempt_at: FAILED for now
     'exhausted',    -- the last attempt of the retry policy failed: the delivery is finished, RETRY_EXHAUSTED
     'rejected',     -- refused for good: the delivery is finished, REJECTED
+    'expired',      -- the next attempt would come too late: the delivery is finished, EXPIRED
     'late'          -- the lease was lost before this was recorded: it changed nothing, another attempt decides
 );
 comment on type posthaste.verdict is 'What an attempt meant for its delivery.';
+
+create type posthaste.rule as enum (
+    'interval',         -- the next interval of the retry policy
+    'retry_after',      -- the receiver's Retry-After, which lies beyond that interval; nothing else is sent there before, either
+    'no_retries_left',  -- the retry policy has no interval left
+    'client_error',     -- a 4xx status, which is final by the subscription's terms
+    'gone',             -- 410: final, and the subscription is paused
+    'disable',          -- the receiver answered `webhook-delivery: disable`: final, and the subscription is paused
+    'abort_message',    -- the receiver answered `webhook-delivery: abort-message`: final
+    'expires_before',   -- the event is not to be sent any more when the next attempt would be due
+    'unsendable',       -- no attempt could ever send it
+    'sandbox',          -- nothing leaves the sandbox
+    'worker_lost'       -- through no fault of the receiver: tried again at once, up to three times more than the policy allows
+);
+comment on type posthaste.rule is 'Which rule led from what an attempt met to its verdict.';
 
 create table posthaste.attempt (
     started_at            timestamptz not null,
@@ -252,6 +269,7 @@ create table posthaste.attempt (
     body_us               integer,
     outcome               posthaste.outcome not null,
     verdict               posthaste.verdict not null,
+    rule                  posthaste.rule,
     replay                smallint    not null,
     number                smallint    not null,
     http_status           smallint,
@@ -263,9 +281,10 @@ create table posthaste.attempt (
     constraint next_attempt_iff_retry check ((next_attempt_at is not null) = (verdict = 'retry')),
     constraint accepted_has_a_2xx_status check (outcome <> 'accepted' or coalesce(http_status between 200 and 299, false)),
     constraint rejected_has_another_status check (outcome <> 'rejected' or coalesce(http_status not between 200 and 299, false)),
-    constraint blocked_or_abandoned_has_no_status check (outcome not in ('blocked', 'abandoned') or http_status is null),
-    constraint done_iff_accepted_in_time check ((verdict = 'done') = (outcome = 'accepted' and verdict <> 'late')),
-    constraint anything_but_accepted_says_why check (outcome = 'accepted' or error is not null),
+    constraint what_was_not_sent_has_no_status check (outcome not in ('blocked', 'sandboxed', 'abandoned') or http_status is null),
+    constraint done_iff_accepted_in_time check ((verdict = 'done') = (outcome in ('accepted', 'sandboxed') and verdict <> 'late')),
+    constraint anything_but_accepted_says_why check (outcome in ('accepted', 'sandboxed') or error is not null),
+    constraint anything_but_accepted_has_a_rule check (outcome = 'accepted' or rule is not null),
     constraint response_is_bounded check (length(response) <= 65536),
     constraint error_is_bounded check (length(error) <= 2048)
 ) partition by range (started_at);
@@ -282,6 +301,7 @@ comment on column posthaste.attempt.subscription_revision is 'Under which terms 
 comment on column posthaste.attempt.duration_us is 'Microseconds from name resolution, or from sending on a pooled connection, to the end. Null when abandoned.';
 comment on column posthaste.attempt.dns_us is 'Microseconds of name resolution. Null on a pooled connection, as are connect_us and tls_us. What the phases leave of duration_us is the wait for the response head; see attempt_log.';
 comment on column posthaste.attempt.body_us is 'Microseconds from the complete response head to the end of what was read of the body. Null where there was none.';
+comment on column posthaste.attempt.rule is 'Which rule led to the verdict. Null where it was accepted, and nothing else applied.';
 comment on column posthaste.attempt.replay is '0 for the delivery that the event itself caused, 1 and up for replays.';
 comment on column posthaste.attempt.number is 'Attempts of a delivery count from 1. Two rows bear the same number only where one says abandoned and the other, late, what really came of it.';
 comment on column posthaste.attempt.remote_address is 'The address connected to, or refused.';
@@ -339,7 +359,12 @@ create table posthaste.subscription (
     unknown_types   boolean     not null default false,
     filter          text,
     retry_intervals interval[]  not null,
-    retry_jitter    real        not null,
+    retry_jitter    text        not null default '0.1',
+    client_errors   text        not null default 'retry',
+    max_age         interval,
+    breaker         jsonb,
+    pause_after     interval,
+    sandbox         boolean     not null default false,
     timeout         interval,
     concurrency     integer,
     rates           jsonb       not null default '[]',
@@ -356,7 +381,8 @@ create table posthaste.subscription (
     constraint tenant_has_1_to_128_characters check (tenant is null or posthaste.is_tenant(tenant)),
     constraint at_most_50_retries check (cardinality(retry_intervals) <= 50),
     constraint retry_intervals_is_a_flat_list check (coalesce(array_ndims(retry_intervals), 1) = 1),
-    constraint jitter_is_a_fraction check (retry_jitter between 0 and 1),
+    constraint jitter_is_known_or_a_fraction check (retry_jitter in ('none', 'full', 'equal') or retry_jitter::real between 0 and 1),
+    constraint client_errors_are_retried_or_rejected check (client_errors in ('retry', 'reject')),
     constraint concurrency_is_1_to_1024 check (concurrency between 1 and 1024),
     constraint only_all_can_have_unknown_types check (not unknown_types or event_types = '{*}'),
     constraint removed_is_not_active check (removed_at is null or not active)
@@ -369,10 +395,15 @@ comment on column posthaste.subscription.event_types is 'Names from the catalogu
 comment on column posthaste.subscription.unknown_types is 'With *: also events whose type is not in the catalogue.';
 comment on column posthaste.subscription.filter is 'An SQL/JSON path. The payload matches where the first thing it finds is neither false nor null.';
 comment on column posthaste.subscription.retry_intervals is 'How long to wait after the first, second, ... failed attempt. When the list ends, the delivery is RETRY_EXHAUSTED.';
-comment on column posthaste.subscription.retry_jitter is 'Each interval is stretched or shrunk at random by up to this fraction.';
+comment on column posthaste.subscription.retry_jitter is 'How chance varies the intervals: a fraction by which each is stretched or shrunk at most; full: from nothing to the interval; equal: from half of it to all of it; none.';
+comment on column posthaste.subscription.client_errors is 'What a 4xx status means, but for 408, 425 and 429, which are always tried again, and 410, which ends it: retry, or reject (the delivery is REJECTED at once).';
+comment on column posthaste.subscription.max_age is 'How long after an event was inserted it is still sent. Later its delivery ends as EXPIRED. Null: for as long as the retry policy lasts.';
+comment on column posthaste.subscription.breaker is 'When its circuit breaker opens: after so many failures in a row, or where of so many requests in a window more than that ratio fail; and for how long nothing is sent then, until a single probe tells: twice as long each time, up to the longest. See posthaste.checked_breaker. Null: never.';
+comment on column posthaste.subscription.pause_after is 'After so long with nothing but failures a worker pauses it. Null: never.';
+comment on column posthaste.subscription.sandbox is 'Everything is rendered, signed and recorded, and nothing leaves: attempts are sandboxed, and deliveries end as SUCCESS.';
 comment on column posthaste.subscription.timeout is 'One whole request. Null: the worker''s request_timeout. Never longer than the worker''s lease allows.';
 comment on column posthaste.subscription.concurrency is 'Requests at once from one worker. Null: the worker''s endpoint_concurrency.';
-comment on column posthaste.subscription.rates is 'How many requests may be sent, all workers together: [{"requests": 1000, "period": "1 minute"}, {"requests": 100, "period": "10 seconds"}], never more in any such period; with a "burst", that many at once where nothing was sent for a while. What is above waits.';
+comment on column posthaste.subscription.rates is 'How many requests may be sent, all workers together: [{"requests": 1000, "period": "1 minute"}, {"requests": 100, "period": "10 seconds"}], never more in any such period; with a "burst", that many at once where nothing was sent for a while. What is above waits; with a "block", such as "5 minutes", everything does for that long.';
 comment on column posthaste.subscription.headers is 'Extra headers: name to text, or to {"secret": true}, whose value is imported with `posthaste secret import --header` and stored encrypted.';
 comment on column posthaste.subscription.networks is 'If not empty, the endpoint''s address must lie in one of these: 203.0.113.0/24, 203.0.113.0/24:443, [2001:db8::/32]:443.';
 comment on column posthaste.subscription.active is 'If not, nothing is sent; what comes up waits until it is active again.';
@@ -811,6 +842,8 @@ create table posthaste.queue (
         vacuum_truncate = off);
 -- Serves claim_waiting.sql: one subscription's waiting deliveries from its lane's wake_at on, soonest first.
 create index queue_by_due on posthaste.queue (subscription_id, due_at);
+-- Serves expire_waiting: what is not to be sent any more, also where nothing is claimed.
+create index queue_by_expiry on posthaste.queue (expires_at) where expires_at is not null;
 comment on table posthaste.queue is
     'One row per delivery that waits: for its time, or for room at a worker. To claim it is to move it into lease.';
 comment on column posthaste.queue.due_at is 'Not to be attempted before.';
@@ -921,9 +954,10 @@ create table posthaste.cancellation (
     attempts        smallint    not null,
     reason          text        not null,
     cancelled_at    timestamptz not null default now(),
+    is_expired      boolean     not null default false,
     primary key (event_id, subscription_id, replay)
 );
-comment on table posthaste.cancellation is 'Deliveries that ended without an attempt that says so: discarded from quarantine, or owed to a subscription that was removed.';
+comment on table posthaste.cancellation is 'Deliveries that ended without an attempt that says so: cancelled, discarded from quarantine, owed to a subscription that was removed, or expired.';
 
 create table posthaste.unknown_event_type (
     event_type text        primary key,
@@ -1054,8 +1088,10 @@ begin atomic
         where (q.event_id, q.subscription_id, q.replay) = (r.event_id, r.subscription_id, r.replay)
         returning q.*
     ), queued as (
-        insert into posthaste.queue (event_id, subscription_id, replay, attempts, due_at)
-        select m.event_id, m.subscription_id, m.replay, m.attempts, now() from marked m
+        insert into posthaste.queue (event_id, subscription_id, replay, attempts, due_at, expires_at)
+        select m.event_id, m.subscription_id, m.replay, m.attempts, now(),
+               (select o.expires_at from posthaste.outbox o where o.event_id = m.event_id)
+        from marked m
         returning subscription_id
     ), locked as materialized (
         select l.subscription_id from posthaste.lane l
@@ -1068,6 +1104,38 @@ begin atomic
     select count(*)::integer from queued;
 end;
 comment on function posthaste.requeue_released(integer) is 'Puts deliveries that were released from quarantine back into the queue, and returns how many. Called by workers.';
+
+create function posthaste.expire_waiting(most integer) returns integer
+    language sql volatile security definer
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    with past as materialized (
+        select q.event_id, q.subscription_id, q.replay
+        from posthaste.queue q where q.expires_at <= now()
+        order by q.expires_at limit expire_waiting.most for update skip locked
+    ), old as materialized (
+        -- Where nothing is claimed nobody else finds out; what has been due for longest is oldest, but for what was tried again.
+        select q.event_id, q.subscription_id, q.replay
+        from posthaste.subscription s
+        cross join lateral (
+            select * from posthaste.queue q
+            where q.subscription_id = s.subscription_id and q.due_at <= now()
+            order by q.due_at limit expire_waiting.most for update skip locked
+        ) q
+        where not s.active and s.removed_at is null and s.max_age is not null
+          and q.replay = 0 and posthaste.event_time(q.event_id) <= now() - s.max_age
+    ), unqueued as (
+        delete from posthaste.queue q using (select * from past union select * from old) l
+        where (q.event_id, q.subscription_id, q.replay) = (l.event_id, l.subscription_id, l.replay)
+        returning q.event_id, q.subscription_id, q.replay, q.attempts
+    ), ended as (
+        insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason, is_expired)
+        select u.*, 'it was not to be sent any more', true from unqueued u
+        returning 1
+    )
+    select count(*)::integer from ended;
+end;
+comment on function posthaste.expire_waiting(integer) is 'Ends deliveries that wait and are not to be sent any more, also those of paused subscriptions, and returns how many. Called by workers.';
 
 create function posthaste.cancel_removed(most integer) returns integer
     language sql volatile security definer
@@ -1237,6 +1305,7 @@ create type posthaste.delivery_status as enum (
     'FAILED',           -- attempts failed, another is due
     'RETRY_EXHAUSTED',  -- the last attempt of the retry policy failed
     'REJECTED',         -- refused for good
+    'EXPIRED',          -- too late: the event's expires_at, or the subscription's max_age, has passed
     'CANCELLED'         -- ended by a person: discarded, or its subscription removed
 );
 comment on type posthaste.delivery_status is 'Where a delivery stands.';
@@ -1268,14 +1337,14 @@ from (
     from posthaste.quarantine h
     where h.decision is null or (h.decision = 'released' and not h.is_requeued)
     union all
-    select c.event_id, c.subscription_id, c.replay, 'CANCELLED', c.attempts, null, null, c.cancelled_at, c.reason
+    select c.event_id, c.subscription_id, c.replay, (case when c.is_expired then 'EXPIRED' else 'CANCELLED' end)::posthaste.delivery_status, c.attempts, null, null, c.cancelled_at, c.reason
     from posthaste.cancellation c
     union all
     select a.event_id, a.subscription_id, a.replay,
-           (case a.verdict when 'done' then 'SUCCESS' when 'exhausted' then 'RETRY_EXHAUSTED' else 'REJECTED' end)::posthaste.delivery_status,
+           (case a.verdict when 'done' then 'SUCCESS' when 'exhausted' then 'RETRY_EXHAUSTED' when 'expired' then 'EXPIRED' else 'REJECTED' end)::posthaste.delivery_status,
            a.number, null, null, a.started_at + make_interval(secs => coalesce(a.duration_us, 0) / 1000000.0), a.error
     from posthaste.attempt a
-    where a.verdict in ('done', 'exhausted', 'rejected')
+    where a.verdict in ('done', 'exhausted', 'rejected', 'expired')
 ) d
 join posthaste.subscription s using (subscription_id)
 left join posthaste.outbox o using (event_id)
@@ -1283,7 +1352,7 @@ where (select posthaste.scope()) is null or s.tenant = any ((select posthaste.sc
 comment on view posthaste.delivery is 'Every delivery, finished or not, with its status; note says why it is held, was cancelled or failed.';
 
 create view posthaste.attempt_log with (security_barrier) as
-select a.event_id, a.subscription_id, s.name as subscription, s.tenant, a.replay, a.number, a.started_at, a.outcome, a.verdict, a.http_status,
+select a.event_id, a.subscription_id, s.name as subscription, s.tenant, a.replay, a.number, a.started_at, a.outcome, a.verdict, a.rule, a.http_status,
        a.error, a.next_attempt_at, a.duration_us, a.dns_us, a.connect_us, a.tls_us,
        -- The phases follow upon each other: the wait for the response head is what the others leave.
        case when a.http_status is not null then
@@ -1369,11 +1438,11 @@ select s.subscription_id, s.name as subscription, s.tenant,
 from posthaste.subscription s
 left join posthaste.secret_overview k using (subscription_id)
 left join (
-    select subscription_id, count(*) as day_all, count(*) filter (where outcome = 'accepted') as day_done,
+    select subscription_id, count(*) as day_all, count(*) filter (where verdict = 'done') as day_done,
            count(*) filter (where started_at > now() - interval '1 hour') as hour_all,
-           count(*) filter (where started_at > now() - interval '1 hour' and outcome = 'accepted') as hour_done,
-           max(started_at) filter (where outcome <> 'accepted') as last_failure_at,
-           (array_agg(error order by started_at desc) filter (where outcome <> 'accepted'))[1] as last_failure
+           count(*) filter (where started_at > now() - interval '1 hour' and verdict = 'done') as hour_done,
+           max(started_at) filter (where outcome not in ('accepted', 'sandboxed')) as last_failure_at,
+           (array_agg(error order by started_at desc) filter (where outcome not in ('accepted', 'sandboxed')))[1] as last_failure
     from posthaste.attempt where started_at > now() - interval '1 day' group by subscription_id
 ) a using (subscription_id)
 left join (
@@ -1431,7 +1500,7 @@ begin atomic
         from posthaste.event e where e.event_id = event_history.event_id
         union all
         select a.started_at, format('attempt %s %s', a.number, a.outcome), a.subscription,
-               concat_ws(', ', a.http_status::text, a.error, a.verdict::text || coalesce(' at ' || a.next_attempt_at, ''), 'worker ' || a.worker_id), 1
+               concat_ws(', ', a.http_status::text, a.error, a.verdict::text || coalesce(' at ' || a.next_attempt_at, ''), 'by ' || a.rule, 'worker ' || a.worker_id), 1
         from posthaste.attempt_log a where a.event_id = event_history.event_id
         union all
         select q.held_at, 'quarantined', s.name, q.reason, 2
@@ -1442,8 +1511,9 @@ begin atomic
         from posthaste.quarantine q join posthaste.subscription s using (subscription_id)
         where q.event_id = event_history.event_id and q.decision is not null and posthaste.is_in_scope(s.tenant)
         union all
-        select d.finished_at, 'cancelled', d.subscription, d.note, 4
-        from posthaste.delivery d where d.event_id = event_history.event_id and d.status = 'CANCELLED'
+        select c.cancelled_at, case when c.is_expired then 'expired' else 'cancelled' end, s.name, c.reason, 4
+        from posthaste.cancellation c join posthaste.subscription s using (subscription_id)
+        where c.event_id = event_history.event_id and posthaste.is_in_scope(s.tenant)
         union all
         select coalesce(d.next_attempt_at, now()), case when d.leased_to is null then 'waits' else 'under way' end, d.subscription,
                coalesce('worker ' || d.leased_to, 'due at ' || d.next_attempt_at, d.note), 5
@@ -1619,6 +1689,7 @@ create function posthaste.terms(s posthaste.subscription) returns jsonb
 return jsonb_build_object(
     'name', s.name, 'tenant', s.tenant, 'url', s.url, 'event_types', to_jsonb(s.event_types), 'unknown_types', s.unknown_types,
     'filter', s.filter, 'retry_intervals', to_jsonb(s.retry_intervals::text[]), 'retry_jitter', s.retry_jitter,
+    'client_errors', s.client_errors, 'max_age', s.max_age::text, 'breaker', s.breaker, 'pause_after', s.pause_after::text, 'sandbox', s.sandbox,
     'timeout', s.timeout::text, 'concurrency', s.concurrency, 'rates', s.rates, 'headers', s.headers, 'networks', to_jsonb(s.networks),
     'description', s.description, 'contact', s.contact, 'active', s.active);
 comment on function posthaste.terms(posthaste.subscription) is 'A subscription''s terms as one JSON object: what is proposed, approved, and kept for each revision.';
@@ -1789,8 +1860,8 @@ begin
         perform posthaste.refuse('rates', coalesce(rates::text, 'null'), 'a list of at most 4 rates such as {"requests": 100, "period": "1 minute"}; [] for no limit');
     end if;
     for rate in select jsonb_array_elements(rates) loop
-        if jsonb_typeof(rate) <> 'object' or exists (select from jsonb_object_keys(rate) k where k <> all ('{requests,period,burst}')) then
-            perform posthaste.refuse('rates', rate::text, 'an object of requests, period and perhaps burst');
+        if jsonb_typeof(rate) <> 'object' or exists (select from jsonb_object_keys(rate) k where k <> all ('{requests,period,burst,block}')) then
+            perform posthaste.refuse('rates', rate::text, 'an object of requests, period and perhaps burst and block');
         end if;
         foreach field in array '{requests,burst}'::text[] loop
             if (field = 'requests' or rate ? 'burst')
@@ -1798,12 +1869,143 @@ begin
                 perform posthaste.refuse('rates: ' || field, coalesce(rate ->> field, 'null'), 'a whole number from 1 to 999999');
             end if;
         end loop;
+        if rate ? 'block' then
+            rate := jsonb_set(rate, '{block}', to_jsonb(posthaste.checked_interval('rates: block', rate -> 'block', '1 second', '1 day')));
+        end if;
         checked := checked || jsonb_set(rate, '{period}', to_jsonb(posthaste.checked_interval('rates: period', rate -> 'period', '1 second', '1 day')));
     end loop;
     return checked;
 end
 $$;
 comment on function posthaste.checked_rates(jsonb) is 'The rates in one form; raises where a rule is broken.';
+
+create function posthaste.retry_schedule(name text) returns interval[]
+    language plpgsql immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return case name
+        when 'standard_webhooks' then '{5 seconds,5 minutes,30 minutes,2 hours,5 hours,10 hours,14 hours,20 hours,24 hours}'::interval[]
+        when 'five_retries' then '{15 seconds,1 minute,5 minutes,15 minutes,1 hour}'
+        when 'four_retries' then '{1 minute,5 minutes,15 minutes,1 hour}'
+        when 'three_retries' then posthaste.exponential_schedule('1 minute', 2, '1 hour', 3)
+        when 'once' then '{}'
+    end;
+end
+$$;
+comment on function posthaste.retry_schedule(text) is
+    'The intervals of a schedule that people know by name: standard_webhooks (the default), five_retries (15 s to 1 h), four_retries (1 min to 1 h), three_retries (1, 2 and 4 min), once (no retry). Null for any other name.';
+
+create function posthaste.exponential_schedule(base interval, factor numeric, cap interval, count integer) returns interval[]
+    language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    seconds constant numeric := extract(epoch from base);
+    most constant numeric := extract(epoch from cap);
+    waits interval[] := '{}';
+begin
+    if seconds is null or seconds not between 0.001 and 2592000 then
+        perform posthaste.refuse('base', coalesce(base::text, 'null'), 'from 1 millisecond to 30 days');
+    end if;
+    if factor is null or factor not between 1 and 100 then
+        perform posthaste.refuse('factor', coalesce(factor::text, 'null'), 'from 1 to 100');
+    end if;
+    if most is null or most not between seconds and 2592000 then
+        perform posthaste.refuse('cap', coalesce(cap::text, 'null'), 'from the base to 30 days');
+    end if;
+    if count is null or count not between 0 and 50 then
+        perform posthaste.refuse('count', coalesce(count::text, 'null'), 'from 0 to 50');
+    end if;
+    for n in 0 .. count - 1 loop
+        -- Ten thousand times the cap is beyond it, whatever the factor's power would be.
+        waits := waits || make_interval(secs => least(most, seconds * least(power(factor::float8, n)::numeric, 1e11)));
+    end loop;
+    return waits;
+end
+$$;
+comment on function posthaste.exponential_schedule(interval, numeric, interval, integer) is
+    'As many intervals as count says: base, base times factor, times factor again and so on, none longer than cap.';
+
+create function posthaste.checked_schedule(value jsonb) returns jsonb
+    language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+    set intervalstyle = 'postgres'
+as $$
+declare
+    rule constant text := 'a list of at most 50 intervals ([] to try once), a name (standard_webhooks, five_retries, four_retries, three_retries, once), or {"exponential": {"base": "10 seconds", "factor": 2, "cap": "1 hour", "count": 8}}';
+    exponential constant jsonb := value -> 'exponential';
+    waits jsonb;
+begin
+    case jsonb_typeof(value)
+        when 'string' then
+            waits := to_jsonb(posthaste.retry_schedule(value #>> '{}')::text[]);
+        when 'object' then
+            if (select count(*) <> 1 from jsonb_object_keys(value)) or jsonb_typeof(exponential) is distinct from 'object'
+               or (select array_agg(k order by k) from jsonb_object_keys(exponential) k) is distinct from '{base,cap,count,factor}'
+               or jsonb_typeof(exponential -> 'factor') <> 'number' or exponential ->> 'factor' !~ '^[0-9]{1,3}(\.[0-9]{1,6})?$'
+               or jsonb_typeof(exponential -> 'count') <> 'number' or exponential ->> 'count' !~ '^[0-9]{1,2}$' then
+                perform posthaste.refuse('retry_intervals', value::text, rule);
+            end if;
+            waits := to_jsonb(posthaste.exponential_schedule(
+                posthaste.checked_interval('retry_intervals base', exponential -> 'base', '1 millisecond', '30 days')::interval,
+                (exponential ->> 'factor')::numeric,
+                posthaste.checked_interval('retry_intervals cap', exponential -> 'cap', '1 millisecond', '30 days')::interval,
+                (exponential ->> 'count')::integer)::text[]);
+        when 'array' then
+            if jsonb_array_length(value) <= 50 then
+                waits := coalesce(
+                    (select jsonb_agg(posthaste.checked_interval('retry_intervals', v, '0', '30 days') order by place)
+                     from jsonb_array_elements(value) with ordinality u (v, place)), '[]');
+            end if;
+        else
+    end case;
+    if waits is null then
+        perform posthaste.refuse('retry_intervals', coalesce(value::text, 'null'), rule);
+    end if;
+    return waits;
+end
+$$;
+comment on function posthaste.checked_schedule(jsonb) is 'A retry schedule as a list of intervals, where it is one, or names or describes one; raises otherwise.';
+
+create function posthaste.checked_breaker(value jsonb) returns jsonb
+    language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    b jsonb := '{"failures": 20, "ratio": 0.8, "requests": 100, "window": "1 minute", "open_for": "15 seconds", "open_for_at_most": "5 minutes"}';
+    fields constant text := 'failures, ratio, requests, window, open_for, open_for_at_most';
+    field text;
+begin
+    if coalesce(jsonb_typeof(value), 'null') = 'null' then
+        return 'null';
+    end if;
+    if jsonb_typeof(value) <> 'object' then
+        perform posthaste.refuse('breaker', value::text, 'an object of ' || fields || ', each with a default; null for none');
+    end if;
+    select k into field from jsonb_object_keys(value) k where k <> all (string_to_array(fields, ', ')) limit 1;
+    if found then
+        perform posthaste.refuse('breaker', field, 'one of ' || fields);
+    end if;
+    b := b || value;
+    foreach field in array '{failures,requests}'::text[] loop
+        if b -> field <> 'null' and (jsonb_typeof(b -> field) <> 'number' or b ->> field !~ '^[1-9][0-9]{0,5}$') or field = 'requests' and b -> field = 'null' then
+            perform posthaste.refuse('breaker ' || field, b ->> field, 'a whole number from 1 to 999999');
+        end if;
+    end loop;
+    if b -> 'ratio' <> 'null' and (jsonb_typeof(b -> 'ratio') <> 'number' or (b ->> 'ratio')::numeric not between 0.01 and 1) then
+        perform posthaste.refuse('breaker ratio', b ->> 'ratio', 'from 0.01 to 1; null to open by failures in a row alone');
+    end if;
+    if b -> 'failures' = 'null' and b -> 'ratio' = 'null' then
+        perform posthaste.refuse('breaker', value::text, 'failures or ratio must be a number; to have no breaker, set it to null');
+    end if;
+    b := jsonb_set(b, '{window}', to_jsonb(posthaste.checked_interval('breaker window', b -> 'window', '1 second', '1 day')));
+    b := jsonb_set(b, '{open_for}', to_jsonb(posthaste.checked_interval('breaker open_for', b -> 'open_for', '1 second', '1 day')));
+    return jsonb_set(b, '{open_for_at_most}', to_jsonb(posthaste.checked_interval('breaker open_for_at_most', b -> 'open_for_at_most', (b ->> 'open_for')::interval, '1 day')));
+end
+$$;
+comment on function posthaste.checked_breaker(jsonb) is
+    'A circuit breaker with its defaults filled in: it opens after `failures` in a row, or where at least `requests` were made within `window` and the share of failures is `ratio` or more; stays open for `open_for`, twice as long after each probe that fails, at most `open_for_at_most`. Raises where a rule is broken.';
 
 create function posthaste.checked_event_types(value jsonb, known_before jsonb) returns jsonb
     language plpgsql stable
@@ -1897,10 +2099,10 @@ create function posthaste.checked_terms(given jsonb, before jsonb default null) 
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    t jsonb := '{"tenant": null, "unknown_types": false, "filter": null, "retry_jitter": 0.1, "timeout": null, "concurrency": null, "rates": [],
-                 "headers": {}, "networks": [], "description": null, "contact": null, "active": true,
-                 "retry_intervals": ["5 seconds", "5 minutes", "30 minutes", "2 hours", "5 hours", "10 hours", "14 hours", "20 hours", "24 hours"]}';
-    fields constant text[] := '{name,tenant,url,event_types,unknown_types,filter,retry_intervals,retry_jitter,timeout,concurrency,rates,headers,networks,description,contact,active}';
+    t jsonb := '{"tenant": null, "unknown_types": false, "filter": null, "retry_intervals": "standard_webhooks", "retry_jitter": 0.1,
+                 "client_errors": "retry", "max_age": null, "breaker": {}, "pause_after": "5 days", "sandbox": false, "timeout": null,
+                 "concurrency": null, "rates": [], "headers": {}, "networks": [], "description": null, "contact": null, "active": true}';
+    fields constant text[] := '{name,tenant,url,event_types,unknown_types,filter,retry_intervals,retry_jitter,client_errors,max_age,breaker,pause_after,sandbox,timeout,concurrency,rates,headers,networks,description,contact,active}';
     field text;
     value jsonb;
 begin
@@ -1919,7 +2121,7 @@ begin
     perform posthaste.checked_text('tenant', t -> 'tenant', 128);
     perform posthaste.checked_url(case when jsonb_typeof(t -> 'url') = 'string' then t ->> 'url' end);
     t := jsonb_set(t, '{event_types}', posthaste.checked_event_types(t -> 'event_types', coalesce(before -> 'event_types', '[]')));
-    foreach field in array '{unknown_types,active}'::text[] loop
+    foreach field in array '{unknown_types,sandbox,active}'::text[] loop
         if jsonb_typeof(t -> field) is distinct from 'boolean' then
             perform posthaste.refuse(field, coalesce(t ->> field, 'null'), 'true or false');
         end if;
@@ -1929,17 +2131,22 @@ begin
     end if;
     perform posthaste.checked_filter(posthaste.checked_text('filter', t -> 'filter', 1000));
 
-    value := t -> 'retry_intervals';
-    if jsonb_typeof(value) is distinct from 'array' or jsonb_array_length(value) > 50 then
-        perform posthaste.refuse('retry_intervals', coalesce(value::text, 'null'), 'a list of at most 50 intervals; [] to try once');
+    t := jsonb_set(t, '{retry_intervals}', posthaste.checked_schedule(t -> 'retry_intervals'));
+    -- A fraction is kept as a text, too: as short as it can be written.
+    if t ->> 'retry_jitter' ~ '^[0-9]{1,3}(\.[0-9]{1,100})?([eE][+-]?[0-9]{1,2})?$' and (t ->> 'retry_jitter')::numeric between 0 and 1 then
+        t := jsonb_set(t, '{retry_jitter}', to_jsonb(trim_scale(round((t ->> 'retry_jitter')::numeric, 6))::text));
+    elsif coalesce(t ->> 'retry_jitter', '') not in ('none', 'full', 'equal') then
+        perform posthaste.refuse('retry_jitter', coalesce(t ->> 'retry_jitter', 'null'), 'a fraction from 0 to 1, or none, full or equal');
     end if;
-    t := jsonb_set(t, '{retry_intervals}', coalesce(
-        (select jsonb_agg(posthaste.checked_interval('retry_intervals', v, '0', '30 days') order by place)
-         from jsonb_array_elements(value) with ordinality u (v, place)), '[]'));
-    if jsonb_typeof(t -> 'retry_jitter') is distinct from 'number' or (t ->> 'retry_jitter')::numeric not between 0 and 1 then
-        perform posthaste.refuse('retry_jitter', coalesce(t ->> 'retry_jitter', 'null'), 'a fraction from 0 to 1');
+    if coalesce(t ->> 'client_errors', '') not in ('retry', 'reject') then
+        perform posthaste.refuse('client_errors', coalesce(t ->> 'client_errors', 'null'), 'retry or reject');
     end if;
-    t := jsonb_set(t, '{retry_jitter}', to_jsonb(round((t ->> 'retry_jitter')::numeric, 6)::real));
+    foreach field in array '{max_age,pause_after}'::text[] loop
+        if coalesce(jsonb_typeof(t -> field), 'null') <> 'null' then
+            t := jsonb_set(t, array[field], to_jsonb(posthaste.checked_interval(field, t -> field, '1 second', '1 year')));
+        end if;
+    end loop;
+    t := jsonb_set(t, '{breaker}', posthaste.checked_breaker(t -> 'breaker'));
     if coalesce(jsonb_typeof(t -> 'timeout'), 'null') <> 'null' then
         t := jsonb_set(t, '{timeout}', to_jsonb(posthaste.checked_interval('timeout', t -> 'timeout', '100 milliseconds', '2 minutes')));
     end if;
@@ -2023,8 +2230,13 @@ create function posthaste.propose_subscription(
     tenant text default null,
     filter text default null,
     unknown_types boolean default false,
-    retry_intervals interval[] default '{5 seconds,5 minutes,30 minutes,2 hours,5 hours,10 hours,14 hours,20 hours,24 hours}',
-    retry_jitter real default 0.1,
+    retry_intervals interval[] default posthaste.retry_schedule('standard_webhooks'),
+    retry_jitter text default '0.1',
+    client_errors text default 'retry',
+    max_age interval default null,
+    breaker jsonb default '{}',
+    pause_after interval default '5 days',
+    sandbox boolean default false,
     timeout interval default null,
     concurrency integer default null,
     rates jsonb default '[]',
@@ -2043,11 +2255,12 @@ begin
         posthaste.checked_terms(jsonb_build_object(
             'name', name, 'tenant', tenant, 'url', url, 'event_types', to_jsonb(event_types), 'unknown_types', unknown_types,
             'filter', filter, 'retry_intervals', to_jsonb(retry_intervals::text[]), 'retry_jitter', retry_jitter,
+            'client_errors', client_errors, 'max_age', max_age::text, 'breaker', breaker, 'pause_after', pause_after::text, 'sandbox', sandbox,
             'timeout', timeout::text, 'concurrency', concurrency, 'rates', rates, 'headers', headers, 'networks', to_jsonb(networks),
             'description', description, 'contact', contact)), reason);
 end
 $$;
-comment on function posthaste.propose_subscription(text, text, text[], text, text, boolean, interval[], real, interval, integer, jsonb, jsonb, text[], text, text, text) is
+comment on function posthaste.propose_subscription(text, text, text[], text, text, boolean, interval[], text, text, interval, jsonb, interval, boolean, interval, integer, jsonb, jsonb, text[], text, text, text) is
     'Proposes a new subscription and returns the change''s id, for another administrator to approve or reject. It gets every event committed after its approval.';
 
 create function posthaste.propose_change(subscription text, changes jsonb, reason text default null) returns bigint
@@ -2170,17 +2383,21 @@ begin
             if c.kind = 'create' then
                 insert into posthaste.subscription (
                     subscription_id, name, tenant, url, event_types, unknown_types, filter, retry_intervals, retry_jitter,
-                    timeout, concurrency, rates, headers, networks, description, contact, active, created_by)
+                    client_errors, max_age, breaker, pause_after, sandbox, timeout, concurrency, rates, headers, networks, description, contact,
+                    active, created_by)
                 overriding system value
                 values (c.subscription_id, t.name, t.tenant, t.url, t.event_types, t.unknown_types, t.filter, t.retry_intervals, t.retry_jitter,
-                    t.timeout, t.concurrency, t.rates, t.headers, t.networks, t.description, t.contact, t.active, c.proposed_by);
+                    t.client_errors, t.max_age, nullif(t.breaker, 'null'), t.pause_after, t.sandbox, t.timeout, t.concurrency, t.rates, t.headers, t.networks,
+                    t.description, t.contact, t.active, c.proposed_by);
                 insert into posthaste.lane (subscription_id, active, rate_capacity, rate_interval)
                 select c.subscription_id, t.active, p.capacity, p.seconds from posthaste.pace(t.rates) p;
                 insert into posthaste.signing_secret (secret_id, subscription_id, number) values (gen_random_uuid(), c.subscription_id, 1);
             else
                 update posthaste.subscription x
                 set name = t.name, tenant = t.tenant, url = t.url, event_types = t.event_types, unknown_types = t.unknown_types,
-                    filter = t.filter, retry_intervals = t.retry_intervals, retry_jitter = t.retry_jitter, timeout = t.timeout,
+                    filter = t.filter, retry_intervals = t.retry_intervals, retry_jitter = t.retry_jitter,
+                    client_errors = t.client_errors, max_age = t.max_age, breaker = nullif(t.breaker, 'null'), pause_after = t.pause_after,
+                    sandbox = t.sandbox, timeout = t.timeout,
                     concurrency = t.concurrency, rates = t.rates, headers = t.headers, networks = t.networks, description = t.description,
                     contact = t.contact, active = t.active
                 where x.subscription_id = c.subscription_id;
@@ -2774,7 +2991,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('table lease',                          '', 'select insert delete update(holder,ends_at)', '', ''),
     ('table lane',                           '', 'select update(wake_at,rest_until,rate_used_until)', '', ''),
     ('table quarantine',                     '', 'select insert(event_id,subscription_id,replay,attempts,reason)', '', ''),
-    ('table cancellation',                   '', '', '', ''),
+    ('table cancellation',                   '', 'insert', '', ''),
     ('table unknown_event_type',             '', 'select insert update(events,last_at,last_event)', '', ''),
     ('table dismissal',                      '', '', '', ''),
     ('sequence dismissal_dismissal_id_seq',  '', '', '', ''),
@@ -2829,11 +3046,14 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function settle_lanes',                '', 'execute', '', ''),
     ('function requeue_released',            '', 'execute', '', ''),
     ('function cancel_removed',              '', 'execute', '', ''),
+    ('function expire_waiting',              '', 'execute', '', ''),
     ('function fill_secret',                 '', 'execute', '', ''),
     ('function standing',                    '', 'execute', 'execute', 'execute'),
     -- What administrators do.
     ('function create_event_type',           '', '', 'execute', ''),
     ('function change_event_type',           '', '', 'execute', ''),
+    ('function retry_schedule',              '', '', 'execute', 'execute'),
+    ('function exponential_schedule',        '', '', 'execute', 'execute'),
     ('function propose_subscription',        '', '', 'execute', ''),
     ('function propose_change',              '', '', 'execute', ''),
     ('function propose_removal',             '', '', 'execute', ''),
@@ -2877,6 +3097,8 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function checked_network',             '', '', '', ''),
     ('function checked_rates',               '', '', '', ''),
     ('function pace',                        '', '', '', ''),
+    ('function checked_schedule',            '', '', '', ''),
+    ('function checked_breaker',             '', '', '', ''),
     ('function checked_interval',            '', '', '', ''),
     ('function checked_text',                '', '', '', ''),
     ('function checked_event_types',         '', '', '', ''),
@@ -2908,6 +3130,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function is_dismissed',                '', '', 'execute', 'execute'),
     ('type outcome',                         '', '', '', ''),
     ('type verdict',                         '', '', '', ''),
+    ('type rule',                            '', '', '', ''),
     ('type delivery_status',                 '', '', '', '');
 
 create function posthaste.apply_access() returns void

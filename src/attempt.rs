@@ -7,7 +7,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio_util::sync::CancellationToken;
 
-use crate::delivery::{Attempt, Lease, Outcome, Phases, Report, Verdict};
+use crate::delivery::{Advice, Attempt, Lease, Outcome, Phases, Report, Rule, Ruling, Verdict};
 use crate::directory::Terms;
 use crate::sender::Endpoint;
 use crate::{envelope, signature};
@@ -34,14 +34,13 @@ pub async fn make(lease: Lease, terms: &Terms, circumstances: Circumstances) -> 
         timeout,
         cut,
     } = circumstances;
-    let (report, verdict, signed_with) = match prepare(&lease, terms, timestamp, began) {
-        Err(Refusal::ForGood(why)) => (blocked(why), Verdict::Rejected, Vec::new()),
+    let left = lease.expires.map(|at| at.saturating_duration_since(began));
+    let (report, ruling, signed_with) = match prepare(&lease, terms, timestamp, began) {
+        Err(Refusal::ForGood(why)) => (blocked(why), UNSENDABLE, Vec::new()),
         Err(Refusal::ForNow(why)) => {
             let report = blocked(why);
-            let verdict = terms
-                .retry
-                .verdict(report.outcome, None, lease.number, chance);
-            (report, verdict, Vec::new())
+            let ruling = terms.retry.judge(&report, lease.number, left, chance);
+            (report, ruling, Vec::new())
         }
         Ok(Request {
             endpoint,
@@ -49,15 +48,16 @@ pub async fn make(lease: Lease, terms: &Terms, circumstances: Circumstances) -> 
             body,
             signed_with,
         }) => {
-            let report = tokio::select! {
-                report = endpoint.post(headers, body, timeout) => report,
-                () = cut.cancelled() => abandoned("the worker stopped before the answer came"),
+            let report = if terms.sandbox {
+                sandboxed(began.elapsed())
+            } else {
+                tokio::select! {
+                    report = endpoint.post(headers, body, timeout) => report,
+                    () = cut.cancelled() => abandoned("the worker stopped before the answer came"),
+                }
             };
-            let verdict =
-                terms
-                    .retry
-                    .verdict(report.outcome, report.http_status, lease.number, chance);
-            (report, verdict, signed_with)
+            let ruling = terms.retry.judge(&report, lease.number, left, chance);
+            (report, ruling, signed_with)
         }
     };
     Attempt {
@@ -68,7 +68,8 @@ pub async fn make(lease: Lease, terms: &Terms, circumstances: Circumstances) -> 
         revision: terms.revision,
         began,
         report,
-        verdict,
+        ruling,
+        expires: lease.expires,
         signed_with,
         bytes: lease.bytes,
     }
@@ -120,7 +121,8 @@ fn prepare<'t>(
         .headers
         .as_ref()
         .map_err(|why| Refusal::ForNow(why.clone()))?;
-    let headers = headers(extra, &id, timestamp, &signature)
+    let numbers = (lease.number, terms.retry.left_after(lease.number));
+    let headers = headers(extra, &id, timestamp, &signature, numbers)
         .map_err(|error| Refusal::ForGood(format!("a header cannot be sent: {error}")))?;
     Ok(Request {
         endpoint,
@@ -143,8 +145,9 @@ fn headers(
     id: &str,
     timestamp: i64,
     signature: &str,
+    (number, left): (i16, i16),
 ) -> Result<HeaderMap, http::Error> {
-    let mut headers = HeaderMap::with_capacity(8 + extra.len());
+    let mut headers = HeaderMap::with_capacity(10 + extra.len());
     headers.extend(extra.iter().cloned());
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(
@@ -159,6 +162,8 @@ fn headers(
         HeaderName::from_static(signature::WEBHOOK_SIGNATURE),
         HeaderValue::from_str(signature)?,
     );
+    headers.insert(WEBHOOK_ATTEMPT, HeaderValue::from(number));
+    headers.insert(WEBHOOK_ATTEMPTS_LEFT, HeaderValue::from(left));
     Ok(headers)
 }
 
@@ -169,14 +174,33 @@ fn blocked(why: String) -> Report {
     }
 }
 
+fn sandboxed(duration: Duration) -> Report {
+    Report {
+        duration,
+        ..nothing(Outcome::Sandboxed)
+    }
+}
+
 fn nothing(outcome: Outcome) -> Report {
     Report {
         outcome,
         http_status: None,
         error: None,
         snippet: None,
+        advice: Advice::default(),
         remote: None,
         duration: Duration::ZERO,
         phases: Phases::default(),
     }
 }
+
+const UNSENDABLE: Ruling = Ruling {
+    verdict: Verdict::Rejected,
+    rule: Some(Rule::Unsendable),
+    hold: None,
+};
+
+/// Which attempt this is, from 1.
+const WEBHOOK_ATTEMPT: HeaderName = HeaderName::from_static("webhook-attempt");
+/// How many may follow if this one fails.
+const WEBHOOK_ATTEMPTS_LEFT: HeaderName = HeaderName::from_static("webhook-attempts-left");

@@ -29,6 +29,8 @@ pub enum Outcome {
     Unreachable,
     /// Not sent: the address, the URL or the size is one we refuse.
     Blocked,
+    /// Not sent: the subscription is in its sandbox.
+    Sandboxed,
     /// A worker died, or lost its lease, between claiming and recording; whether the request was sent is not known.
     Abandoned,
 }
@@ -42,6 +44,7 @@ impl Outcome {
             Self::TimedOut => "timed_out",
             Self::Unreachable => "unreachable",
             Self::Blocked => "blocked",
+            Self::Sandboxed => "sandboxed",
             Self::Abandoned => "abandoned",
         }
     }
@@ -58,6 +61,8 @@ pub enum Verdict {
     Exhausted,
     /// Refused for good.
     Rejected,
+    /// The next attempt would come too late.
+    Expired,
 }
 
 impl Verdict {
@@ -68,8 +73,89 @@ impl Verdict {
             Self::Retry(_) => "retry",
             Self::Exhausted => "exhausted",
             Self::Rejected => "rejected",
+            Self::Expired => "expired",
         }
     }
+}
+
+/// Which rule leads from what an attempt met to its verdict; `posthaste.rule` in the schema says more of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// The next interval of the retry policy.
+    Interval,
+    /// The receiver's `Retry-After`, which lies beyond that interval.
+    RetryAfter,
+    /// The retry policy has no interval left.
+    NoRetriesLeft,
+    /// A 4xx status, which is final by the subscription's terms.
+    ClientError,
+    /// 410.
+    Gone,
+    /// `webhook-delivery: disable`.
+    Disable,
+    /// `webhook-delivery: abort-message`.
+    AbortMessage,
+    /// The event is not to be sent any more when the next attempt would be due.
+    ExpiresBefore,
+    /// No attempt could ever send it.
+    Unsendable,
+    /// Nothing leaves the sandbox.
+    Sandbox,
+    /// Through no fault of the receiver: at once.
+    WorkerLost,
+}
+
+impl Rule {
+    /// The word for it in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Interval => "interval",
+            Self::RetryAfter => "retry_after",
+            Self::NoRetriesLeft => "no_retries_left",
+            Self::ClientError => "client_error",
+            Self::Gone => "gone",
+            Self::Disable => "disable",
+            Self::AbortMessage => "abort_message",
+            Self::ExpiresBefore => "expires_before",
+            Self::Unsendable => "unsendable",
+            Self::Sandbox => "sandbox",
+            Self::WorkerLost => "worker_lost",
+        }
+    }
+
+    /// Whether the receiver wants nothing more at all, so that its subscription is to be paused.
+    pub fn pauses(self) -> bool {
+        matches!(self, Self::Gone | Self::Disable)
+    }
+}
+
+/// What an attempt meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ruling {
+    /// For its delivery.
+    pub verdict: Verdict,
+    /// Which rule says so; none where it was accepted and nothing else applied.
+    pub rule: Option<Rule>,
+    /// For the endpoint: for how long it asked that nothing be sent to it.
+    pub hold: Option<Duration>,
+}
+
+/// What a response's headers ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Advice {
+    /// `Retry-After`: how long to stay away, counted from the response.
+    pub retry_after: Option<Duration>,
+    /// `webhook-delivery`.
+    pub wish: Option<Wish>,
+}
+
+/// What a receiver can answer in `webhook-delivery`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// `disable`: send nothing more.
+    Disable,
+    /// `abort-message`: do not send this one again.
+    AbortMessage,
 }
 
 /// How long phases of a request took; `None` where one did not happen (a pooled connection has no DNS, connect and TLS). What
@@ -97,6 +183,8 @@ pub struct Report {
     pub error: Option<String>,
     /// The start of the response body: bounded, control characters escaped, no NUL.
     pub snippet: Option<String>,
+    /// What the response's headers ask for.
+    pub advice: Advice,
     /// The address that was connected to, or refused.
     pub remote: Option<IpAddr>,
     /// From the start of name resolution (or of sending, on a pooled connection) to the end.
@@ -131,6 +219,8 @@ pub struct Lease {
     /// When the lease ends by our clock, counted from before it was asked for: never later than by
     /// the database's.
     pub ends: Instant,
+    /// When the event is not to be sent any more, by our clock; `None` for never.
+    pub expires: Option<Instant>,
 }
 
 /// One attempt that is over and wants to be recorded.
@@ -151,7 +241,9 @@ pub struct Attempt {
     /// What came of it.
     pub report: Report,
     /// What that means.
-    pub verdict: Verdict,
+    pub ruling: Ruling,
+    /// When the event is not to be sent any more, by our clock; `None` for never.
+    pub expires: Option<Instant>,
     /// The numbers of the secrets that signed it; empty where nothing was signed.
     pub signed_with: Vec<i16>,
     /// How much of the worker's room its lease took, in bytes.

@@ -31,6 +31,8 @@ pub struct Terms {
     pub endpoint: Result<Arc<Endpoint>, String>,
     /// If not, nothing is to be sent.
     pub active: bool,
+    /// Everything is recorded, and nothing leaves.
+    pub sandbox: bool,
     /// One whole request; the worker's default where there is none.
     pub timeout: Option<Duration>,
     /// Requests at once; the worker's default where there is none.
@@ -54,16 +56,20 @@ impl Terms {
     /// Terms under which nothing can be sent, for tests.
     #[cfg(test)]
     pub(crate) fn nowhere(subscription_id: i32) -> Self {
+        use crate::retry::{ClientErrors, Jitter};
+
         Self {
             subscription_id,
             revision: 1,
             name: String::new(),
             retry: RetryPolicy {
                 intervals: Vec::new(),
-                jitter: 0.0,
+                jitter: Jitter::None,
+                client_errors: ClientErrors::Retry,
             },
             endpoint: Err("nowhere".to_owned()),
             active: true,
+            sandbox: false,
             timeout: None,
             concurrency: None,
             send_within: None,
@@ -262,12 +268,10 @@ impl Directory {
             subscription_id: stored.subscription_id,
             revision: stored.revision,
             name: stored.name,
-            retry: RetryPolicy {
-                intervals: stored.retry_intervals,
-                jitter: stored.retry_jitter,
-            },
+            retry: stored.retry,
             endpoint,
             active: stored.active,
+            sandbox: stored.sandbox,
             timeout: stored.timeout,
             concurrency: stored.concurrency,
             send_within: stored.send_within,

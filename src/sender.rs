@@ -7,6 +7,7 @@
 //!
 //! Proxies named in the environment are not used: a request would leave for an address that nobody vetted.
 
+mod advice;
 mod connect;
 mod fault;
 mod link;
@@ -21,7 +22,7 @@ mod tests;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName};
@@ -255,8 +256,14 @@ impl Inner {
         self.dress(&mut headers, body.len());
         let (link, response) = self.head(headers, body, clock, progress).await?;
         let status = response.status();
+        let advice = advice::advice(response.headers(), SystemTime::now());
         let (snippet, whole) = self.read(response.into_body(), clock, progress).await;
-        Ok((Answer { status, snippet }, whole.then_some(link)))
+        let answer = Answer {
+            status,
+            advice,
+            snippet,
+        };
+        Ok((answer, whole.then_some(link)))
     }
 
     fn dress(&self, headers: &mut HeaderMap, length: usize) {

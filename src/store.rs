@@ -105,6 +105,8 @@ pub struct Adopted {
     pub revision: i32,
     /// When it began, by our clock.
     pub began: Instant,
+    /// When the event is not to be sent any more, by our clock; `None` for never.
+    pub expires: Option<Instant>,
 }
 
 /// When waiting deliveries are due.
@@ -281,16 +283,33 @@ impl Store {
 
     /// Gives up leases whose attempts were never begun.
     pub async fn give_back(&self, worker_id: i32, leases: &[(DeliveryKey, i16)]) -> Result<()> {
-        let events: Vec<Uuid> = leases.iter().map(|(key, _)| key.event_id).collect();
-        let subscriptions: Vec<i32> = leases.iter().map(|(key, _)| key.subscription_id).collect();
-        let replays: Vec<i16> = leases.iter().map(|(key, _)| key.replay).collect();
-        let numbers: Vec<i16> = leases.iter().map(|(_, number)| *number).collect();
+        let Leases {
+            events,
+            subscriptions,
+            replays,
+            numbers,
+        } = Leases::of(leases);
         self.query(
             GIVE_BACK,
             &[&events, &subscriptions, &replays, &numbers, &worker_id],
         )
         .await?;
         Ok(())
+    }
+
+    /// Ends deliveries that were claimed and are not to be sent any more: their attempts are never made.
+    pub async fn expire(&self, worker_id: i32, leases: &[(DeliveryKey, i16)]) -> Result<()> {
+        let parameters = Leases::of(leases);
+        let holders = vec![worker_id; leases.len()];
+        let Leases {
+            events,
+            subscriptions,
+            replays,
+            numbers,
+        } = &parameters;
+        let parameters: [&(dyn ToSql + Sync); 5] =
+            [events, subscriptions, replays, numbers, &holders];
+        self.query(EXPIRE, &parameters).await.map(drop)
     }
 
     /// Workers whose session lock is gone and who did not say goodbye.
@@ -330,6 +349,9 @@ impl Store {
                     worker_id: row.try_get("worker_id")?,
                     revision: row.try_get("revision")?,
                     began: now.checked_sub(age).unwrap_or(now),
+                    expires: row
+                        .try_get::<_, Option<f64>>("expires_in")?
+                        .map(|seconds| at(now, seconds)),
                 })
             })
             .collect()
@@ -376,6 +398,25 @@ impl Store {
             .get()
             .await
             .map_err(|error| Error::Database(connect::explain_pool(&error)))
+    }
+}
+
+/// What tells leases from all others, a column each.
+struct Leases {
+    events: Vec<Uuid>,
+    subscriptions: Vec<i32>,
+    replays: Vec<i16>,
+    numbers: Vec<i16>,
+}
+
+impl Leases {
+    fn of(leases: &[(DeliveryKey, i16)]) -> Self {
+        Self {
+            events: leases.iter().map(|(key, _)| key.event_id).collect(),
+            subscriptions: leases.iter().map(|(key, _)| key.subscription_id).collect(),
+            replays: leases.iter().map(|(key, _)| key.replay).collect(),
+            numbers: leases.iter().map(|(_, number)| *number).collect(),
+        }
     }
 }
 
@@ -436,6 +477,8 @@ statements! {
     SETTLE_LANES = "settle_lanes";
     REQUEUE_RELEASED = "requeue_released";
     CANCEL_REMOVED = "cancel_removed";
+    EXPIRE_WAITING = "expire_waiting";
+    EXPIRE = "expire";
     HOLD = "hold";
     EVENT_TYPES = "event_types";
     STANDING = "standing";
@@ -465,6 +508,7 @@ fn failed(statement: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Erro
 
 fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, number: i16) -> Result<Lease> {
     let bytes: Option<i32> = row.try_get("bytes")?;
+    let expires_in: Option<f64> = row.try_get("expires_in")?;
     Ok(Lease {
         key: DeliveryKey {
             event_id: row.try_get("event_id")?,
@@ -484,8 +528,18 @@ fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, number: i16) -> Re
         payload: row.try_get("payload")?,
         bytes: usize::try_from(bytes.unwrap_or(0)).unwrap_or(0),
         ends: asked + room.lease,
+        expires: expires_in.map(|seconds| at(asked, seconds)),
     })
 }
+
+/// So many seconds from then, or before; so far ahead that nobody waits for it where there is no such time.
+fn at(then: Instant, seconds: f64) -> Instant {
+    let ahead = Duration::try_from_secs_f64(seconds.clamp(0.0, MANY_YEARS)).unwrap_or_default();
+    then + ahead
+}
+
+/// As far as a clock is ever looked ahead, in seconds.
+const MANY_YEARS: f64 = 3e9;
 
 /// Places in a batch, counted from 1 in SQL and from 0 here.
 fn places(rows: &[Row]) -> Result<Vec<usize>> {

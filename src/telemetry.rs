@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
 
-use crate::delivery::{Attempt, Lease, Outcome};
+use crate::delivery::{Attempt, Lease, Outcome, Rule};
 
 /// What kind of number a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -333,7 +333,7 @@ pub(crate) fn recorded(attempts: &[Attempt], late: &[usize]) {
         let verdict = if late.contains(&place) {
             "late"
         } else {
-            attempt.verdict.as_str()
+            attempt.ruling.verdict.as_str()
         };
         let outcome = attempt.report.outcome;
         counter!(ATTEMPTS, "outcome" => outcome.as_str(), "verdict" => verdict).increment(1);
@@ -367,6 +367,7 @@ fn log(attempt: &Attempt, verdict: &str) {
     let (outcome, status) = (report.outcome.as_str(), report.http_status);
     let duration_ms = report.duration.as_millis();
     let error = report.error.as_deref().unwrap_or_default();
+    let rule = attempt.ruling.rule.map(Rule::as_str);
     match verdict {
         "done" => tracing::debug!(
             event_id = %key.event_id, subscription_id = key.subscription_id, replay = key.replay, number,
@@ -374,11 +375,11 @@ fn log(attempt: &Attempt, verdict: &str) {
         ),
         "retry" => tracing::info!(
             event_id = %key.event_id, subscription_id = key.subscription_id, replay = key.replay, number,
-            outcome, status, verdict, duration_ms, error, "attempt"
+            outcome, status, verdict, rule, duration_ms, error, "attempt"
         ),
         _ => tracing::warn!(
             event_id = %key.event_id, subscription_id = key.subscription_id, replay = key.replay, number,
-            outcome, status, verdict, duration_ms, error, "attempt"
+            outcome, status, verdict, rule, duration_ms, error, "attempt"
         ),
     }
 }

@@ -95,7 +95,7 @@ async fn what_is_approved_is_what_was_proposed() {
     let change: i64 = ada
         .one(
             r#"select posthaste.propose_subscription('harbour', 'https://harbour.example:8443/in?a=1', '{ship.left,ship.arrived}',
-                tenant => 'north', filter => '$.size > 10', retry_intervals => '{1 s,90 min,1 day 2 hours}', retry_jitter => 0.25,
+                tenant => 'north', filter => '$.size > 10', retry_intervals => '{1 s,90 min,1 day 2 hours}', retry_jitter => '0.25',
                 timeout => '7.5 s', concurrency => 3, headers => '{"X-Berth": "7", "Authorization": {"secret": true}}',
                 networks => '{203.0.113.0/24:8443,2001:DB8::/32}', description => 'Where ships are', contact => 'harbour@north.example',
                 reason => 'they asked for it')"#,

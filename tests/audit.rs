@@ -567,13 +567,13 @@ async fn acts(world: &World, office: &[Login; 2]) -> Vec<(&'static str, String, 
         ("ada", "create_event_type('ship.arrived', 'A ship')".into(), "event_type_created|ship.arrived|||9 fields|".into()),
         ("bob", r#"change_event_type('ship.arrived', '{"active": false}', 'old')"#.into(), "event_type_changed|ship.arrived||9 fields|9 fields|old".into()),
         ("ada", format!("propose_subscription('harbour', 'https://harbour.example/', '{{*}}', {terms}, reason => 'asked')"),
-         "proposed_create|harbour|north||17 fields|asked".into()),
-        ("bob", format!("approve({newest}, 'agreed')"), "approved_create|harbour|north||17 fields|agreed".into()),
-        ("ada", r#"propose_change('harbour', '{"concurrency": 1}', 'gently')"#.into(), "proposed_change|harbour|north|16 fields|17 fields|gently".into()),
-        ("bob", format!("approve({newest})"), "approved_change|harbour|north|16 fields|17 fields|".into()),
-        ("ada", r#"propose_change('harbour', '{"concurrency": 2}')"#.into(), "proposed_change|harbour|north|16 fields|17 fields|".into()),
+         "proposed_create|harbour|north||22 fields|asked".into()),
+        ("bob", format!("approve({newest}, 'agreed')"), "approved_create|harbour|north||22 fields|agreed".into()),
+        ("ada", r#"propose_change('harbour', '{"concurrency": 1}', 'gently')"#.into(), "proposed_change|harbour|north|21 fields|22 fields|gently".into()),
+        ("bob", format!("approve({newest})"), "approved_change|harbour|north|21 fields|22 fields|".into()),
+        ("ada", r#"propose_change('harbour', '{"concurrency": 2}')"#.into(), "proposed_change|harbour|north|21 fields|22 fields|".into()),
         ("bob", format!("reject({newest}, 'no')"), r#"rejected_change|harbour|north||{"change_id": 4}|no"#.into()),
-        ("ada", "deactivate('harbour', 'flood')".into(), "deactivated|harbour|north|16 fields|16 fields|flood".into()),
+        ("ada", "deactivate('harbour', 'flood')".into(), "deactivated|harbour|north|21 fields|21 fields|flood".into()),
         ("bob", "set_secret_rotation('30 days', 'policy')".into(),
          r#"secrets_rotate_set|setting||{"secrets_rotate": "90 days"}|{"secrets_rotate": "30 days"}|policy"#.into()),
         ("bob", format!("set_partner_scope('{name}', '{{north}}', 'theirs')"), format!(r#"partner_scope_set|{name}|||["north"]|theirs"#)),
@@ -594,8 +594,8 @@ async fn acts(world: &World, office: &[Login; 2]) -> Vec<(&'static str, String, 
         ("bob", "dismiss_unknown('noise.*', 'a typo')".into(),
          r#"unknown_type_dismissed|noise.*||{"types": 2, "events": 9}||a typo"#.into()),
         ("ada", "seal_partitions()".into(), format!("partition_sealed|{outbox}|||3 fields|")),
-        ("ada", "propose_removal('harbour', 'left')".into(), r#"proposed_remove|harbour|north|16 fields|{"change_id": 5}|left"#.into()),
-        ("bob", format!("approve({newest}, 'bye')"), r#"approved_remove|harbour|north|16 fields|{"change_id": 5}|bye"#.into()),
+        ("ada", "propose_removal('harbour', 'left')".into(), r#"proposed_remove|harbour|north|21 fields|{"change_id": 5}|left"#.into()),
+        ("bob", format!("approve({newest}, 'bye')"), r#"approved_remove|harbour|north|21 fields|{"change_id": 5}|bye"#.into()),
     ]
     .into()
 }
@@ -609,8 +609,8 @@ async fn old_partitions(world: &World, subscription: i32) -> [String; 2] {
                  insert into posthaste.outbox (event_id, event_type, payload)
                  select (left(posthaste.first_event_id(day + interval '12 hours')::text, 14) || '7000-8000-00000000000' || n)::uuid, 'ship.old', '1'
                  from generate_series(1, 3) n;
-                 insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, replay, number, error)
-                 select day + interval '12 hours', gen_random_uuid(), {subscription}, 1, 1, 'unreachable', 'late', 0, n, 'no answer'
+                 insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, rule, replay, number, error)
+                 select day + interval '12 hours', gen_random_uuid(), {subscription}, 1, 1, 'unreachable', 'late', 'interval', 0, n, 'no answer'
                  from generate_series(1, 3) n;
              end $$"
         ))
@@ -628,8 +628,8 @@ async fn old_partitions(world: &World, subscription: i32) -> [String; 2] {
 async fn one_more(world: &World, attempt: &str) {
     world
         .run(&format!(
-            "insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, replay, number, error)
-             select started_at, gen_random_uuid(), subscription_id, 1, 1, outcome, verdict, replay, (select max(number) + 1 from posthaste.{attempt}), error
+            "insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, rule, replay, number, error)
+             select started_at, gen_random_uuid(), subscription_id, 1, 1, outcome, verdict, rule, replay, (select max(number) + 1 from posthaste.{attempt}), error
              from posthaste.{attempt} limit 1"
         ))
         .await;

@@ -292,11 +292,11 @@ async fn an_attempt_that_contradicts_itself_is_refused_by_the_rule_it_breaks() {
         ),
         (
             "outcome = 'blocked', verdict = 'exhausted', error = 'x'",
-            "blocked_or_abandoned_has_no_status",
+            "what_was_not_sent_has_no_status",
         ),
         (
             "outcome = 'abandoned', verdict = 'exhausted', error = 'x'",
-            "blocked_or_abandoned_has_no_status",
+            "what_was_not_sent_has_no_status",
         ),
         ("verdict = 'exhausted'", "done_iff_accepted_in_time"),
         (
@@ -307,6 +307,10 @@ async fn an_attempt_that_contradicts_itself_is_refused_by_the_rule_it_breaks() {
             "outcome = 'timed_out', http_status = null, verdict = 'exhausted'",
             "anything_but_accepted_says_why",
         ),
+        (
+            "outcome = 'timed_out', http_status = null, verdict = 'exhausted', error = 'x', rule = null",
+            "anything_but_accepted_has_a_rule",
+        ),
         ("response = repeat('x', 65537)", "response_is_bounded"),
         ("error = repeat('x', 2049)", "error_is_bounded"),
     ] {
@@ -315,7 +319,7 @@ async fn an_attempt_that_contradicts_itself_is_refused_by_the_rule_it_breaks() {
             .await;
         world
             .run(&format!(
-                "insert into draft {GOOD_ATTEMPT}; update draft set {change}"
+                "insert into draft {GOOD_ATTEMPT}; update draft set rule = 'interval'; update draft set {change}"
             ))
             .await;
         let (code, message) =

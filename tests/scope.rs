@@ -267,8 +267,8 @@ async fn furnish(world: &World) -> [Login; 2] {
             .run(&format!(
                 "select posthaste.create_event_type('ship.{name}', 'x');
                  insert into posthaste.outbox (event_id, event_type, payload, tenant) values ('{event}', 'ship.{name}', '{{}}', {quoted});
-                 insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, replay, number, error)
-                 values (now(), '{event}', {id}, 1, 1, 'unreachable', 'exhausted', 1, 1, 'no answer');
+                 insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, rule, replay, number, error)
+                 values (now(), '{event}', {id}, 1, 1, 'unreachable', 'exhausted', 'no_retries_left', 1, 1, 'no answer');
                  insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
                  select '{event}', {id}, 0, 0, 'it breaks the schema' where {held}"
             ))

@@ -9,7 +9,7 @@
 -- $1 locked subscription ids   $2 how many deliveries each may be leased here
 -- $3 worker_id   $4 lease in seconds   $5 how many deliveries in all   $6 how many payload bytes   $7 longest payload to fetch
 with lane as materialized (
-    select l.subscription_id, l.wake_at, l.rate_capacity, l.rate_interval, l.rate_used_until, s.revision,
+    select l.subscription_id, l.wake_at, l.rate_capacity, l.rate_interval, l.rate_used_until, s.revision, s.max_age,
            -- How many claims each rate has room for: one for each of its intervals since it was used up, up to its capacity.
            least(slots.n, (
                select greatest(0, min(least(capacity, floor((extract(epoch from now())::float8 - coalesce(extract(epoch from used_until)::float8, 0)) / seconds))))::integer
@@ -18,13 +18,13 @@ with lane as materialized (
            )) as slots
     from unnest($1::integer[], $2::integer[]) slots (subscription_id, n)
     cross join lateral (select * from posthaste.lane where lane.subscription_id = slots.subscription_id limit 1) l
-    cross join lateral (select revision from posthaste.subscription where subscription.subscription_id = slots.subscription_id limit 1) s
+    cross join lateral (select revision, max_age from posthaste.subscription where subscription.subscription_id = slots.subscription_id limit 1) s
 ), waiting as materialized (
     -- One more than may be leased: its due time is when the lane must wake again.
-    select w.*, l.slots, l.revision, row_number() over (partition by w.subscription_id order by w.due_at) as place
+    select w.*, l.slots, l.revision, l.max_age, row_number() over (partition by w.subscription_id order by w.due_at) as place
     from lane l
     cross join lateral (
-        select q.ctid as address, q.event_id, q.subscription_id, q.replay, q.attempts, q.due_at
+        select q.ctid as address, q.event_id, q.subscription_id, q.replay, q.attempts, q.due_at, q.expires_at
         from posthaste.queue q
         where q.subscription_id = l.subscription_id and q.due_at >= l.wake_at
         order by q.due_at limit l.slots + 1
@@ -82,7 +82,9 @@ with lane as materialized (
     where l.subscription_id = any ($1::integer[])
 )
 select l.event_id, l.subscription_id, l.replay, l.number, f.revision,
-       (select k.revision from kind k where k.event_type = f.event_type) as schema_revision, f.event_type, f.occurred_at, f.bytes, f.payload
+       (select k.revision from kind k where k.event_type = f.event_type) as schema_revision, f.event_type, f.occurred_at, f.bytes, f.payload,
+       -- A replay was asked for, however old the event is.
+       extract(epoch from least(f.expires_at, case when l.replay = 0 then posthaste.event_time(l.event_id) + f.max_age end) - now())::float8 as expires_in
 -- A full join that no condition turns into another can be done by hash alone: never each lease against each row that fits.
 from leased l
 full join fitting f using (event_id, subscription_id, replay)

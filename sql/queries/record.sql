@@ -4,18 +4,18 @@
 -- Called by: worker, for a batch at a time. Returns the place in the batch (from 1) of each late one.
 -- Relies on: lease_pkey; the planner settings of our sessions. Not safe to repeat by itself: see recorded_already.sql.
 --
--- $1 to $21: arrays of equal length, one element per attempt; see store::record. Ages are seconds before now, retries seconds
+-- $1 to $23: arrays of equal length, one element per attempt; see store::record. Ages are seconds before now, retries seconds
 -- after it: every time that is written comes from the database's clock.
 with result as materialized (
     select r.*, now() + make_interval(secs => r.retry_in) as due_at
     from unnest(
         $1::uuid[], $2::integer[], $3::smallint[], $4::smallint[], $5::integer[], $6::integer[], $7::integer[],
         $8::float8[], $9::float8[], $10::integer[], $11::integer[], $12::integer[], $13::integer[], $14::integer[],
-        $15::text[], $16::text[], $17::smallint[], $18::text[], $19::text[], $20::text[], $21::text[]
+        $15::text[], $16::text[], $17::smallint[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::boolean[]
     ) with ordinality as r (
         event_id, subscription_id, replay, number, holder, worker_id, revision,
         age, retry_in, duration_us, dns_us, connect_us, tls_us, body_us,
-        outcome, verdict, http_status, remote_address, signed_with, error, response,
+        outcome, verdict, http_status, remote_address, signed_with, error, response, rule, expires,
         place)
 ), found as materialized (
     -- `limit 1` makes this a look-up by key for each result, whatever the planner believes about the table's size.
@@ -32,10 +32,11 @@ with result as materialized (
     where l.ctid = f.address and l.holder = f.holder and l.number = f.number
     returning f.place
 ), rescheduled as (
-    insert into posthaste.queue (event_id, subscription_id, replay, attempts, due_at)
+    insert into posthaste.queue (event_id, subscription_id, replay, attempts, due_at, expires_at)
     select event_id, subscription_id, replay, number,
            -- Whoever lost an attempt through no fault of its partner does not go behind what came later.
-           case when outcome = 'abandoned' then least(due_at, posthaste.event_time(event_id)) else due_at end
+           case when outcome = 'abandoned' then least(due_at, posthaste.event_time(event_id)) else due_at end,
+           case when expires then (select o.expires_at from posthaste.outbox o where o.event_id = result.event_id) end
     from result
     -- `is true` keeps this from becoming a join, which might compare each result with each lease: it is a hashed look-up.
     where verdict = 'retry' and (place in (select place from ended)) is true
@@ -55,12 +56,13 @@ with result as materialized (
     insert into posthaste.attempt (
         event_id, subscription_id, replay, number, worker_id, subscription_revision,
         started_at, duration_us, dns_us, connect_us, tls_us, body_us,
-        outcome, verdict, next_attempt_at,
+        outcome, verdict, rule, next_attempt_at,
         http_status, remote_address, signed_with, error, response)
     select event_id, subscription_id, replay, number, worker_id, revision,
            now() - make_interval(secs => age), duration_us, dns_us, connect_us, tls_us, body_us,
            outcome::posthaste.outcome,
            (case when was_held then verdict else 'late' end)::posthaste.verdict,
+           rule::posthaste.rule,
            case when was_held then due_at end,
            http_status, remote_address::inet, signed_with, error, response
     from (select r.*, r.place in (select place from ended) as was_held from result r offset 0) judged

@@ -30,7 +30,7 @@ with late as materialized (
                 when (select count(*) from picked) = $3::bigint then (select xid from fresh order by xid desc limit 1)
                 else pg_snapshot_xmax(pg_current_snapshot()) end as watermark
 ), read as materialized (
-    select p.address, o.event_id, o.event_type, o.tenant, o.occurred_at, octet_length(o.payload::text) as bytes,
+    select p.address, o.event_id, o.event_type, o.tenant, o.occurred_at, o.deliver_after, o.expires_at, octet_length(o.payload::text) as bytes,
            case when octet_length(o.payload::text) <= $8::integer then o.payload::text end as payload
     from picked p
     -- `limit 1` and `offset 0` keep each of these a look-up by key per row, whatever the planner believes about sizes.
@@ -62,7 +62,7 @@ with late as materialized (
     group by r.event_type order by r.event_type
     on conflict (event_type) do update set events = u.events + excluded.events, last_at = now(), last_event = excluded.last_event
 ), route as materialized (
-    select k.event_type, k.schema_revision, s.subscription_id, s.revision, s.tenant, s.filter,
+    select k.event_type, k.schema_revision, s.subscription_id, s.revision, s.tenant, s.filter, s.max_age,
            -- What may not be sent at once waits: where a subscription is paused, or has rates, which are kept in its lane.
            case when s.active and s.rates = '[]' then coalesce(($10::integer[])[array_position($9::integer[], s.subscription_id)], $11::integer) else 0 end as slots
     from kind k
@@ -74,7 +74,7 @@ with late as materialized (
     where k.is_known or s.unknown_types
 ), filtered as materialized (
     -- Nothing is judged by a payload that is too long to be sent: it passes, and ends as rejected.
-    select r.event_id, s.subscription_id, s.revision, s.schema_revision, s.slots, least(r.bytes, $8::integer) as bytes,
+    select r.event_id, r.deliver_after, s.subscription_id, s.revision, s.schema_revision, s.max_age, s.slots, least(r.bytes, $8::integer) as bytes,
            r.payload is null or posthaste.matches(s.filter, r.payload) as passes
     from read r join route s using (event_type)
     where (select bool_or(filter is not null) from route) and s.filter is not null and (s.tenant is null or s.tenant = r.tenant)
@@ -82,17 +82,17 @@ with late as materialized (
     insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
     select event_id, subscription_id, 0, 0, 'the subscription''s filter cannot be evaluated on the payload' from filtered where passes is null
 ), matched as (
-    select event_id, subscription_id, revision, schema_revision, bytes,
-           row_number() over (partition by subscription_id order by event_id) <= slots as has_slot
+    select event_id, deliver_after, subscription_id, revision, schema_revision, max_age, bytes,
+           row_number() over (partition by subscription_id order by event_id) <= slots and (deliver_after is null or deliver_after <= now()) as has_slot
     from (
-        select r.event_id, s.subscription_id, s.revision, s.schema_revision, s.slots, least(r.bytes, $8::integer) as bytes
+        select r.event_id, r.deliver_after, s.subscription_id, s.revision, s.schema_revision, s.max_age, s.slots, least(r.bytes, $8::integer) as bytes
         from read r join route s using (event_type)
         where s.filter is null and (s.tenant is null or s.tenant = r.tenant)
         union all
-        select event_id, subscription_id, revision, schema_revision, slots, bytes from filtered where passes
+        select event_id, deliver_after, subscription_id, revision, schema_revision, max_age, slots, bytes from filtered where passes
     ) m
 ), placed as materialized (
-    select event_id, subscription_id, revision, schema_revision,
+    select event_id, deliver_after, subscription_id, revision, schema_revision, max_age,
            has_slot and count(*) filter (where has_slot) over running <= $6::integer
                     and sum(bytes) filter (where has_slot) over running <= $7::bigint as leased
     from matched
@@ -101,19 +101,25 @@ with late as materialized (
     insert into posthaste.lease (event_id, subscription_id, holder, ends_at)
     select event_id, subscription_id, $4::integer, now() + make_interval(secs => $5::float8) from placed where leased
 ), queued as (
-    insert into posthaste.queue (event_id, subscription_id, due_at)
-    select event_id, subscription_id, now() from placed where not leased
+    insert into posthaste.queue (event_id, subscription_id, due_at, expires_at)
+    select p.event_id, p.subscription_id, coalesce(greatest(p.deliver_after, now()), now()), r.expires_at
+    from placed p full join read r on r.event_id = p.event_id
+    where not coalesce(p.leased, true)
+    returning subscription_id, due_at
+), lowest as materialized (
+    select subscription_id, min(due_at) as due_at from queued group by subscription_id
 ), locked as materialized (
     -- In one order everywhere, so that two workers never wait for each other.
     select subscription_id from posthaste.lane
-    where subscription_id = any (array(select subscription_id from placed where not leased))
+    where subscription_id = any (array(select subscription_id from lowest))
     order by subscription_id for update
 ), woken as (
-    update posthaste.lane set wake_at = least(wake_at, now())
+    update posthaste.lane l
+    set wake_at = least(l.wake_at, (select w.due_at from lowest w where w.subscription_id = l.subscription_id))
     where subscription_id = any (array(select subscription_id from locked))
 )
 select null::uuid as event_id, null::integer as subscription_id, null::integer as revision, null::integer as schema_revision,
-       null::text as event_type, null::timestamptz as occurred_at, null::integer as bytes, null::text as payload,
+       null::text as event_type, null::timestamptz as occurred_at, null::integer as bytes, null::text as payload, null::float8 as expires_in,
        (select count(*) from picked) as events_seen,
        (select count(*) from read) as events_taken,
        (select count(*) from placed) as deliveries_made,
@@ -123,7 +129,8 @@ select null::uuid as event_id, null::integer as subscription_id, null::integer a
        case when (select count(*) from late) = $3::bigint then $2::text[]
             else array(select x::text from pg_snapshot_xip(pg_current_snapshot()) x where x < (select watermark from next)) end as still_open
 union all
-select p.event_id, p.subscription_id, p.revision, p.schema_revision, r.event_type, r.occurred_at, r.bytes, r.payload, null, null, null, null, null, null, null
+select p.event_id, p.subscription_id, p.revision, p.schema_revision, r.event_type, r.occurred_at, r.bytes, r.payload,
+       extract(epoch from least(r.expires_at, posthaste.event_time(p.event_id) + p.max_age) - now())::float8, null, null, null, null, null, null, null
 -- A full join that no condition turns into another can be done by hash alone: never each delivery against each event.
 from placed p full join read r on r.event_id = p.event_id
 where coalesce(p.leased, false)

@@ -7,11 +7,12 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::fault::Fault;
-use crate::delivery::{Outcome, Phases, Report};
+use crate::delivery::{Advice, Outcome, Phases, Report};
 
 /// What a peer answered.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
+    pub(super) advice: Advice,
     pub(super) snippet: Option<String>,
 }
 
@@ -63,6 +64,7 @@ impl Progress {
             http_status: None,
             error: Some(fault.error),
             snippet: None,
+            advice: Advice::default(),
             remote: fault.refused.or(self.remote),
             duration,
             phases: self.phases,
@@ -88,6 +90,7 @@ impl Progress {
             http_status: Some(status.as_u16()),
             error,
             snippet: answer.snippet,
+            advice: answer.advice,
             remote: self.remote,
             duration,
             phases: self.phases,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use crate::delivery::{Attempt, Outcome, Verdict};
+use crate::delivery::{Attempt, Outcome, Rule, Verdict};
 
 /// A batch of attempts, a column each, in the order of record.sql's parameters.
 #[derive(Default)]
@@ -27,6 +27,8 @@ pub(super) struct Columns<'a> {
     body: Vec<Option<i32>>,
     outcome: Vec<&'static str>,
     verdict: Vec<&'static str>,
+    rule: Vec<Option<&'static str>>,
+    expires: Vec<bool>,
     http_status: Vec<Option<i16>>,
     remote: Vec<Option<String>>,
     signed_with: Vec<Option<String>>,
@@ -54,7 +56,7 @@ impl<'a> Columns<'a> {
         self.revision.push(attempt.revision);
         self.age
             .push(now.duration_since(attempt.began).as_secs_f64());
-        self.retry_in.push(match attempt.verdict {
+        self.retry_in.push(match attempt.ruling.verdict {
             Verdict::Retry(wait) => Some(wait.as_secs_f64()),
             _ => None,
         });
@@ -65,7 +67,9 @@ impl<'a> Columns<'a> {
         self.tls.push(report.phases.tls.map(micros));
         self.body.push(report.phases.body.map(micros));
         self.outcome.push(report.outcome.as_str());
-        self.verdict.push(attempt.verdict.as_str());
+        self.verdict.push(attempt.ruling.verdict.as_str());
+        self.rule.push(attempt.ruling.rule.map(Rule::as_str));
+        self.expires.push(attempt.expires.is_some());
         self.http_status.push(
             report
                 .http_status
@@ -80,7 +84,7 @@ impl<'a> Columns<'a> {
             .push(report.snippet.as_deref().map(|text| bounded(text, 65_536)));
     }
 
-    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 21] {
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 23] {
         [
             &self.event_id,
             &self.subscription_id,
@@ -103,6 +107,8 @@ impl<'a> Columns<'a> {
             &self.signed_with,
             &self.error,
             &self.response,
+            &self.rule,
+            &self.expires,
         ]
     }
 

@@ -36,8 +36,20 @@ pub struct Proposal {
     pub unknown_types: bool,
     /// The waits between attempts, as Postgres reads intervals.
     pub retry_intervals: Vec<String>,
-    /// By what fraction they vary.
-    pub retry_jitter: f64,
+    /// The name of a schedule instead of them.
+    pub retry_schedule: Option<String>,
+    /// How they vary: a fraction, `none`, `equal` or `full`.
+    pub retry_jitter: String,
+    /// What 4xx statuses mean: `retry` or `reject`.
+    pub client_errors: String,
+    /// How long an event is sent at all, as Postgres reads intervals.
+    pub max_age: Option<String>,
+    /// When its circuit breaker opens, a JSON object or null; `None` for the default.
+    pub breaker: Option<Value>,
+    /// After how long with nothing but failures it is paused; `None` for never.
+    pub pause_after: Option<String>,
+    /// Whether everything is recorded, and nothing leaves.
+    pub sandbox: bool,
     /// The longest that one request may take, as Postgres reads intervals.
     pub timeout: Option<String>,
     /// Requests at once from one worker.
@@ -124,6 +136,7 @@ impl Control {
     pub async fn propose(&self, proposal: &Proposal) -> Result<Proposed> {
         let headers = proposal.headers.to_string();
         let rates = proposal.rates.to_string();
+        let breaker = proposal.breaker.as_ref().map(Value::to_string);
         let parameters: &[&(dyn ToSql + Sync)] = &[
             &proposal.name,
             &proposal.url,
@@ -141,6 +154,12 @@ impl Control {
             &proposal.contact,
             &proposal.reason,
             &rates,
+            &proposal.retry_schedule,
+            &proposal.client_errors,
+            &proposal.max_age,
+            &breaker,
+            &proposal.pause_after,
+            &proposal.sandbox,
         ];
         proposed(&self.row(PROPOSE_SUBSCRIPTION, parameters).await?)
     }

@@ -8,12 +8,13 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{
-    ADD_SECRET, CANCEL_REMOVED, CHANGED_TERMS, EVENT_TYPES, FILL_SECRET, HOLD, REQUEUE_RELEASED,
-    SECRETS_ASKED_FOR, SETTLE_LANES, Statement, Store, TERMS, int, long, places,
+    ADD_SECRET, CANCEL_REMOVED, CHANGED_TERMS, EVENT_TYPES, EXPIRE_WAITING, FILL_SECRET, HOLD,
+    REQUEUE_RELEASED, SECRETS_ASKED_FOR, SETTLE_LANES, Statement, Store, TERMS, int, long, places,
 };
-use crate::Result;
 use crate::delivery::Lease;
+use crate::retry::{ClientErrors, Jitter, RetryPolicy};
 use crate::secret::Sealed;
+use crate::{Error, Result};
 
 /// One subscription's terms as they are stored.
 #[derive(Debug)]
@@ -38,10 +39,10 @@ pub struct StoredTerms {
     pub send_within: Option<Duration>,
     /// Extra headers and their values.
     pub headers: Vec<(String, StoredValue)>,
-    /// The waits between attempts.
-    pub retry_intervals: Vec<Duration>,
-    /// By what fraction they vary.
-    pub retry_jitter: f64,
+    /// Everything is recorded, and nothing leaves.
+    pub sandbox: bool,
+    /// When to try again.
+    pub retry: RetryPolicy,
     /// Its live secrets, oldest first.
     pub secrets: Vec<StoredSecret>,
     /// The ids of live secrets that were asked for, and that nobody has made yet.
@@ -186,6 +187,11 @@ impl Store {
         self.how_many(CANCEL_REMOVED, limit).await
     }
 
+    /// Ends deliveries that wait and are not to be sent any more, at most `limit`; says how many.
+    pub async fn expire_waiting(&self, limit: usize) -> Result<usize> {
+        self.how_many(EXPIRE_WAITING, limit).await
+    }
+
     async fn how_many(&self, statement: Statement, limit: usize) -> Result<usize> {
         let rows = self.query(statement, &[&int(limit)]).await?;
         let count: i32 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
@@ -234,17 +240,13 @@ impl Store {
 }
 
 fn stored_terms(row: &Row, subscription_id: i32) -> Result<StoredTerms> {
-    let seconds: Vec<f64> = row.try_get("retry_seconds")?;
     Ok(StoredTerms {
         subscription_id,
         revision: row.try_get("revision")?,
         name: row.try_get("name")?,
         url: row.try_get("url")?,
-        retry_intervals: seconds
-            .into_iter()
-            .map(|s| Duration::try_from_secs_f64(s).unwrap_or_default())
-            .collect(),
-        retry_jitter: row.try_get("retry_jitter")?,
+        sandbox: row.try_get("sandbox")?,
+        retry: stored_policy(row)?,
         networks: row.try_get("networks")?,
         active: row.try_get("active")?,
         timeout: seconds_in(row, "timeout_seconds")?,
@@ -255,6 +257,36 @@ fn stored_terms(row: &Row, subscription_id: i32) -> Result<StoredTerms> {
         headers: stored_headers(row)?,
         secrets: Vec::new(),
         asked_for: Vec::new(),
+    })
+}
+
+fn stored_policy(row: &Row) -> Result<RetryPolicy> {
+    let seconds: Vec<f64> = row.try_get("retry_seconds")?;
+    let jitter: String = row.try_get("retry_jitter")?;
+    let client_errors: String = row.try_get("client_errors")?;
+    let bad = |what: &str, value: &str| {
+        Error::Data(format!("{what} {value:?} is unknown to this version"))
+    };
+    Ok(RetryPolicy {
+        intervals: seconds
+            .into_iter()
+            .map(|s| Duration::try_from_secs_f64(s).unwrap_or_default())
+            .collect(),
+        jitter: match jitter.as_str() {
+            "none" => Jitter::None,
+            "equal" => Jitter::Equal,
+            "full" => Jitter::Full,
+            fraction => Jitter::Fraction(
+                fraction
+                    .parse()
+                    .map_err(|_| bad("retry_jitter", fraction))?,
+            ),
+        },
+        client_errors: match client_errors.as_str() {
+            "retry" => ClientErrors::Retry,
+            "reject" => ClientErrors::Reject,
+            other => return Err(bad("client_errors", other)),
+        },
     })
 }
 

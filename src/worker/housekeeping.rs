@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::recorder;
 use crate::attempt;
 use crate::config::Config;
-use crate::delivery::{Attempt, Outcome};
+use crate::delivery::Attempt;
 use crate::directory::Directory;
 use crate::store::{Adopted, Changes, Store};
 use crate::{Result, telemetry};
@@ -105,7 +105,13 @@ impl Housekeeping {
         for lease in adopted {
             let id = lease.key.subscription_id;
             let retry = self.directory.retry_policy(id, lease.revision).await?;
-            let verdict = retry.verdict(Outcome::Abandoned, None, lease.number, fastrand::f64());
+            let report = attempt::abandoned(
+                "the worker was gone, or its lease ended, before a result was recorded",
+            );
+            let left = lease
+                .expires
+                .map(|at| at.saturating_duration_since(Instant::now()));
+            let ruling = retry.judge(&report, lease.number, left, fastrand::f64());
             attempts.push(Attempt {
                 key: lease.key,
                 number: lease.number,
@@ -113,10 +119,9 @@ impl Housekeeping {
                 worker_id: lease.worker_id,
                 revision: lease.revision,
                 began: lease.began,
-                report: attempt::abandoned(
-                    "the worker was gone, or its lease ended, before a result was recorded",
-                ),
-                verdict,
+                report,
+                ruling,
+                expires: lease.expires,
                 signed_with: Vec::new(),
                 bytes: 0,
             });
@@ -217,7 +222,9 @@ impl TermsWatch {
             store.settle_lanes().await?;
             let mut is_all = false;
             while !is_all && now.elapsed() < MOMENT {
-                is_all = store.cancel_removed(AT_ONCE).await? < AT_ONCE;
+                let cancelled = store.cancel_removed(AT_ONCE).await?;
+                let expired = store.expire_waiting(AT_ONCE).await?;
+                is_all = cancelled.max(expired) < AT_ONCE;
             }
             if is_all {
                 self.settle_due = now + SETTLE_EVERY;

@@ -386,6 +386,7 @@ mod tests {
             payload: None,
             bytes: 100,
             ends: Instant::now(),
+            expires: None,
         };
         (lease, Arc::new(Terms::nowhere(subscription_id)))
     }

@@ -381,9 +381,14 @@ impl Shift {
     /// Starts as many attempts of a lane as it may make at once, on the terms of today.
     fn send_from(&mut self, subscription_id: i32) {
         let today = self.directory.terms(subscription_id);
-        let mut unfit = Vec::new();
+        let (mut unfit, mut late) = (Vec::new(), Vec::new());
         while let Some((lease, terms)) = self.lanes.next(subscription_id) {
             let terms = today.clone().unwrap_or(terms);
+            if lease.expires.is_some_and(|at| at <= Instant::now()) {
+                self.lanes.finished(subscription_id, Instant::now());
+                late.push((lease, terms));
+                continue;
+            }
             let timeout = self.timeout(&terms);
             if !self.may_begin(&lease, &terms, timeout) {
                 self.lanes.finished(subscription_id, Instant::now());
@@ -407,6 +412,7 @@ impl Shift {
             });
         }
         self.give_back(unfit);
+        self.expire(late);
     }
 
     /// A request must be over, and recorded, while the lease stands; what was paused meanwhile waits; and what was claimed in
@@ -506,6 +512,23 @@ impl Shift {
                 tracing::warn!(%error, "leases cannot be given back; they will end by themselves");
             }
             let _ = left.send((unbegun.len(), bytes));
+        });
+    }
+
+    /// Ends deliveries that are not to be sent any more. If that fails, their leases end by themselves.
+    fn expire(&self, late: Vec<Ready>) {
+        if late.is_empty() {
+            return;
+        }
+        let (store, left) = (self.store.clone(), self.left.0.clone());
+        self.errands.spawn(async move {
+            for (holder, leases) in by_holder(&late) {
+                if let Err(error) = store.expire(holder, &leases).await {
+                    tracing::warn!(%error, "deliveries cannot be ended; their leases will end by themselves");
+                }
+            }
+            let bytes = late.iter().map(|(lease, _)| lease.bytes).sum();
+            let _ = left.send((late.len(), bytes));
         });
     }
 
@@ -635,8 +658,15 @@ async fn register(config: Arc<Config>, name: String, before: Option<i32>) -> Pre
 }
 
 async fn give_back(store: &Store, unbegun: &[Ready]) -> Result<()> {
+    for (holder, leases) in by_holder(unbegun) {
+        store.give_back(holder, &leases).await?;
+    }
+    Ok(())
+}
+
+fn by_holder(ready: &[Ready]) -> Vec<(i32, Vec<(DeliveryKey, i16)>)> {
     let mut by_holder: Vec<(i32, Vec<(DeliveryKey, i16)>)> = Vec::new();
-    for (lease, _) in unbegun {
+    for (lease, _) in ready {
         match by_holder
             .iter_mut()
             .find(|(holder, _)| *holder == lease.holder)
@@ -645,10 +675,7 @@ async fn give_back(store: &Store, unbegun: &[Ready]) -> Result<()> {
             None => by_holder.push((lease.holder, vec![(lease.key, lease.number)])),
         }
     }
-    for (holder, leases) in by_holder {
-        store.give_back(holder, &leases).await?;
-    }
-    Ok(())
+    by_holder
 }
 
 fn succeeded<T>(look: Option<Result<T>>) -> Option<T> {

@@ -18,7 +18,9 @@ pub(super) fn command() -> Command {
         )
         .arg(super::name())
         .args(wanted())
+        .args(retried())
         .args(paced())
+        .args(guarded())
         .args(sent())
         .arg(text("description", "What it is for"))
         .arg(text("contact", "Whom to ask"))
@@ -43,26 +45,65 @@ fn wanted() -> [Arg; 4] {
     ]
 }
 
-/// When, and how many at once.
-fn paced() -> [Arg; 5] {
+/// When it is tried again, and when no longer.
+fn retried() -> [Arg; 5] {
     let waits = "How long to wait after the first, second, ... failed attempt";
-    let timeout = "The longest that one request may take; else what the worker allows";
-    let at_once = "Requests at once from one worker; else what the worker allows";
-    let rate = "So many requests in any such period, all workers together; with a burst, that many at once after a rest";
+    let named =
+        "These waits by name instead: five_retries is 15 s to 1 h, four_retries 1 min to 1 h";
+    let jitter = "How chance varies the waits: a fraction, none, equal (half of each to all of it) or full (nothing to all of it)";
+    let errors = "What a 4xx status means, but for 408, 425 and 429, which are tried again, and 410, which ends it all";
     [
         texts("retry-interval", waits)
             .value_name("INTERVAL")
             .default_values(RETRY_INTERVALS),
-        text("retry-jitter", "By what fraction the waits vary")
-            .value_name("FRACTION")
-            .value_parser(value_parser!(f64))
+        text("retry-schedule", named)
+            .value_name("NAME")
+            .conflicts_with("retry-interval")
+            .value_parser(SCHEDULES),
+        text("retry-jitter", jitter)
+            .value_name("HOW")
             .default_value("0.1"),
+        text("client-errors", errors)
+            .value_parser(["retry", "reject"])
+            .default_value("retry"),
+        text(
+            "max-age",
+            "How long after it was inserted an event is still sent",
+        )
+        .value_name("INTERVAL"),
+    ]
+}
+
+/// What keeps us from sending.
+fn guarded() -> [Arg; 3] {
+    let breaker = "When nothing is sent for a while because too much fails: fields of {failures, ratio, requests, window, open_for, open_for_at_most}, or null for never";
+    let pause = "After how long with nothing but failures it is paused; never for never";
+    [
+        text("breaker", breaker)
+            .value_name("JSON")
+            .value_parser(|text: &str| serde_json::from_str::<Value>(text)),
+        text("pause-after", pause)
+            .value_name("INTERVAL")
+            .default_value("5 days"),
+        Arg::new("sandbox")
+            .long("sandbox")
+            .action(ArgAction::SetTrue)
+            .help("Render, sign and record everything, and send nothing"),
+    ]
+}
+
+/// How long, how many at once, and how many in a time.
+fn paced() -> [Arg; 3] {
+    let timeout = "The longest that one request may take; else what the worker allows";
+    let at_once = "Requests at once from one worker; else what the worker allows";
+    let rate = "So many requests in any such period, all workers together; with a burst, that many at once after a rest; with a block, nothing for that long once the limit is met";
+    [
         text("timeout", timeout).value_name("INTERVAL"),
         text("concurrency", at_once)
             .value_name("REQUESTS")
             .value_parser(value_parser!(i32)),
         texts("rate", rate)
-            .value_name("REQUESTS/PERIOD[/BURST]")
+            .value_name("REQUESTS/PERIOD[/[BURST][/BLOCK]]")
             .value_parser(self::rate),
     ]
 }
@@ -88,18 +129,28 @@ fn header(text: &str) -> std::result::Result<(String, Value), &'static str> {
     Ok((name.trim().to_owned(), json!(value.trim())))
 }
 
-/// `100/1 minute` or `100/1 minute/250`. Which numbers are allowed is for the database to say.
+/// `100/1 minute`, `100/1 minute/250`, `100/1 minute/250/5 minutes` or `100/1 minute//5 minutes`. Which numbers are allowed is for the database to say.
 fn rate(text: &str) -> std::result::Result<Value, &'static str> {
-    const RULE: &str = "must be REQUESTS/PERIOD or REQUESTS/PERIOD/BURST, such as 100/1min/250";
+    const RULE: &str = "must be REQUESTS/PERIOD, REQUESTS/PERIOD/BURST or REQUESTS/PERIOD/BURST/BLOCK, such as 100/1min/250";
     let number = |text: &str| text.trim().parse::<u32>().map_err(|_| RULE);
     let parts: Vec<&str> = text.split('/').collect();
-    match parts[..] {
-        [requests, period] => Ok(json!({"requests": number(requests)?, "period": period})),
-        [requests, period, burst] => Ok(json!({
-            "requests": number(requests)?, "period": period, "burst": number(burst)?
-        })),
-        _ => Err(RULE),
+    let [requests, period, more @ ..] = &parts[..] else {
+        return Err(RULE);
+    };
+    let mut rate = json!({"requests": number(requests)?, "period": period});
+    let (burst, block) = match more {
+        [] => ("", ""),
+        [burst] => (*burst, ""),
+        [burst, block] => (*burst, *block),
+        _ => return Err(RULE),
+    };
+    if !burst.is_empty() {
+        rate["burst"] = json!(number(burst)?);
     }
+    if !block.is_empty() {
+        rate["block"] = json!(block);
+    }
+    Ok(rate)
 }
 
 pub(super) fn read(args: &ArgMatches) -> Result<Proposal> {
@@ -112,7 +163,13 @@ pub(super) fn read(args: &ArgMatches) -> Result<Proposal> {
         filter: owned("filter"),
         unknown_types: args.get_flag("unknown-types"),
         retry_intervals: all_given(args, "retry-interval"),
-        retry_jitter: args.get_one("retry-jitter").copied().unwrap_or_default(),
+        retry_schedule: owned("retry-schedule"),
+        retry_jitter: given(args, "retry-jitter").to_owned(),
+        client_errors: given(args, "client-errors").to_owned(),
+        max_age: owned("max-age"),
+        breaker: args.get_one("breaker").cloned(),
+        pause_after: owned("pause-after").filter(|after| after != "never"),
+        sandbox: args.get_flag("sandbox"),
         timeout: owned("timeout"),
         concurrency: args.get_one("concurrency").copied(),
         rates: args
@@ -146,6 +203,14 @@ fn headers(args: &ArgMatches) -> Result<Value> {
 /// The defaults of `posthaste.propose_subscription`, so that the help shows them.
 const RETRY_INTERVALS: [&str; 9] = [
     "5s", "5min", "30min", "2h", "5h", "10h", "14h", "20h", "24h",
+];
+/// Those that `posthaste.retry_schedule` knows.
+const SCHEDULES: [&str; 5] = [
+    "standard_webhooks",
+    "five_retries",
+    "four_retries",
+    "three_retries",
+    "once",
 ];
 const EXAMPLES: &str = "\
 Examples:

@@ -1,0 +1,24 @@
+-- Ends deliveries that were claimed and are not to be sent any more: their leases go, their attempts are never made.
+--
+-- Called by: worker. Relies on: lease_pkey; the lease as the fence.
+-- $1.. arrays of equal length: event_id, subscription_id, replay, number, holder
+with late as materialized (
+    select * from unnest($1::uuid[], $2::integer[], $3::smallint[], $4::smallint[], $5::integer[]) u (event_id, subscription_id, replay, number, holder)
+), found as materialized (
+    -- `limit 1` makes this a look-up by key for each lease, whatever the planner believes about the table's size.
+    select u.number, u.holder, l.address
+    from late u
+    cross join lateral (
+        select ctid as address from posthaste.lease
+        where event_id = u.event_id and subscription_id = u.subscription_id and replay = u.replay
+        limit 1
+    ) l
+), ended as (
+    delete from posthaste.lease l using found f
+    where l.ctid = f.address and l.holder = f.holder and l.number = f.number
+    returning l.event_id, l.subscription_id, l.replay, l.number
+), noted as (
+    insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason, is_expired)
+    select event_id, subscription_id, replay, number - 1, 'it was not to be sent any more', true from ended
+)
+select count(*) from ended
