@@ -3036,7 +3036,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function is_object',                   'execute', '', '', ''),
     ('function is_key',                      'execute', '', '', ''),
     ('function is_traceparent',              'execute', '', '', ''),
-    ('function refuse',                      'execute', '', '', ''),
+    ('function refuse',                      'execute', '', 'execute', 'execute'),
     -- What workers call.
     ('function event_time',                  '', 'execute', 'execute', 'execute'),
     ('function first_event_id',              '', '', 'execute', 'execute'),
