@@ -268,7 +268,7 @@ async fn a_worker_changes_no_terms_and_no_secret() {
         "update posthaste.subscription set active = true",
         "insert into posthaste.subscription (name, url, event_types, retry_intervals, retry_jitter) values ('x', 'https://x.example/', '{*}', '{}', 0)",
         "delete from posthaste.subscription",
-        "insert into posthaste.subscription_event_type values ('*', 1)",
+        "insert into posthaste.subscription_event_type values ('*', '', 1)",
         "insert into posthaste.subscription_revision (subscription_id, revision, terms, signing_secrets) values (1, 9, '{}', '{}')",
         "select terms from posthaste.subscription_revision",
         "update posthaste.subscription_change set decision = 'approved'",

@@ -389,11 +389,14 @@ comment on column posthaste.subscription.revision is 'Counts up with every chang
 
 create table posthaste.subscription_event_type (
     event_type      text    not null,
+    -- Empty for a subscription without one: a key has no nulls.
+    tenant          text    not null,
     subscription_id integer not null references posthaste.subscription,
-    -- Serves take.sql: which subscriptions does an event of this type go to?
-    primary key (event_type, subscription_id)
+    -- Serves take.sql: which subscriptions does an event of this type and tenant go to?
+    primary key (event_type, tenant, subscription_id)
 );
 comment on table posthaste.subscription_event_type is 'subscription.event_types the other way round, kept by a trigger: a name, a prefix such as certificate.*, or *.';
+comment on column posthaste.subscription_event_type.tenant is 'subscription.tenant; empty where it has none, and gets the events of all.';
 
 create table posthaste.subscription_revision (
     subscription_id integer     not null references posthaste.subscription,
@@ -514,8 +517,8 @@ begin
         where k.subscription_id = new.subscription_id and (k.ends_at is null or k.ends_at > clock_timestamp()) order by number));
     if tg_op = 'INSERT' or new.event_types is distinct from old.event_types or new.removed_at is distinct from old.removed_at then
         delete from posthaste.subscription_event_type t where t.subscription_id = new.subscription_id;
-        insert into posthaste.subscription_event_type (event_type, subscription_id)
-        select distinct t, new.subscription_id from unnest(new.event_types) t where new.removed_at is null;
+        insert into posthaste.subscription_event_type (event_type, tenant, subscription_id)
+        select distinct t, coalesce(new.tenant, ''), new.subscription_id from unnest(new.event_types) t where new.removed_at is null;
     end if;
     return null;
 end
@@ -983,8 +986,9 @@ end
 $$;
 comment on function posthaste.forget_dismissed() is 'Removes what was dismissed, whenever a worker notes an unknown event type, and waits for nobody.';
 
-create trigger dismissed_types_are_forgotten after insert on posthaste.unknown_event_type
-    for each statement execute function posthaste.forget_dismissed();
+-- For each row: take.sql inserts none as a rule, and pays nothing then.
+create trigger dismissed_types_are_forgotten after insert or update on posthaste.unknown_event_type
+    for each row execute function posthaste.forget_dismissed();
 
 create function posthaste.bound_unknown_types() returns trigger
     language plpgsql

@@ -26,9 +26,11 @@ with late as materialized (
     select * from late union all select * from fresh
 ), next as materialized (
     -- Whatever was visible and lies below is taken by now. Where the scan came to its end, that is all there was.
-    select case when (select count(*) from late) = $3::bigint then $1::text::xid8
-                when (select count(*) from picked) = $3::bigint then (select xid from fresh order by xid desc limit 1)
+    select n.picked, n.late = $3::bigint as is_same,
+           case when n.late = $3::bigint then $1::text::xid8
+                when n.picked = $3::bigint then (select xid from fresh order by xid desc limit 1)
                 else pg_snapshot_xmax(pg_current_snapshot()) end as watermark
+    from (select (select count(*) from picked) as picked, (select count(*) from late) as late offset 0) n
 ), read as materialized (
     select p.address, o.event_id, o.event_type, o.tenant, o.occurred_at, o.deliver_after, o.expires_at, octet_length(o.payload::text) as bytes,
            case when octet_length(o.payload::text) <= $8::integer then o.payload::text end as payload
@@ -47,8 +49,12 @@ with late as materialized (
     delete from posthaste.intake where ctid = any (array(select address from read))
 ), kind as materialized (
     -- What the catalogue knows of each type, and who wants it, is asked once for the batch, not once for each event.
-    select t.event_type, coalesce(c.active, false) as is_known, case when c.has_schema then c.revision end as schema_revision
-    from (select distinct event_type from read) t
+    select t.event_type, t.events, coalesce(c.active, false) as is_known, case when c.has_schema then c.revision end as schema_revision, n.patterns,
+           exists (
+               select from posthaste.subscription_event_type w where w.event_type = any (n.patterns) and w.tenant > '' offset 0
+           ) as is_of_tenants
+    from (select event_type, count(*) as events from read group by event_type) t
+    cross join lateral (select posthaste.patterns(t.event_type) as patterns offset 0) n
     left join lateral (
         select active, schema is not null as has_schema, revision from posthaste.event_type
         where event_type.event_type = t.event_type limit 1
@@ -61,36 +67,49 @@ with late as materialized (
     where (select bool_or(not is_known) from kind) and not k.is_known
     group by r.event_type order by r.event_type
     on conflict (event_type) do update set events = u.events + excluded.events, last_at = now(), last_event = excluded.last_event
+), asked as materialized (
+    -- Each type once for subscriptions without a tenant, and once for each tenant that comes with it in the batch, where any of them
+    -- has subscribed: the subscriptions of other tenants are never looked at.
+    select event_type, '' as tenant, patterns, is_known, schema_revision from kind
+    union all
+    select k.event_type, p.tenant, k.patterns, k.is_known, k.schema_revision
+    from (select distinct event_type, tenant from read where (select bool_or(is_of_tenants) from kind) and tenant > '') p
+    full join kind k using (event_type)
+    where coalesce(k.is_of_tenants, false) and coalesce(p.tenant, '') > ''
 ), route as materialized (
-    select k.event_type, k.schema_revision, s.subscription_id, s.revision, s.tenant, s.filter, s.max_age,
+    select a.event_type, a.tenant, a.schema_revision, s.subscription_id, s.revision, s.filter, s.max_age,
            -- What may not be sent at once waits: where a subscription is paused, or has rates, which are kept in its lane.
-           case when s.active and s.rates = '[]' then coalesce(($10::integer[])[array_position($9::integer[], s.subscription_id)], $11::integer) else 0 end as slots
-    from kind k
+           case when s.active and l.active and s.rates = '[]'
+                then coalesce(($10::integer[])[array_position($9::integer[], s.subscription_id)], $11::integer) else 0 end as slots
+    from asked a
     cross join lateral (
-        select distinct subscription_id from posthaste.subscription_event_type
-        where subscription_event_type.event_type = any (posthaste.patterns(k.event_type)) offset 0
+        select distinct subscription_id from posthaste.subscription_event_type w
+        where w.event_type = any (a.patterns) and w.tenant = a.tenant offset 0
     ) w
     cross join lateral (select * from posthaste.subscription where subscription.subscription_id = w.subscription_id limit 1) s
-    where k.is_known or s.unknown_types
-), filtered as materialized (
+    left join lateral (select active from posthaste.lane where lane.subscription_id = w.subscription_id limit 1) l on true
+    where a.is_known or s.unknown_types
+), met as materialized (
     -- Nothing is judged by a payload that is too long to be sent: it passes, and ends as rejected.
     select r.event_id, r.deliver_after, s.subscription_id, s.revision, s.schema_revision, s.max_age, s.slots, least(r.bytes, $8::integer) as bytes,
-           r.payload is null or posthaste.matches(s.filter, r.payload) as passes
-    from read r join route s using (event_type)
-    where (select bool_or(filter is not null) from route) and s.filter is not null and (s.tenant is null or s.tenant = r.tenant)
+           s.filter is null or r.payload is null or posthaste.matches(s.filter, r.payload) as passes
+    from (
+        select event_type, '' as tenant, event_id, deliver_after, bytes, payload from read
+        union all
+        select event_type, tenant, event_id, deliver_after, bytes, payload from read
+        where (select bool_or(is_of_tenants) from kind) and tenant > ''
+    ) r
+    full join route s using (event_type, tenant)
+    where coalesce(r.bytes, -1) >= 0 and coalesce(s.subscription_id, 0) > 0
 ), held as (
     insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
-    select event_id, subscription_id, 0, 0, 'the subscription''s filter cannot be evaluated on the payload' from filtered where passes is null
+    select event_id, subscription_id, 0, 0, 'the subscription''s filter cannot be evaluated on the payload' from met
+    where (select bool_or(filter is not null) from route) and passes is null
 ), matched as (
     select event_id, deliver_after, subscription_id, revision, schema_revision, max_age, bytes,
            row_number() over (partition by subscription_id order by event_id) <= slots and (deliver_after is null or deliver_after <= now()) as has_slot
-    from (
-        select r.event_id, r.deliver_after, s.subscription_id, s.revision, s.schema_revision, s.max_age, s.slots, least(r.bytes, $8::integer) as bytes
-        from read r join route s using (event_type)
-        where s.filter is null and (s.tenant is null or s.tenant = r.tenant)
-        union all
-        select event_id, deliver_after, subscription_id, revision, schema_revision, max_age, slots, bytes from filtered where passes
-    ) m
+    from met
+    where passes
 ), placed as materialized (
     select event_id, deliver_after, subscription_id, revision, schema_revision, max_age,
            has_slot and count(*) filter (where has_slot) over running <= $6::integer
@@ -114,19 +133,21 @@ with late as materialized (
     where subscription_id = any (array(select subscription_id from lowest))
     order by subscription_id for update
 ), woken as (
+    -- What is awake stays as it is: whoever raises it does so after this commit, and sees what was added.
     update posthaste.lane l
-    set wake_at = least(l.wake_at, (select w.due_at from lowest w where w.subscription_id = l.subscription_id))
+    set wake_at = (select w.due_at from lowest w where w.subscription_id = l.subscription_id)
     where subscription_id = any (array(select subscription_id from locked))
+      and l.wake_at > (select w.due_at from lowest w where w.subscription_id = l.subscription_id)
 )
 select null::uuid as event_id, null::integer as subscription_id, null::integer as revision, null::integer as schema_revision,
        null::text as event_type, null::timestamptz as occurred_at, null::integer as bytes, null::text as payload, null::float8 as expires_in,
-       (select count(*) from picked) as events_seen,
-       (select count(*) from read) as events_taken,
+       (select picked from next) as events_seen,
+       (select coalesce(sum(events), 0)::bigint from kind) as events_taken,
        (select count(*) from placed) as deliveries_made,
-       (select count(*) from read) - (select count(distinct event_id) from placed) as unrouted,
-       (select count(*) from read join kind using (event_type) where (select bool_or(not is_known) from kind) and not is_known) as unknown,
+       (select coalesce(sum(events), 0)::bigint from kind) - (select count(distinct event_id) from placed) as unrouted,
+       (select coalesce(sum(events), 0)::bigint from kind where not is_known) as unknown,
        (select watermark::text from next) as watermark,
-       case when (select count(*) from late) = $3::bigint then $2::text[]
+       case when (select is_same from next) then $2::text[]
             else array(select x::text from pg_snapshot_xip(pg_current_snapshot()) x where x < (select watermark from next)) end as still_open
 union all
 select p.event_id, p.subscription_id, p.revision, p.schema_revision, r.event_type, r.occurred_at, r.bytes, r.payload,

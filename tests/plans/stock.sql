@@ -52,6 +52,8 @@ create function trial.all(anyelement, bigint) returns text language sql as $$ se
 -- four workers, up to what four workers have in their hands, and waits in the deep lane beyond that. The 250 oldest leases
 -- have ended. Whatever the size, the first batch looks the same.
 --
+-- Every event goes to the subscription of the deep lane. Those of the other lanes want all types too, but only of their own tenant.
+--
 -- The rows are those that the triggers and the worker's statements would have left, made in bulk.
 create function trial.fill(low integer, high integer) returns void language plpgsql as $$
 declare
@@ -62,11 +64,11 @@ begin
     -- Not by ALTER TABLE, which would make every session plan anew.
     set local session_replication_role = replica;
     insert into posthaste.event_type (event_type, description) values ('thing.happened', 'for a test') on conflict do nothing;
-    insert into posthaste.subscription (name, url, event_types, retry_intervals, retry_jitter)
-    select 'lane ' || n, 'https://partner.example/' || n, array[case n when 0 then '*' else 'lane.' || n end], '{1 hour}', 0.1
+    insert into posthaste.subscription (name, url, event_types, tenant, retry_intervals, retry_jitter)
+    select 'lane ' || n, 'https://partner.example/' || n, '{*}', case when n > 0 then 'tenant ' || n end, '{1 hour}', 0.1
     from generate_series(case when low = 1 then 0 else 1 + (low - 1) / 100 end, high / 100) n;
-    insert into posthaste.subscription_event_type
-    select case name when 'lane 0' then '*' else translate(name, ' ', '.') end, subscription_id from posthaste.subscription
+    insert into posthaste.subscription_event_type (event_type, tenant, subscription_id)
+    select '*', coalesce(tenant, ''), subscription_id from posthaste.subscription
     on conflict do nothing;
     insert into posthaste.lane (subscription_id) select subscription_id from posthaste.subscription on conflict do nothing;
     insert into posthaste.signing_secret (secret_id, subscription_id, number, key_id, ciphertext)
@@ -74,8 +76,8 @@ begin
     insert into posthaste.worker (name, version, lease) select 'worker ' || n, 'trial', interval '1 minute'
     from generate_series(1, 4) n where low = 1;
 
-    insert into posthaste.outbox (event_id, event_type, payload)
-    select (day || '8' || lpad(to_hex(n), 15, '0'))::uuid, 'thing.happened', '{}' from generate_series(low, high) n;
+    insert into posthaste.outbox (event_id, event_type, tenant, payload)
+    select (day || '8' || lpad(to_hex(n), 15, '0'))::uuid, 'thing.happened', 'visitor ' || n, '{}' from generate_series(low, high) n;
     -- The events of the deliveries that are due first.
     insert into posthaste.outbox (event_id, event_type, payload)
     select (day || '9' || lpad(to_hex(n), 15, '0'))::uuid, 'thing.happened', '{}' from generate_series(low, least(high, low + 9999)) n;
