@@ -123,13 +123,14 @@ with late as materialized (
     select event_id, subscription_id, now() from placed where not leased
 ), locked as materialized (
     -- In one order everywhere, so that two workers never wait for each other.
-    select subscription_id from posthaste.lane
+    select subscription_id, wake_at from posthaste.lane
     where subscription_id = any (array(select subscription_id from placed where not leased))
     order by subscription_id for update
 ), woken as (
-    -- What is awake stays as it is: whoever raises it does so after this commit, and sees what was added.
+    -- What is awake stays as it is. That is asked of what we have locked: this snapshot may hold a lane awake that somebody put to
+    -- sleep while we waited for it.
     update posthaste.lane set wake_at = now()
-    where subscription_id = any (array(select subscription_id from locked)) and wake_at > now()
+    where subscription_id = any (array(select subscription_id from locked where wake_at > now()))
 )
 select null::uuid as event_id, null::integer as subscription_id, null::integer as revision, null::integer as schema_revision,
        null::text as event_type, null::timestamptz as occurred_at, null::integer as bytes, null::text as payload,
