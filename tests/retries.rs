@@ -278,3 +278,31 @@ async fn a_fresh_event_does_not_wait_for_a_claim_under_way() {
     world.until_all_is_done().await;
     assert_eq!(failing.count(), 2);
 }
+
+#[tokio::test]
+async fn a_lane_put_to_sleep_while_an_event_comes_is_woken_by_it() {
+    let world = World::new().await;
+    let partner = world.partner().await;
+    world.subscribe("p", &partner, "1h").await;
+    // With a rate, every event of it waits in the lane first.
+    world
+        .change(
+            "p",
+            r#"{"rates": [{"requests": 100, "period": "1 second"}]}"#,
+        )
+        .await;
+    world.run("update posthaste.lane set wake_at = now()").await;
+    let claimer = world.session().await;
+    claimer
+        .batch_execute("begin; update posthaste.lane set wake_at = 'infinity'")
+        .await
+        .unwrap();
+    world.publish("a", "1").await;
+    let _worker = world.worker(&[]).await;
+    world
+        .until("exists (select from pg_locks where locktype = 'transactionid' and not granted)")
+        .await;
+    claimer.batch_execute("commit").await.unwrap();
+    partner.wait_for(1).await;
+    world.until_all_is_done().await;
+}

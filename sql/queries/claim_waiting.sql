@@ -3,15 +3,16 @@
 --
 -- A lane's wake_at is where its scan starts, so the dead entries of deliveries claimed before are never visited.
 -- Where a subscription has rates, no more is leased than each of them allows by now, and the lane rests until the next is allowed.
+-- Where its breaker is not closed, one is leased, to find out, and the lane is held until that is over.
 -- Called by: worker, after lock_lanes.sql in the same transaction. Returns one row per delivery leased.
 -- Relies on: queue_by_due; the lock on the lanes, which makes us their only claimer.
 --
 -- $1 locked subscription ids   $2 how many deliveries each may be leased here
 -- $3 worker_id   $4 lease in seconds   $5 how many deliveries in all   $6 how many payload bytes   $7 longest payload to fetch
 with lane as materialized (
-    select l.subscription_id, l.wake_at, l.rate_capacity, l.rate_interval, l.rate_used_until, s.revision, s.max_age,
+    select l.subscription_id, l.wake_at, l.breaker, s.revision, s.max_age,
            -- How many claims each rate has room for: one for each of its intervals since it was used up, up to its capacity.
-           least(slots.n, (
+           least(slots.n, case when l.breaker <> 'closed' then 1 end, (
                select greatest(0, min(least(capacity, floor((extract(epoch from now())::float8 - coalesce(extract(epoch from used_until)::float8, 0)) / seconds))))::integer
                from unnest(l.rate_capacity, l.rate_interval, l.rate_used_until) r (capacity, seconds, used_until)
                having count(*) > 0
@@ -68,16 +69,25 @@ with lane as materialized (
 ), slept as (
     update posthaste.lane l
     set wake_at = coalesce((select due_at from left_waiting w where w.subscription_id = l.subscription_id), 'infinity'),
+        (breaker, hold_until) = (
+            select case when l.breaker <> 'closed' and count(*) > 0 then 'half_open' else l.breaker end,
+                   -- Longer than the lease: should nobody ever tell what came of it, the next one tries.
+                   case when l.breaker <> 'closed' and count(*) > 0 then now() + make_interval(secs => $4::float8 + 5) else l.hold_until end
+            from fitting f where f.subscription_id = l.subscription_id),
         (rate_used_until, rest_until) = (
             select coalesce(array_agg(to_timestamp(r.used) order by r.place), '{}'),
                    -- Until the next one is allowed; at high rates, a few: 50 ms of them.
-                   coalesce(to_timestamp(max(r.used + greatest(1, floor(least(r.capacity / 4.0, 0.05 / r.seconds))) * r.seconds)), '-infinity')
+                   coalesce(to_timestamp(max(case
+                       when r.block > 0 and r.used + r.seconds > extract(epoch from now())::float8
+                            and (select due_at from left_waiting w where w.subscription_id = l.subscription_id) <= now()
+                           then extract(epoch from now())::float8 + r.block
+                       else r.used + greatest(1, floor(least(r.capacity / 4.0, 0.05 / r.seconds))) * r.seconds end)), '-infinity')
             from (
                 -- What was not used up for longer than the capacity is lost; then each claim uses up an interval.
-                select place, capacity, seconds,
+                select place, capacity, seconds, block,
                        greatest(coalesce(extract(epoch from used_until)::float8, 0), extract(epoch from now())::float8 - capacity * seconds)
                            + seconds * (select count(*) from fitting f where f.subscription_id = l.subscription_id) as used
-                from unnest(l.rate_capacity, l.rate_interval, l.rate_used_until) with ordinality u (capacity, seconds, used_until, place)
+                from unnest(l.rate_capacity, l.rate_interval, l.rate_block, l.rate_used_until) with ordinality u (capacity, seconds, block, used_until, place)
             ) r)
     where l.subscription_id = any ($1::integer[])
 )

@@ -6,6 +6,6 @@
 --
 -- $1 how many lanes at most   $2 subscriptions that have no room here
 select subscription_id from posthaste.lane
-where greatest(wake_at, rest_until) <= now() and wake_at < 'infinity' and active and subscription_id <> all ($2::integer[])
-order by greatest(wake_at, rest_until) limit $1::bigint
+where greatest(wake_at, rest_until, hold_until) <= now() and wake_at < 'infinity' and active and subscription_id <> all ($2::integer[])
+order by greatest(wake_at, rest_until, hold_until) limit $1::bigint
 for update skip locked

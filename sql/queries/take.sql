@@ -78,8 +78,8 @@ with late as materialized (
     where coalesce(k.is_of_tenants, false) and coalesce(p.tenant, '') > ''
 ), route as materialized (
     select a.event_type, a.tenant, a.schema_revision, s.subscription_id, s.revision, s.filter, s.max_age,
-           -- What may not be sent at once waits: where a subscription is paused, or has rates, which are kept in its lane.
-           case when s.active and l.active and s.rates = '[]'
+           -- What may not be sent at once waits: where a subscription is paused or held, or has rates, which are kept in its lane.
+           case when s.active and l.active and l.breaker = 'closed' and l.hold_until <= now() and s.rates = '[]'
                 then coalesce(($10::integer[])[array_position($9::integer[], s.subscription_id)], $11::integer) else 0 end as slots
     from asked a
     cross join lateral (
@@ -87,7 +87,7 @@ with late as materialized (
         where w.event_type = any (a.patterns) and w.tenant = a.tenant offset 0
     ) w
     cross join lateral (select * from posthaste.subscription where subscription.subscription_id = w.subscription_id limit 1) s
-    left join lateral (select active from posthaste.lane where lane.subscription_id = w.subscription_id limit 1) l on true
+    left join lateral (select active, breaker, hold_until from posthaste.lane where lane.subscription_id = w.subscription_id limit 1) l on true
     where a.is_known or s.unknown_types
 ), met as materialized (
     -- Nothing is judged by a payload that is too long to be sent: it passes, and ends as rejected.
@@ -129,15 +129,18 @@ with late as materialized (
     select subscription_id, min(due_at) as due_at from queued group by subscription_id
 ), locked as materialized (
     -- In one order everywhere, so that two workers never wait for each other.
-    select subscription_id from posthaste.lane
+    select subscription_id, wake_at from posthaste.lane
     where subscription_id = any (array(select subscription_id from lowest))
     order by subscription_id for update
+), asleep as materialized (
+    -- What is awake stays as it is. That is asked of what we have locked: this snapshot may hold a lane awake that somebody put to
+    -- sleep while we waited for it.
+    select k.subscription_id, w.due_at from locked k full join lowest w using (subscription_id)
+    where coalesce(k.wake_at > w.due_at, false)
 ), woken as (
-    -- What is awake stays as it is: whoever raises it does so after this commit, and sees what was added.
     update posthaste.lane l
-    set wake_at = (select w.due_at from lowest w where w.subscription_id = l.subscription_id)
-    where subscription_id = any (array(select subscription_id from locked))
-      and l.wake_at > (select w.due_at from lowest w where w.subscription_id = l.subscription_id)
+    set wake_at = (select w.due_at from asleep w where w.subscription_id = l.subscription_id)
+    where subscription_id = any (array(select subscription_id from asleep))
 )
 select null::uuid as event_id, null::integer as subscription_id, null::integer as revision, null::integer as schema_revision,
        null::text as event_type, null::timestamptz as occurred_at, null::integer as bytes, null::text as payload, null::float8 as expires_in,
