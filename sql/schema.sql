@@ -1105,7 +1105,10 @@ begin
         -- New rates begin with nothing saved up, or a change would let through what neither allows.
         rate_used_until = case when (l.rate_capacity, l.rate_interval) = (p.capacity, p.seconds) then l.rate_used_until
                                else array_fill(now(), array[cardinality(p.capacity)]) end,
-        rest_until = case when (l.rate_capacity, l.rate_interval) = (p.capacity, p.seconds) then l.rest_until else '-infinity' end,
+        rest_until = case when (l.rate_capacity, l.rate_interval) = (p.capacity, p.seconds) then l.rest_until
+                          -- A limit that blocks would be met by the first that comes.
+                          when 0 < any (p.block) then now() + make_interval(secs => (select max(c * i) from unnest(p.capacity, p.seconds) u (c, i)))
+                          else '-infinity' end,
         -- Whoever takes it up again has seen to it; what failed before counts no more.
         breaker = case when l.active = s.active and s.breaker is not null then l.breaker else 'closed' end,
         hold_until = case when l.active = s.active and (s.breaker is not null or l.breaker = 'closed') then l.hold_until else '-infinity' end,
@@ -2129,6 +2132,11 @@ begin
         perform posthaste.refuse('breaker', field, 'one of ' || fields);
     end if;
     b := b || value;
+    -- Whoever says only how long it stays open at first means at least that.
+    if not value ? 'open_for_at_most' then
+        b := b || jsonb_build_object('open_for_at_most', greatest(
+            (b ->> 'open_for_at_most')::interval, posthaste.checked_interval('breaker open_for', b -> 'open_for', '1 second', '1 day')::interval)::text);
+    end if;
     foreach field in array '{failures,requests}'::text[] loop
         if b -> field <> 'null' and (jsonb_typeof(b -> field) <> 'number' or b ->> field !~ '^[1-9][0-9]{0,5}$') or field = 'requests' and b -> field = 'null' then
             perform posthaste.refuse('breaker ' || field, b ->> field, 'a whole number from 1 to 999999');

@@ -36,6 +36,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether the endpoint is to blame: it refused, was too slow, or not there.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Rejected | Self::TimedOut | Self::Unreachable)
+    }
+
     /// The word for it in the database and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -27,6 +27,8 @@ pub struct Terms {
     pub name: String,
     /// When to try again.
     pub retry: RetryPolicy,
+    /// After how many failures in a row its circuit breaker opens.
+    pub breaker_failures: Option<u32>,
     /// Where to; or why nothing can be sent there.
     pub endpoint: Result<Arc<Endpoint>, String>,
     /// If not, nothing is to be sent.
@@ -67,6 +69,7 @@ impl Terms {
                 jitter: Jitter::None,
                 client_errors: ClientErrors::Retry,
             },
+            breaker_failures: None,
             endpoint: Err("nowhere".to_owned()),
             active: true,
             sandbox: false,
@@ -269,6 +272,7 @@ impl Directory {
             revision: stored.revision,
             name: stored.name,
             retry: stored.retry,
+            breaker_failures: stored.breaker_failures,
             endpoint,
             active: stored.active,
             sandbox: stored.sandbox,

@@ -3,6 +3,7 @@
 mod columns;
 mod connect;
 mod control;
+mod health;
 mod migrate;
 mod people;
 mod presence;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 use self::columns::Columns;
 pub use self::connect::{Listener, connect_once, listen};
 pub use self::control::{Control, Outdated, Proposal, Proposed, Revealed};
+pub use self::health::{Tally, Weighed};
 pub use self::migrate::{Applied, SchemaState, migrate, schema_state};
 pub use self::people::{COUNT_LIMIT, Deviation, Login, NamedSecret, Overview, Server, WorkerAlive};
 pub use self::presence::{Doze, Presence};
@@ -479,6 +481,8 @@ statements! {
     CANCEL_REMOVED = "cancel_removed";
     EXPIRE_WAITING = "expire_waiting";
     EXPIRE = "expire";
+    WEIGH = "weigh";
+    PAUSE_FAILING = "pause_failing";
     HOLD = "hold";
     EVENT_TYPES = "event_types";
     STANDING = "standing";

@@ -8,6 +8,7 @@ use std::time::Duration;
 use metrics::{counter, gauge, histogram};
 
 use crate::delivery::{Attempt, Lease, Outcome, Rule};
+use crate::store::Weighed;
 
 /// What kind of number a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -321,6 +322,27 @@ pub(crate) fn clock(difference_seconds: f64) {
 
 pub(crate) fn statement(query: &'static str, took: Duration) {
     histogram!(STATEMENT_DURATION, "query" => query).record(took.as_secs_f64());
+}
+
+/// Logs what became of a circuit breaker.
+pub(crate) fn weighed(weighed: &Weighed) {
+    let Weighed {
+        subscription_id,
+        breaker,
+        before,
+        held_for,
+        ..
+    } = weighed;
+    if breaker != before {
+        let held_for_s = held_for.as_secs_f64();
+        tracing::warn!(
+            subscription_id,
+            breaker,
+            before,
+            held_for_s,
+            "circuit breaker"
+        );
+    }
 }
 
 pub(crate) fn adopted(leases: usize) {

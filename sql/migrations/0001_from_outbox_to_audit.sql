@@ -854,6 +854,13 @@ comment on column posthaste.lease.holder is 'worker_id of the worker that may ma
 comment on column posthaste.lease.number is 'The attempt that it is for. With the delivery and the holder, the lease''s identity.';
 comment on column posthaste.lease.ordering_key is 'As in queue.';
 
+create type posthaste.breaker as enum (
+    'closed',     -- deliveries are sent
+    'open',       -- too many attempts failed: nothing is sent until lane.hold_until
+    'half_open'   -- one attempt is under way to find out; the others wait for it
+);
+comment on type posthaste.breaker is 'The state of a subscription''s circuit breaker.';
+
 create table posthaste.lane (
     subscription_id integer     primary key references posthaste.subscription,
     wake_at         timestamptz not null default 'infinity',
@@ -861,15 +868,38 @@ create table posthaste.lane (
     rest_until      timestamptz not null default '-infinity',
     rate_capacity   integer[]   not null default '{}',
     rate_interval   float8[]    not null default '{}',
-    rate_used_until timestamptz[] not null default '{}'
+    rate_block      float8[]    not null default '{}',
+    rate_used_until timestamptz[] not null default '{}',
+    hold_until      timestamptz not null default '-infinity',
+    breaker         posthaste.breaker not null default 'closed',
+    openings        smallint    not null default 0,
+    failures        integer     not null default 0,
+    failing_since   timestamptz,
+    window_since    timestamptz,
+    window_requests integer     not null default 0,
+    window_failures integer     not null default 0,
+    weighed_at      timestamptz,
+    to_pause        text
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
 -- Serves lock_lanes.sql: lanes that have something due.
-create index lane_by_next_claim on posthaste.lane (greatest(wake_at, rest_until)) where wake_at < 'infinity' and active;
+create index lane_by_next_claim on posthaste.lane (greatest(wake_at, rest_until, hold_until)) where wake_at < 'infinity' and active;
+-- Serves changed_terms.sql: how endpoints fare that did not fare well a moment ago.
+create index lane_by_weighing on posthaste.lane (weighed_at) where weighed_at is not null;
+-- Serves pause_failing: what may have failed for too long.
+create index lane_failing on posthaste.lane (failing_since) where failing_since is not null or to_pause is not null;
 comment on table posthaste.lane is
     'One row per subscription: no waiting delivery of it is due before wake_at. The backlog of a lane that sleeps is never scanned.';
 comment on column posthaste.lane.active is 'subscription.active, as of when a worker last looked: where not, nothing is claimed.';
 comment on column posthaste.lane.rest_until is 'By its rates, nothing may be claimed before.';
+comment on column posthaste.lane.rate_block is 'Of each: how many seconds nothing may be claimed once it was used up; 0 for no longer than it takes.';
+comment on column posthaste.lane.hold_until is 'Nothing may be claimed before: its receiver asked for that (Retry-After), or its breaker is open, or half open and a probe under way.';
+comment on column posthaste.lane.openings is 'How many times in a row the breaker has opened: each time it stays open twice as long.';
+comment on column posthaste.lane.failures is 'Failed attempts since the last that was accepted.';
+comment on column posthaste.lane.failing_since is 'When the first of those was recorded.';
+comment on column posthaste.lane.window_since is 'When the window began over which the breaker counts requests and failures: with a failure. Null: there is none.';
+comment on column posthaste.lane.weighed_at is 'When an attempt last changed any of this.';
+comment on column posthaste.lane.to_pause is 'Why a worker is to pause the subscription.';
 comment on column posthaste.lane.rate_capacity is 'Of each of the subscription''s rates: how many claims may follow at once upon a rest.';
 comment on column posthaste.lane.rate_interval is 'Of each: how many seconds a claim uses up.';
 comment on column posthaste.lane.rate_used_until is 'Of each: until when the claims made so far have used it up. A claim may be made where this lies at least one interval back.';
@@ -1011,7 +1041,7 @@ create trigger unknown_types_are_bounded before insert on posthaste.unknown_even
 -- The functions that workers call to carry out what people decided. People's transactions may stay open for long, so they never
 -- lock a lane or a waiting delivery themselves: no worker ever waits for a person.
 
-create function posthaste.pace(rates jsonb) returns table (capacity integer[], seconds float8[])
+create function posthaste.pace(rates jsonb) returns table (capacity integer[], seconds float8[], block float8[])
     language sql immutable
     set search_path = pg_catalog, pg_temp
     set intervalstyle = 'postgres'
@@ -1019,18 +1049,20 @@ begin atomic
     -- What is claimed is sent within the grace that send_within tells, so that never more is sent in a period than is claimed in a
     -- period and the grace. After a rest, as many may be claimed at once as come up in a grace; or a burst, where one was agreed.
     select coalesce(array_agg(coalesce(r.burst, r.at_once) order by r.place), '{}'),
-           coalesce(array_agg(case when r.burst is null then (r.period + r.grace) / (r.requests - r.at_once + 1) else r.period / r.requests end order by r.place), '{}')
+           coalesce(array_agg(case when r.burst is null then (r.period + r.grace) / (r.requests - r.at_once + 1) else r.period / r.requests end order by r.place), '{}'),
+           coalesce(array_agg(coalesce(r.block, 0) order by r.place), '{}')
     from (
         select p.*, greatest(1, floor(p.requests * p.grace / p.period))::integer as at_once
         from (
             select u.place, (u.rate ->> 'requests')::integer as requests, (u.rate ->> 'burst')::integer as burst,
+                   extract(epoch from (u.rate ->> 'block')::interval)::float8 as block,
                    extract(epoch from (u.rate ->> 'period')::interval)::float8 as period,
                    least(1, extract(epoch from (u.rate ->> 'period')::interval)::float8 / 10) as grace
             from jsonb_array_elements(rates) with ordinality u (rate, place)
         ) p
     ) r;
 end;
-comment on function posthaste.pace(jsonb) is 'Rates as a lane keeps them: of each, how many claims may follow at once upon a rest, and how many seconds each uses up.';
+comment on function posthaste.pace(jsonb) is 'Rates as a lane keeps them: of each, how many claims may follow at once upon a rest, how many seconds each uses up, and for how many nothing may follow once it is used up.';
 
 create function posthaste.settle_lanes() returns void
     language plpgsql security definer
@@ -1043,19 +1075,123 @@ begin
     unsettled := array(
         select l.subscription_id from posthaste.lane l join posthaste.subscription s using (subscription_id)
         cross join lateral posthaste.pace(s.rates) p
-        where (l.active, l.rate_capacity, l.rate_interval) <> (s.active, p.capacity, p.seconds)
+        where (l.active, l.rate_capacity, l.rate_interval, l.rate_block) <> (s.active, p.capacity, p.seconds, p.block)
+           or s.breaker is null and l.breaker <> 'closed'
         order by l.subscription_id for update of l);
     update posthaste.lane l
-    set active = s.active, rate_capacity = p.capacity, rate_interval = p.seconds,
+    set active = s.active, rate_capacity = p.capacity, rate_interval = p.seconds, rate_block = p.block,
         -- New rates begin with nothing saved up, or a change would let through what neither allows.
         rate_used_until = case when (l.rate_capacity, l.rate_interval) = (p.capacity, p.seconds) then l.rate_used_until
                                else array_fill(now(), array[cardinality(p.capacity)]) end,
-        rest_until = case when (l.rate_capacity, l.rate_interval) = (p.capacity, p.seconds) then l.rest_until else '-infinity' end
+        rest_until = case when (l.rate_capacity, l.rate_interval) = (p.capacity, p.seconds) then l.rest_until
+                          -- A limit that blocks would be met by the first that comes.
+                          when 0 < any (p.block) then now() + make_interval(secs => (select max(c * i) from unnest(p.capacity, p.seconds) u (c, i)))
+                          else '-infinity' end,
+        -- Whoever takes it up again has seen to it; what failed before counts no more.
+        breaker = case when l.active = s.active and s.breaker is not null then l.breaker else 'closed' end,
+        hold_until = case when l.active = s.active and (s.breaker is not null or l.breaker = 'closed') then l.hold_until else '-infinity' end,
+        openings = case when l.active = s.active then l.openings else 0 end,
+        failures = case when l.active = s.active then l.failures else 0 end,
+        failing_since = case when l.active = s.active then l.failing_since end,
+        window_since = case when l.active = s.active then l.window_since end,
+        to_pause = case when l.active = s.active then l.to_pause end
     from posthaste.subscription s cross join lateral posthaste.pace(s.rates) p
     where l.subscription_id = any (unsettled) and s.subscription_id = l.subscription_id;
 end
 $$;
 comment on function posthaste.settle_lanes() is 'Lets the lanes follow their subscriptions: whether anything may be claimed, and at what rates. Called by workers, after every change of terms.';
+
+create function posthaste.weighed(
+    l posthaste.lane, breaker jsonb, requests integer, failures integer, run integer, asked_for interval, to_pause text, at timestamptz
+) returns posthaste.lane
+    language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    l.weighed_at := at;
+    l.to_pause := coalesce(l.to_pause, weighed.to_pause);
+    if requests > run then
+        l.failures := run;
+        l.failing_since := case when run > 0 then at end;
+    else
+        l.failures := l.failures + run;
+        l.failing_since := coalesce(l.failing_since, case when run > 0 then at end);
+    end if;
+    if l.window_since is null or l.window_since + coalesce((breaker ->> 'window')::interval, interval '0') <= at then
+        l.window_since := case when failures > 0 then at end;
+        l.window_requests := 0;
+        l.window_failures := 0;
+    end if;
+    if l.window_since is not null then
+        l.window_requests := l.window_requests + requests;
+        l.window_failures := l.window_failures + failures;
+    end if;
+    if l.breaker <> 'closed' and (requests > run or breaker is null) then
+        -- One that was accepted is enough.
+        l.breaker := 'closed';
+        l.hold_until := '-infinity';
+        l.openings := 0;
+        l.window_since := null;
+    elsif l.breaker = 'half_open' and run > 0
+       or l.breaker = 'closed' and (
+              l.failures >= (breaker ->> 'failures')::integer
+           or l.window_requests >= (breaker ->> 'requests')::integer
+              and l.window_failures >= (breaker ->> 'ratio')::float8 * l.window_requests) then
+        l.breaker := 'open';
+        l.hold_until := at + least((breaker ->> 'open_for')::interval * power(2, least(l.openings, 20)), (breaker ->> 'open_for_at_most')::interval);
+        l.openings := least(l.openings + 1, 1000);
+        l.window_since := null;
+    end if;
+    if asked_for > interval '0' or l.to_pause is not null then
+        l.hold_until := greatest(l.hold_until, at + coalesce(asked_for, interval '0'), at + case when l.to_pause is not null then interval '10 seconds' else interval '0' end);
+    end if;
+    return l;
+end
+$$;
+comment on function posthaste.weighed(posthaste.lane, jsonb, integer, integer, integer, interval, text, timestamptz) is
+    'What becomes of a lane when so many requests came to an end, so many of which failed, the last `run` of them in a row; its receiver may have asked for a pause, or to be paused for good. Changes nothing.';
+
+create function posthaste.pause_failing(most integer) returns integer
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+    set intervalstyle = 'postgres'
+    set lock_timeout = '2s'
+as $$
+declare
+    due record;
+    s posthaste.subscription;
+    before jsonb;
+    paused integer := 0;
+begin
+    -- Who acts takes turns, and people's transactions may stay open for long: no worker waits for one; another time will do.
+    if not exists (select from posthaste.lane l where l.failing_since is not null or l.to_pause is not null) then
+        return 0;
+    end if;
+    perform from posthaste.audit_head for update skip locked;
+    if not found then
+        return 0;
+    end if;
+    for due in
+        select l.subscription_id, coalesce(l.to_pause, format('nothing but failures since %s, %s of them', l.failing_since, l.failures)) as reason
+        from posthaste.lane l
+        join posthaste.subscription x using (subscription_id)
+        where (l.failing_since is not null or l.to_pause is not null)
+          and x.active and (l.to_pause is not null or l.failing_since + x.pause_after <= now())
+        order by l.subscription_id limit most
+    loop
+        select * into s from posthaste.subscription x
+        where x.subscription_id = due.subscription_id and x.active for no key update skip locked;
+        continue when not found;
+        before := posthaste.terms(s);
+        update posthaste.subscription x set active = false where x.subscription_id = s.subscription_id returning * into s;
+        perform posthaste.note('paused', s.name, s.tenant, before, posthaste.terms(s), due.reason);
+        paused := paused + 1;
+    end loop;
+    return paused;
+end
+$$;
+comment on function posthaste.pause_failing(integer) is
+    'Pauses subscriptions whose receiver wants nothing more, or that have had nothing but failures for longer than pause_after, on the record, and returns how many. Called by workers. To go on, propose {"active": true}.';
 
 create function posthaste.requeue_released(most integer) returns integer
     language sql volatile security definer
@@ -1409,16 +1545,20 @@ create view posthaste.subscription_overview with (security_barrier) as
 select s.subscription_id, s.name as subscription, s.tenant,
        case when s.removed_at is not null then 'removed'
             when not s.active then 'paused'
+            when l.breaker <> 'closed' then 'breaker ' || replace(l.breaker::text, '_', ' ')
+            when l.hold_until > now() then 'held, as its receiver asked'
             when k.live = 0 then 'waits for a signing secret'
             when cardinality(k.headers_without_value) > 0 then 'waits for the value of a secret header'
             else 'active' end as state,
        s.url, s.event_types, s.revision,
        a.hour_done::float8 / nullif(a.hour_all, 0) as success_last_hour,
        a.day_done::float8 / nullif(a.day_all, 0) as success_last_day,
+       nullif(greatest(l.hold_until, now()), now()) as held_until, l.failing_since,
        coalesce(b.waiting, 0) as backlog, b.oldest as oldest_waiting_since,
        a.last_failure_at, a.last_failure, s.contact
 from posthaste.subscription s
 left join posthaste.secret_overview k using (subscription_id)
+left join posthaste.lane l using (subscription_id)
 left join (
     select subscription_id, count(*) as day_all, count(*) filter (where verdict = 'done') as day_done,
            count(*) filter (where started_at > now() - interval '1 hour') as hour_all,
@@ -1522,10 +1662,10 @@ begin atomic
                (select l.event_id from posthaste.lease l order by l.event_id limit 1) order by event_id limit 1) o),
         (select extract(epoch from now() - posthaste.event_time(i.event_id))::float8
          from (select event_id from posthaste.intake order by xid limit 1) i),
-        (select count(*) from (select from posthaste.lane l where l.active and greatest(l.wake_at, l.rest_until) <= now() limit counts_stop_at) l),
+        (select count(*) from (select from posthaste.lane l where l.active and greatest(l.wake_at, l.rest_until, l.hold_until) <= now() limit counts_stop_at) l),
         (select count(*) from (
             select from posthaste.lane l
-            where l.active and greatest(l.wake_at, l.rest_until) > now() and l.wake_at < 'infinity' limit counts_stop_at) l),
+            where l.active and greatest(l.wake_at, l.rest_until, l.hold_until) > now() and l.wake_at < 'infinity' limit counts_stop_at) l),
         (select count(*) from (select from posthaste.lane l where l.active and l.wake_at = 'infinity' limit counts_stop_at) l),
         (select count(*) from (select from posthaste.subscription s where not s.active and s.removed_at is null limit counts_stop_at) s),
         (select count(*) from (
@@ -1970,6 +2110,11 @@ begin
         perform posthaste.refuse('breaker', field, 'one of ' || fields);
     end if;
     b := b || value;
+    -- Whoever says only how long it stays open at first means at least that.
+    if not value ? 'open_for_at_most' then
+        b := b || jsonb_build_object('open_for_at_most', greatest(
+            (b ->> 'open_for_at_most')::interval, posthaste.checked_interval('breaker open_for', b -> 'open_for', '1 second', '1 day')::interval)::text);
+    end if;
     foreach field in array '{failures,requests}'::text[] loop
         if b -> field <> 'null' and (jsonb_typeof(b -> field) <> 'number' or b ->> field !~ '^[1-9][0-9]{0,5}$') or field = 'requests' and b -> field = 'null' then
             perform posthaste.refuse('breaker ' || field, b ->> field, 'a whole number from 1 to 999999');
@@ -2371,8 +2516,8 @@ begin
                 values (c.subscription_id, t.name, t.tenant, t.url, t.event_types, t.unknown_types, t.filter, t.retry_intervals, t.retry_jitter,
                     t.client_errors, t.max_age, nullif(t.breaker, 'null'), t.pause_after, t.sandbox, t.timeout, t.concurrency, t.rates, t.headers, t.networks,
                     t.description, t.contact, t.active, c.proposed_by);
-                insert into posthaste.lane (subscription_id, active, rate_capacity, rate_interval)
-                select c.subscription_id, t.active, p.capacity, p.seconds from posthaste.pace(t.rates) p;
+                insert into posthaste.lane (subscription_id, active, rate_capacity, rate_interval, rate_block)
+                select c.subscription_id, t.active, p.capacity, p.seconds, p.block from posthaste.pace(t.rates) p;
                 insert into posthaste.signing_secret (secret_id, subscription_id, number) values (gen_random_uuid(), c.subscription_id, 1);
             else
                 update posthaste.subscription x
@@ -2971,7 +3116,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     -- What is owed.
     ('table queue',                          '', 'select insert delete', '', ''),
     ('table lease',                          '', 'select insert delete update(holder,ends_at)', '', ''),
-    ('table lane',                           '', 'select update(wake_at,rest_until,rate_used_until)', '', ''),
+    ('table lane',                           '', 'select update(wake_at,rest_until,rate_used_until,hold_until,breaker,openings,failures,failing_since,window_since,window_requests,window_failures,weighed_at,to_pause)', '', ''),
     ('table quarantine',                     '', 'select insert(event_id,subscription_id,replay,attempts,reason)', '', ''),
     ('table cancellation',                   '', 'insert', '', ''),
     ('table unknown_event_type',             '', 'select insert update(events,last_at,last_event)', '', ''),
@@ -3026,6 +3171,8 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function matches',                     '', 'execute', 'execute', 'execute'),
     ('function create_partitions',           '', 'execute', '', ''),
     ('function settle_lanes',                '', 'execute', '', ''),
+    ('function weighed',                     '', 'execute', '', ''),
+    ('function pause_failing',               '', 'execute', '', ''),
     ('function requeue_released',            '', 'execute', '', ''),
     ('function cancel_removed',              '', 'execute', '', ''),
     ('function expire_waiting',              '', 'execute', '', ''),
@@ -3112,6 +3259,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function is_dismissed',                '', '', 'execute', 'execute'),
     ('type outcome',                         '', '', '', ''),
     ('type verdict',                         '', '', '', ''),
+    ('type breaker',                         '', '', '', ''),
     ('type rule',                            '', '', '', ''),
     ('type delivery_status',                 '', '', '', '');
 

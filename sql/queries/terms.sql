@@ -3,7 +3,7 @@
 --
 -- Called by: directory, for subscriptions it does not know or whose revision has changed. Relies on: primary keys.
 -- $1 subscription ids
-select s.subscription_id, s.revision, s.name, s.url, s.active, s.sandbox, s.retry_jitter, s.client_errors,
+select s.subscription_id, s.revision, s.name, s.url, s.active, s.sandbox, (s.breaker ->> 'failures')::integer as breaker_failures, s.retry_jitter, s.client_errors,
        array(select extract(epoch from i)::float8 from unnest(s.retry_intervals) with ordinality u (i, place) order by place) as retry_seconds,
        extract(epoch from s.timeout)::float8 as timeout_seconds, s.concurrency, s.networks,
        -- Within what time a claimed delivery must be on its way, for the rates to hold.

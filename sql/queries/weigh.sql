@@ -26,6 +26,6 @@ with told as materialized (
         weighed_at = w.weighed_at, to_pause = w.to_pause
     from weighed w where l.subscription_id = w.subscription_id
 )
-select subscription_id, breaker::text as breaker, before::text as before, greatest(0, extract(epoch from hold_until - now()))::float8 as held_for,
-       breaker = 'closed' and failures = 0 and window_since is null as is_well, to_pause is not null as to_pause
+select subscription_id, breaker::text as breaker, before::text as before, extract(epoch from greatest(hold_until, now()) - now())::float8 as held_for,
+       breaker = 'closed' and failures = 0 and window_since is null as is_well
 from weighed

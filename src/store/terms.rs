@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::{
     ADD_SECRET, CANCEL_REMOVED, CHANGED_TERMS, EVENT_TYPES, EXPIRE_WAITING, FILL_SECRET, HOLD,
-    REQUEUE_RELEASED, SECRETS_ASKED_FOR, SETTLE_LANES, Statement, Store, TERMS, int, long, places,
+    REQUEUE_RELEASED, SECRETS_ASKED_FOR, SETTLE_LANES, Statement, Store, TERMS, Weighed, health,
+    int, long, places,
 };
 use crate::delivery::Lease;
 use crate::retry::{ClientErrors, Jitter, RetryPolicy};
@@ -43,6 +44,8 @@ pub struct StoredTerms {
     pub sandbox: bool,
     /// When to try again.
     pub retry: RetryPolicy,
+    /// After how many failures in a row its circuit breaker opens.
+    pub breaker_failures: Option<u32>,
     /// Its live secrets, oldest first.
     pub secrets: Vec<StoredSecret>,
     /// The ids of live secrets that were asked for, and that nobody has made yet.
@@ -67,6 +70,10 @@ pub struct Changes {
     pub released: bool,
     /// Signing secrets were asked for that nobody has made yet.
     pub asked_for: bool,
+    /// Receivers want nothing more: their subscriptions are to be paused.
+    pub to_pause: bool,
+    /// Subscriptions whose attempts were weighed a moment ago, and what that made of them.
+    pub weighed: Vec<Weighed>,
     /// Where the next look starts: a transaction's id, in decimal.
     pub watermark: String,
 }
@@ -158,15 +165,20 @@ impl Store {
             revisions: Vec::new(),
             released: false,
             asked_for: false,
+            to_pause: false,
+            weighed: Vec::new(),
             watermark: watermark.to_owned(),
         };
         for row in &self.query(CHANGED_TERMS, &[&watermark]).await? {
-            if let Some(id) = row.try_get("subscription_id")? {
+            if row.try_get::<_, Option<bool>>("is_well")?.is_some() {
+                changes.weighed.push(health::weighed(row)?);
+            } else if let Some(id) = row.try_get("subscription_id")? {
                 changes.revisions.push((id, row.try_get("revision")?));
             } else {
                 changes.watermark = row.try_get("watermark")?;
                 changes.released = row.try_get("released")?;
                 changes.asked_for = row.try_get("asked_for")?;
+                changes.to_pause = row.try_get("to_pause")?;
             }
         }
         Ok(changes)
@@ -192,7 +204,7 @@ impl Store {
         self.how_many(EXPIRE_WAITING, limit).await
     }
 
-    async fn how_many(&self, statement: Statement, limit: usize) -> Result<usize> {
+    pub(super) async fn how_many(&self, statement: Statement, limit: usize) -> Result<usize> {
         let rows = self.query(statement, &[&int(limit)]).await?;
         let count: i32 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
         Ok(usize::try_from(count).unwrap_or(0))
@@ -247,6 +259,9 @@ fn stored_terms(row: &Row, subscription_id: i32) -> Result<StoredTerms> {
         url: row.try_get("url")?,
         sandbox: row.try_get("sandbox")?,
         retry: stored_policy(row)?,
+        breaker_failures: row
+            .try_get::<_, Option<i32>>("breaker_failures")?
+            .and_then(|n| u32::try_from(n).ok()),
         networks: row.try_get("networks")?,
         active: row.try_get("active")?,
         timeout: seconds_in(row, "timeout_seconds")?,

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::health::Health;
 use super::recorder;
 use crate::attempt;
 use crate::config::Config;
@@ -26,6 +27,7 @@ pub(super) struct Housekeeping {
     pub(super) worker_id: i32,
     /// Rings when a worker is gone.
     pub(super) dropped: Arc<Notify>,
+    pub(super) health: Health,
     pub(super) stop: CancellationToken,
 }
 
@@ -45,7 +47,7 @@ impl Housekeeping {
                 () = self.stop.cancelled() => return,
             }
             let now = Instant::now();
-            if let Err(error) = terms.round(&self.store, &self.directory, now).await {
+            if let Err(error) = terms.round(&self, now).await {
                 tracing::warn!(%error, "cannot see what has changed in the control plane");
             }
             if now >= clock_due {
@@ -194,15 +196,26 @@ impl TermsWatch {
     }
 
     /// What was agreed is read anew whether or not the lanes can follow just now, and the other way round.
-    async fn round(&mut self, store: &Store, directory: &Directory, now: Instant) -> Result<()> {
+    async fn round(&mut self, house: &Housekeeping, now: Instant) -> Result<()> {
+        let Housekeeping {
+            store,
+            directory,
+            health,
+            ..
+        } = house;
         let changes = store
             .changes(self.watermark.as_deref().unwrap_or(NEVER))
             .await?;
+        for weighed in &changes.weighed {
+            health.heed(weighed);
+        }
         let news = self.news_in(&changes);
         if !news.is_empty() {
             self.settle_due = now;
         }
-        let settled = self.settle(store, changes.released, now).await;
+        let settled = self
+            .settle(store, changes.released, changes.to_pause, now)
+            .await;
         match self.watermark {
             None => directory.refresh_all().await?,
             Some(_) => directory.refresh(&news).await?,
@@ -217,7 +230,16 @@ impl TermsWatch {
 
     /// Carries out what people decided, as much as fits into a moment: whoever looks after gone workers must not wait long. The
     /// rest is for the next round.
-    async fn settle(&mut self, store: &Store, released: bool, now: Instant) -> Result<()> {
+    async fn settle(
+        &mut self,
+        store: &Store,
+        released: bool,
+        to_pause: bool,
+        now: Instant,
+    ) -> Result<()> {
+        if (to_pause || now >= self.settle_due) && store.pause_failing(AT_ONCE).await? > 0 {
+            self.settle_due = now;
+        }
         if now >= self.settle_due {
             store.settle_lanes().await?;
             let mut is_all = false;

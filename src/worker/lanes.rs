@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::delivery::Lease;
+use crate::delivery::{Attempt, Lease, Outcome};
 use crate::directory::Terms;
 
 /// A delivery that is ours to attempt, and on what terms.
@@ -53,9 +53,16 @@ struct Lane {
     sending: usize,
     /// Requests at once, by the subscription's own terms.
     concurrency: Option<usize>,
+    /// Failures in a row, and how many of them open its circuit breaker.
+    run: u32,
+    breaks_at: Option<u32>,
     /// It has rates: what is claimed must be on its way at once.
     is_paced: bool,
     pace: Pace,
+    /// Nothing is sent before: it asked for that, or its breaker is open; or what came of the last attempts is being weighed.
+    held_until: Option<Instant>,
+    weighing_until: Option<Instant>,
+    throttle: Throttle,
     /// It was full when we last looked for waiting deliveries, so it was left out.
     left_out: bool,
 }
@@ -82,13 +89,14 @@ impl Lanes {
             .or_insert_with(|| Lane::new(now));
         lane.concurrency = ready.1.concurrency;
         lane.is_paced = ready.1.send_within.is_some();
+        lane.breaks_at = ready.1.breaker_failures;
         lane.ready.push_back(ready);
     }
 
     /// The next delivery of a lane that may be sent now.
     pub(super) fn next(&mut self, subscription_id: i32) -> Option<Ready> {
         let lane = self.by_subscription.get_mut(&subscription_id)?;
-        if lane.sending >= lane.concurrency(self.limits) {
+        if lane.sending >= lane.at_once(self.limits) || lane.is_held(Instant::now()) {
             return None;
         }
         let ready = lane.ready.pop_front()?;
@@ -108,6 +116,51 @@ impl Lanes {
         self.sending = self.sending.saturating_sub(1);
         lane.pace.count(now);
         lane.left_out && lane.worth_taking(0, limits, now) > 0
+    }
+
+    /// What an attempt means for the next: how many requests the endpoint gets at once, and whether it gets any until what came
+    /// of them is weighed.
+    pub(super) fn heed(&mut self, attempt: &Attempt, now: Instant) {
+        let limits = self.limits;
+        if let Some(lane) = self.by_subscription.get_mut(&attempt.key.subscription_id) {
+            let most = lane.concurrency(limits);
+            match attempt.report.http_status {
+                Some(status) if BUSY.contains(&status) => {
+                    lane.throttle
+                        .slow_down(lane.sending + 1, attempt.began, now);
+                }
+                _ if attempt.report.outcome == Outcome::Accepted => lane.throttle.speed_up(most),
+                _ => {}
+            }
+            if attempt.report.outcome.is_failure() {
+                lane.run += 1;
+                if lane.breaks_at.is_some_and(|failures| lane.run >= failures) {
+                    lane.weighing_until = Some(now + TO_WEIGH);
+                    lane.run = 0;
+                }
+            } else if attempt.report.outcome == Outcome::Accepted {
+                lane.run = 0;
+            }
+        }
+    }
+
+    /// Nothing is to be sent to this endpoint for a while: returns what is in hand and not begun, which still counts against the
+    /// room. With no wait, it may go on.
+    pub(super) fn hold(
+        &mut self,
+        subscription_id: i32,
+        wait: Duration,
+        now: Instant,
+    ) -> Vec<Ready> {
+        let Some(lane) = self.by_subscription.get_mut(&subscription_id) else {
+            return Vec::new();
+        };
+        if wait.is_zero() {
+            lane.held_until = None;
+            return Vec::new();
+        }
+        lane.held_until = Some(now + wait);
+        lane.ready.drain(..).collect()
     }
 
     /// Notes which lanes a look for waiting deliveries leaves out because they are full.
@@ -144,8 +197,9 @@ impl Lanes {
     /// Forgets lanes that have been idle.
     pub(super) fn free(&mut self, promised: Option<&Free>, now: Instant) -> Free {
         let limits = self.limits;
-        self.by_subscription
-            .retain(|_, lane| lane.held() > 0 || !lane.pace.is_stale(now));
+        self.by_subscription.retain(|_, lane| {
+            lane.held() > 0 || !lane.pace.is_stale(now) || lane.is_remembered(now)
+        });
         let nothing = Free::nothing();
         let promised = promised.unwrap_or(&nothing);
         let promised_slots: HashMap<i32, usize> = promised.slots.iter().copied().collect();
@@ -250,14 +304,34 @@ impl Lane {
             ready: VecDeque::new(),
             sending: 0,
             concurrency: None,
+            run: 0,
+            breaks_at: None,
             is_paced: false,
             pace: Pace::new(now),
+            held_until: None,
+            weighing_until: None,
+            throttle: Throttle::none(now),
             left_out: false,
         }
     }
 
     fn concurrency(&self, limits: Limits) -> usize {
         self.concurrency.unwrap_or(limits.concurrency)
+    }
+
+    /// How many requests it may get at once, as it fares.
+    fn at_once(&self, limits: Limits) -> usize {
+        self.throttle.limit(self.concurrency(limits))
+    }
+
+    fn is_held(&self, now: Instant) -> bool {
+        let is_ahead = |until: Option<Instant>| until.is_some_and(|until| now < until);
+        is_ahead(self.held_until) || is_ahead(self.weighing_until)
+    }
+
+    /// What is known of it is worth keeping, though nothing is in hand.
+    fn is_remembered(&self, now: Instant) -> bool {
+        self.is_held(now) || self.throttle.is_remembered(now)
     }
 
     fn held(&self) -> usize {
@@ -276,6 +350,12 @@ impl Lane {
     /// What this lane may hold: as much as it finishes in the time that a refill may take, so that a
     /// fast endpoint never runs dry and a slow one keeps no more than it can send at once.
     fn share(&self, limits: Limits, now: Instant) -> usize {
+        if self.is_held(now) {
+            return 0;
+        }
+        if self.throttle.is_on() {
+            return self.at_once(limits);
+        }
         if self.is_paced || (self.sending > 0 && self.pace.is_slow(now)) {
             return self.concurrency(limits).min(limits.most());
         }
@@ -296,6 +376,58 @@ impl Lane {
         let share = self.share(limits, now);
         let free = share.saturating_sub(self.held() + promised);
         if free >= share / 4 { free } else { 0 }
+    }
+}
+
+/// How many requests at once a busy endpoint gets: half as many each time that it says it is busy, and one more each time that so many
+/// were accepted.
+#[derive(Debug)]
+struct Throttle {
+    /// None where it has not been busy.
+    limit: Option<f64>,
+    slowed_at: Instant,
+}
+
+impl Throttle {
+    fn none(now: Instant) -> Self {
+        Self {
+            limit: None,
+            slowed_at: now,
+        }
+    }
+
+    /// An answer said that it is busy, to a request that `began` then, one of so many at once. Requests that were under way when it
+    /// was last slowed down tell nothing new.
+    fn slow_down(&mut self, at_once: usize, began: Instant, now: Instant) {
+        if self.limit.is_some() && began < self.slowed_at {
+            return;
+        }
+        let at_once = f64::from(u32::try_from(at_once).unwrap_or(u32::MAX));
+        let limit = self.limit.unwrap_or(at_once).min(at_once);
+        self.limit = Some((limit / 2.0).max(1.0));
+        self.slowed_at = now;
+    }
+
+    fn speed_up(&mut self, most: usize) {
+        if let Some(limit) = self.limit {
+            let next = limit + 1.0 / limit;
+            let most = f64::from(u32::try_from(most).unwrap_or(u32::MAX));
+            self.limit = (next < most).then_some(next);
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn limit(&self, most: usize) -> usize {
+        self.limit
+            .map_or(most, |limit| (limit as usize).clamp(1, most))
+    }
+
+    fn is_on(&self) -> bool {
+        self.limit.is_some()
+    }
+
+    fn is_remembered(&self, now: Instant) -> bool {
+        self.is_on() && now.duration_since(self.slowed_at) < FORGET
     }
 }
 
@@ -351,6 +483,13 @@ impl Pace {
     }
 }
 
+/// Statuses by which a receiver, or what stands before it, says that it is busy.
+const BUSY: [u16; 4] = [429, 502, 503, 504];
+/// How long an endpoint gets nothing while it is decided whether its circuit breaker opens; then it goes on, whatever keeps the
+/// decision.
+const TO_WEIGH: Duration = Duration::from_secs(1);
+/// How long after it was last busy an endpoint that gets nothing is treated like any other.
+const FORGET: Duration = Duration::from_mins(5);
 /// Over how long the pace is measured.
 const SPAN: Duration = Duration::from_millis(250);
 

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::health::Health;
 use crate::delivery::Attempt;
 use crate::store::Store;
 use crate::{Error, telemetry};
@@ -22,6 +23,7 @@ pub(super) async fn run(
     mut attempts: mpsc::Receiver<Attempt>,
     left: mpsc::UnboundedSender<Left>,
     batch: usize,
+    health: Health,
     give_up: CancellationToken,
 ) {
     let mut results = Vec::with_capacity(batch);
@@ -31,6 +33,7 @@ pub(super) async fn run(
             gather(&mut attempts, &mut results, batch, not_before).await;
         }
         record(&store, &results, &give_up).await;
+        health.weigh(&store, &results).await;
         not_before = Instant::now() + GATHER;
         let bytes = results.iter().map(|attempt| attempt.bytes).sum();
         // Nobody listens any more only when the worker is past its end.

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Worker;
+use super::health::{Health, Hold};
 use super::housekeeping::Housekeeping;
 use super::lanes::{Free, Lanes, Limits, Ready};
 use super::look::{Claim, Claimed, Frontier, Take, Taken};
@@ -58,6 +59,9 @@ pub(super) struct Shift {
     /// Deliveries whose payload breaks its schema, and that may be sent all the same: somebody released them.
     released: (mpsc::UnboundedSender<Ready>, mpsc::UnboundedReceiver<Ready>),
     results: mpsc::Sender<Attempt>,
+    health: Health,
+    /// Endpoints that nothing is to be sent to for a while.
+    holds: mpsc::UnboundedReceiver<Hold>,
     left: (mpsc::UnboundedSender<Left>, mpsc::UnboundedReceiver<Left>),
     recorder: JoinHandle<()>,
     /// What gives leases back or has them held, beside the loop.
@@ -75,11 +79,14 @@ impl Shift {
         let left = mpsc::unbounded_channel();
         let give_up = CancellationToken::new();
         let (store, batch) = (worker.store.clone(), config.batch);
+        let (hold, holds) = mpsc::unbounded_channel();
+        let health = Health::new(hold);
         let recorder = tokio::spawn(recorder::run(
             store.clone(),
             attempts,
             left.0.clone(),
             batch,
+            health.clone(),
             give_up.clone(),
         ));
         let limits = Limits {
@@ -111,6 +118,8 @@ impl Shift {
             finished: mpsc::channel(config.max_in_flight),
             released: mpsc::unbounded_channel(),
             results,
+            health,
+            holds,
             left,
             recorder,
             errands: TaskTracker::new(),
@@ -135,6 +144,7 @@ impl Shift {
                 () = stop.cancelled() => break,
                 _ = self.finished.1.recv_many(&mut over, AT_ONCE) => self.pass_on(&mut over),
                 Some(left) = self.left.1.recv() => self.make_room(left),
+                Some((id, wait)) = self.holds.recv() => self.hold(id, wait),
                 Some(ready) = self.released.1.recv() => self.admit(vec![ready], now),
                 taken = done(&mut self.taking) => self.took(taken).await,
                 claimed = done(&mut self.claiming) => self.claimed(claimed),
@@ -163,6 +173,7 @@ impl Shift {
             config: Arc::clone(&self.config),
             worker_id: presence.worker_id(),
             dropped: Arc::clone(&self.dropped),
+            health: self.health.clone(),
             stop: self.rounds.clone(),
         };
         tokio::spawn(housekeeping.run());
@@ -450,6 +461,7 @@ impl Shift {
             match over {
                 // Its channel holds as many as can ever be in flight.
                 Over::Attempted(attempt) => {
+                    self.lanes.heed(&attempt, now);
                     if self.results.try_send(attempt).is_err() {
                         tracing::error!("the recorder is gone");
                     }
@@ -491,6 +503,13 @@ impl Shift {
                 }
             }
         });
+    }
+
+    /// Leaves an endpoint alone for a while: what is in hand for it goes back; or goes on with it.
+    fn hold(&mut self, subscription_id: i32, wait: Duration) {
+        let unbegun = self.lanes.hold(subscription_id, wait, Instant::now());
+        self.give_back(unbegun);
+        self.send_from(subscription_id);
     }
 
     fn make_room(&mut self, (deliveries, bytes): Left) {

@@ -1,0 +1,126 @@
+//! How endpoints fare: what came of attempts is weighed where all workers see it, and what that means for an endpoint is told to
+//! whoever sends to it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::delivery::{Attempt, Outcome, Rule};
+use crate::store::{Store, Tally, Weighed};
+use crate::telemetry;
+
+/// For how long nothing is to be sent to a subscription's endpoint; zero where that is over.
+pub(super) type Hold = (i32, Duration);
+
+/// Weighs what comes of attempts. Where all is well, nothing is written, and nothing asked.
+#[derive(Clone, Debug)]
+pub(super) struct Health {
+    /// Subscriptions whose failures are remembered: what is accepted from them counts, too.
+    ailing: Arc<Mutex<HashSet<i32>>>,
+    holds: mpsc::UnboundedSender<Hold>,
+}
+
+impl Health {
+    pub(super) fn new(holds: mpsc::UnboundedSender<Hold>) -> Self {
+        Self {
+            ailing: Arc::default(),
+            holds,
+        }
+    }
+
+    /// Weighs a batch that was recorded. If that fails, its failures are forgotten: the next ones will tell.
+    pub(super) async fn weigh(&self, store: &Store, attempts: &[Attempt]) {
+        let tallies = self.tallies(attempts);
+        if tallies.is_empty() {
+            return;
+        }
+        match store.weigh(&tallies).await {
+            Ok(weighed) => {
+                for weighed in &weighed {
+                    telemetry::weighed(weighed);
+                    self.heed(weighed);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot weigh how endpoints fare"),
+        }
+    }
+
+    /// What some worker's attempts have made of a subscription.
+    pub(super) fn heed(&self, weighed: &Weighed) {
+        let mut ailing = self.ailing.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_ailing = if weighed.is_well {
+            ailing.remove(&weighed.subscription_id)
+        } else {
+            !ailing.insert(weighed.subscription_id)
+        };
+        if was_ailing || !weighed.held_for.is_zero() {
+            // Nobody listens any more only when the worker is past its end.
+            let _ = self.holds.send((weighed.subscription_id, weighed.held_for));
+        }
+    }
+
+    /// What a batch tells of the subscriptions that failed in it, or before.
+    fn tallies(&self, attempts: &[Attempt]) -> Vec<Tally> {
+        let mut all: BTreeMap<i32, Tally> = BTreeMap::new();
+        let mut worth: HashSet<i32> = self
+            .ailing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if worth.is_empty() && attempts.iter().all(is_plain) {
+            return Vec::new();
+        }
+        for attempt in attempts {
+            let id = attempt.key.subscription_id;
+            let tally = all.entry(id).or_insert_with(|| Tally::of(id));
+            tally.count(attempt);
+            if !is_plain(attempt) {
+                worth.insert(id);
+            }
+        }
+        let told = all.into_values();
+        told.filter(|tally| worth.contains(&tally.subscription_id) && tally.says_something())
+            .collect()
+    }
+}
+
+impl Tally {
+    fn of(subscription_id: i32) -> Self {
+        Self {
+            subscription_id,
+            ..Self::default()
+        }
+    }
+
+    fn count(&mut self, attempt: &Attempt) {
+        match attempt.report.outcome {
+            Outcome::Accepted => (self.requests, self.run) = (self.requests + 1, 0),
+            outcome if outcome.is_failure() => {
+                self.requests += 1;
+                self.failures += 1;
+                self.run += 1;
+            }
+            // Nothing was sent, or nobody knows what came of it: that is no fault of the endpoint.
+            _ => {}
+        }
+        let asked = attempt.ruling.hold.unwrap_or_default();
+        self.asked_for = self.asked_for.max(asked);
+        if let Some(rule) = attempt.ruling.rule.filter(|rule| rule.pauses()) {
+            self.to_pause = Some(match rule {
+                Rule::Gone => "its receiver answered 410 Gone",
+                _ => "its receiver answered `webhook-delivery: disable`",
+            });
+        }
+    }
+
+    fn says_something(&self) -> bool {
+        self.requests > 0 || self.to_pause.is_some()
+    }
+}
+
+/// Accepted, or not sent at all, and nothing asked for: nothing that could make anything worse.
+fn is_plain(attempt: &Attempt) -> bool {
+    !attempt.report.outcome.is_failure() && !attempt.ruling.rule.is_some_and(Rule::pauses)
+}
