@@ -1341,7 +1341,7 @@ begin atomic
     cross join lateral (
         select x.number, x.created_at from posthaste.signing_secret x
         where x.subscription_id = s.subscription_id and (x.ends_at is null or x.ends_at > now())
-        order by x.created_at desc limit 1
+        order by x.created_at desc, x.number desc limit 1
     ) k
     where s.removed_at is null and k.created_at + t.secrets_rotate < now()
       and not exists (

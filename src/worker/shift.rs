@@ -77,6 +77,7 @@ impl Shift {
         let (store, batch) = (worker.store.clone(), config.batch);
         let recorder = tokio::spawn(recorder::run(
             store.clone(),
+            Arc::clone(&worker.directory),
             attempts,
             left.0.clone(),
             batch,
