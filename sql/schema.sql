@@ -249,7 +249,7 @@ begin
         return new;
     end if;
     free_at := clock_timestamp() + (select t.dedup_window from posthaste.setting t);
-    loop
+    for round in 1..100 loop
         -- Waits for whoever inserts the same key right now, as a unique index does; and locks nothing where the key is taken: an
         -- UPDATE on conflict would, and one duplicate in a long transaction would hold up all others.
         insert into posthaste.dedup (dedup_key, event_type, tenant, event_id, expires_at)
@@ -271,6 +271,8 @@ begin
             return new;
         end if;
     end loop;
+    raise exception using errcode = 'serialization_failure',
+        message = format('dedup_key %L comes and goes too fast', new.dedup_key), hint = 'Try again.';
 end
 $$;
 comment on function posthaste.admit() is
