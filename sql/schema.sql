@@ -248,7 +248,7 @@ begin
        or length(new.dedup_key) > 256 or length(new.event_type) > 128 or length(new.tenant) > 128 then
         return new;
     end if;
-    free_at := clock_timestamp() + (select t.dedup_window from posthaste.setting t);
+    free_at := clock_timestamp() + coalesce((select t.dedup_window from posthaste.setting t), '1 day');
     for round in 1..100 loop
         -- Waits for whoever inserts the same key right now, as a unique index does; and locks nothing where the key is taken: an
         -- UPDATE on conflict would, and one duplicate in a long transaction would hold up all others.
