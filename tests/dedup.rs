@@ -252,6 +252,7 @@ async fn workers_delete_keys_that_have_expired_and_no_others() {
         .batch_execute("begin; select from posthaste.dedup where dedup_key = '-2500' for update")
         .await
         .unwrap();
+    worker.batch_execute("set lock_timeout = 1").await.unwrap();
     let forget = "select forgotten from posthaste.forget_keys(null, 100)";
     assert_eq!(one::<i64>(&worker, forget).await, 100);
     let left = "select string_agg(dedup_key, ' ' order by expires_at) from (select * from posthaste.dedup order by expires_at limit 2) d";
