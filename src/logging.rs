@@ -12,12 +12,15 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tracing::Event;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::set_global_default;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{self, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::{FmtContext, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::{LogFormat, LogLevel};
 use crate::{Error, Result};
@@ -59,9 +62,54 @@ fn subscriber(lines: Lines, level: LogLevel) -> impl tracing::Subscriber + Send 
     let layer = tracing_subscriber::fmt::layer().with_ansi(lines.colour);
     let layer = match lines.format {
         LogFormat::Text => layer.with_writer(lines).boxed(),
-        LogFormat::Json => layer.json().with_writer(lines).boxed(),
+        LogFormat::Json => layer
+            .json()
+            .map_event_format(Nesting)
+            .with_writer(lines)
+            .boxed(),
     };
     tracing_subscriber::registry().with(layer.with_filter(targets(level)))
+}
+
+/// Writes the fields `error.code` and `error.message` of a record as a member `error` of its own, `{"code": ..., "message": ...}`:
+/// a shape that others search for. It stands beside `fields`, whose `error` is a text.
+struct Nesting<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Nesting<F>
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: format::Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        if event.metadata().fields().field("error.code").is_none() {
+            return self.0.format_event(context, writer, event);
+        }
+        let mut record = String::new();
+        let flat = format::Writer::new(&mut record);
+        self.0.format_event(context, flat, event)?;
+        match nested(&record) {
+            Some(nested) => writeln!(writer, "{nested}"),
+            None => writer.write_str(&record),
+        }
+    }
+}
+
+fn nested(record: &str) -> Option<serde_json::Value> {
+    let mut record: serde_json::Value = serde_json::from_str(record).ok()?;
+    let fields = record.get_mut("fields")?.as_object_mut()?;
+    let (code, message) = (
+        fields.remove("error.code")?,
+        fields.remove("error.message")?,
+    );
+    let error = serde_json::json!({ "code": code, "message": message });
+    record.as_object_mut()?.insert("error".to_owned(), error);
+    Some(record)
 }
 
 /// Our own records from `level` up. Those of the libraries from `warn` up whatever the level is:
@@ -339,6 +387,37 @@ mod tests {
         assert_eq!(record["fields"]["attempt"], 3);
         assert_eq!(record["level"], "INFO");
         assert!(!text.contains(['\u{85}', '\u{2028}', '\u{202e}']));
+    }
+
+    #[test]
+    fn a_code_and_its_message_are_a_member_of_their_own() {
+        let log = || {
+            error!(
+                error.code = "WEBHOOK",
+                error.message = "It failed",
+                subscription = FORGERY,
+                "told"
+            );
+            error!(error = "\"error.code\":\"x\"", "not told");
+        };
+        let text = logged(LogFormat::Json, LogLevel::Info, false, log);
+        let records: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert!(
+            text.contains(r#""error":{"code":"WEBHOOK","message":"It failed"}"#),
+            "{text}"
+        );
+        assert_eq!(records.len(), 2);
+        assert_eq!(
+            records[0]["fields"],
+            serde_json::json!({ "message": "told", "subscription": FORGERY })
+        );
+        assert_eq!(records[0]["level"], "ERROR");
+        assert_eq!(records[1].get("error"), None);
+        let text = logged(LogFormat::Text, LogLevel::Info, false, log);
+        assert!(text.contains(r#"error.code="WEBHOOK""#), "{text}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use metrics::{counter, gauge, histogram};
 
 use crate::delivery::{Attempt, Lease, Outcome, Rule};
+use crate::operational::{OperationalEvent, Severity};
 use crate::store::Weighed;
 
 /// What kind of number a metric is.
@@ -103,6 +104,12 @@ pub const METRICS: &[Metric] = &[
         "Attempts that Postgres refused to record. Anything but 0 is a defect.",
     ),
     metric(
+        OPERATIONAL_EVENTS,
+        Kind::Counter,
+        &["type"],
+        "Operational events that this worker told of; see posthaste.operations.",
+    ),
+    metric(
         WAKEUPS,
         Kind::Counter,
         &["source"],
@@ -163,6 +170,7 @@ const IN_FLIGHT: &str = "posthaste_deliveries_in_flight";
 const SENDING: &str = "posthaste_requests_in_flight";
 const LEASES_ADOPTED: &str = "posthaste_leases_adopted_total";
 const UNRECORDABLE: &str = "posthaste_attempts_unrecordable_total";
+const OPERATIONAL_EVENTS: &str = "posthaste_operational_events_total";
 const WAKEUPS: &str = "posthaste_wakeups_total";
 const STATEMENT_DURATION: &str = "posthaste_statement_duration_seconds";
 const REGISTERED: &str = "posthaste_worker_registered";
@@ -240,6 +248,9 @@ pub fn describe() {
         if *kind == Kind::Counter && labels.is_empty() {
             counter!(*name).absolute(0);
         }
+    }
+    for event in OperationalEvent::ALL {
+        counter!(OPERATIONAL_EVENTS, "type" => event.event_type()).absolute(0);
     }
 }
 
@@ -349,8 +360,13 @@ pub(crate) fn adopted(leases: usize) {
     counter!(LEASES_ADOPTED).increment(leases as u64);
 }
 
-/// Counts and logs a batch that was recorded; `late` are the places of those that changed nothing.
-pub(crate) fn recorded(attempts: &[Attempt], late: &[usize]) {
+/// Counts and logs a batch that was recorded; `late` are the places of those that changed nothing. Asks for a subscription's name
+/// only where a delivery was given up.
+pub(crate) fn recorded(
+    attempts: &[Attempt],
+    late: &[usize],
+    name_of: impl Fn(i32) -> Option<String>,
+) {
     for (place, attempt) in attempts.iter().enumerate() {
         let verdict = if late.contains(&place) {
             "late"
@@ -363,7 +379,16 @@ pub(crate) fn recorded(attempts: &[Attempt], late: &[usize]) {
             let took = attempt.report.duration.as_secs_f64();
             histogram!(ATTEMPT_DURATION, "outcome" => outcome.as_str()).record(took);
         }
-        log(attempt, verdict);
+        let given_up = match verdict {
+            "exhausted" => OperationalEvent::DeliveryExhausted,
+            "rejected" => OperationalEvent::DeliveryRejected,
+            _ => {
+                log(attempt, verdict);
+                continue;
+            }
+        };
+        let name = name_of(attempt.key.subscription_id).unwrap_or_default();
+        told_of_delivery(given_up, attempt, &name);
     }
 }
 
@@ -404,4 +429,46 @@ fn log(attempt: &Attempt, verdict: &str) {
             outcome, status, verdict, rule, duration_ms, error, "attempt"
         ),
     }
+}
+
+/// Logs at a level that is known only here: the macros want it as a constant.
+macro_rules! log_as {
+    ($event:expr, $($field:tt)+) => {
+        match $event.severity() {
+            Severity::Info => tracing::info!(error.code = $event.code(), error.message = $event.message(), $($field)+),
+            Severity::Warning => tracing::warn!(error.code = $event.code(), error.message = $event.message(), $($field)+),
+            Severity::Error => tracing::error!(error.code = $event.code(), error.message = $event.message(), $($field)+),
+        }
+    };
+}
+
+/// Counts and logs an operational event about a subscription. The row is written by whoever calls.
+pub(crate) fn told(event: OperationalEvent, subscription_id: i32, subscription: &str, why: &str) {
+    counter!(OPERATIONAL_EVENTS, "type" => event.event_type()).increment(1);
+    log_as!(
+        event,
+        subscription_id,
+        subscription,
+        why,
+        "operational event"
+    );
+}
+
+/// The same about a delivery that was given up.
+fn told_of_delivery(event: OperationalEvent, attempt: &Attempt, subscription: &str) {
+    let Attempt { key, report, .. } = attempt;
+    counter!(OPERATIONAL_EVENTS, "type" => event.event_type()).increment(1);
+    log_as!(
+        event,
+        event_id = %key.event_id,
+        subscription_id = key.subscription_id,
+        subscription,
+        replay = key.replay,
+        attempts = attempt.number,
+        outcome = report.outcome.as_str(),
+        status = report.http_status,
+        duration_ms = report.duration.as_millis(),
+        why = report.error.as_deref().unwrap_or_default(),
+        "delivery given up"
+    );
 }

@@ -1,5 +1,6 @@
 //! The worker: what it needs to begin, and how it begins. Its work is told in `shift`.
 
+mod forgetting;
 mod health;
 mod housekeeping;
 mod lanes;

@@ -243,7 +243,7 @@ async fn every_table_of_history_bears_its_guards_for_replicas_too() {
     let unguarded = "select string_agg(format('%s %s', t.oid::regclass, guard.what), ', ') from pg_class t
         cross join (values ('delete', 8), ('update', 16), ('truncate', 32)) guard (what, bit)
         where t.relnamespace = 'posthaste'::regnamespace and t.relkind in ('r', 'p')
-          and t.relname ~ '^(outbox|attempt)|^(audit_log|subscription_revision|subscription_change|cancellation)$'
+          and t.relname ~ '^(outbox|attempt)|^(audit_log|subscription_revision|subscription_change|cancellation|operational_event)$'
           and not exists (
               select from pg_trigger g where g.tgrelid = t.oid and g.tgenabled = 'A' and g.tgtype & guard.bit > 0
               and g.tgfoid in ('posthaste.refuse_change'::regproc, 'posthaste.guard_change'::regproc))";
@@ -576,6 +576,8 @@ async fn acts(world: &World, office: &[Login; 2]) -> Vec<(&'static str, String, 
         ("ada", "deactivate('harbour', 'flood')".into(), "deactivated|harbour|north|21 fields|21 fields|flood".into()),
         ("bob", "set_secret_rotation('30 days', 'policy')".into(),
          r#"secrets_rotate_set|setting||{"secrets_rotate": "90 days"}|{"secrets_rotate": "30 days"}|policy"#.into()),
+        ("bob", "set_dedup_window('1 hour', 'policy')".into(),
+         r#"dedup_window_set|setting||{"dedup_window": "1 day"}|{"dedup_window": "01:00:00"}|policy"#.into()),
         ("bob", format!("set_partner_scope('{name}', '{{north}}', 'theirs')"), format!(r#"partner_scope_set|{name}|||["north"]|theirs"#)),
         ("bob", format!("set_partner_scope('{name}', '{{}}', 'all again')"), format!(r#"partner_scope_set|{name}||["north"]|[]|all again"#)),
         ("ada", "rotate_secret('harbour', '1 hour', 'yearly')".into(),

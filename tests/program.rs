@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use posthaste::delivery::{Outcome, Verdict};
+use posthaste::operational::OperationalEvent;
 use posthaste::secret::SigningSecret;
 use posthaste::signature;
 use posthaste::telemetry::{Kind, METRICS};
@@ -507,6 +508,8 @@ fn closed_sets() -> BTreeSet<String> {
             .iter()
             .map(|outcome| label("outcome", outcome.as_str())),
     );
+    let types = OperationalEvent::ALL.map(|event| label("type", event.event_type()));
+    allowed.extend(types);
     allowed.extend(verdicts.map(|verdict| label("verdict", verdict)));
     allowed
         .extend(queries.map(|file| label("query", &file.file_stem().unwrap().to_string_lossy())));

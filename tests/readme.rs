@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use posthaste::{config, telemetry};
+use posthaste::{config, operational, telemetry};
 use uuid::Uuid;
 
 use crate::harness::World;
@@ -15,6 +15,11 @@ fn its_configuration_table_is_the_programs() {
 #[test]
 fn its_table_of_metrics_is_the_programs() {
     says("metrics", &telemetry::markdown_table());
+}
+
+#[test]
+fn its_table_of_operational_events_is_the_programs() {
+    says("operations", &operational::markdown_table());
 }
 
 /// Compares the text between two markers; rewrites it instead where `POSTHASTE_UPDATE_README` is set.

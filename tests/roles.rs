@@ -206,6 +206,10 @@ async fn a_grant_too_many_or_too_few_is_reported() {
             "missing: table TODAY everybody trigger outbox_takes_in",
         ),
         (
+            "alter table posthaste.TODAY disable trigger outbox_admits",
+            "missing: table TODAY everybody trigger outbox_admits",
+        ),
+        (
             "alter table posthaste.setting disable trigger setting_is_noted",
             "missing: table setting everybody trigger setting_is_noted",
         ),

@@ -75,6 +75,7 @@ async fn the_scoped_act_for_their_partner_and_for_nobody_else() {
         "posthaste.create_event_type('ship.new', 'x')".to_owned(),
         r#"posthaste.change_event_type('ship.north', '{"active": false}')"#.to_owned(),
         "posthaste.set_secret_rotation('1 day', 'x')".to_owned(),
+        "posthaste.set_dedup_window('1 day', 'x')".to_owned(),
         format!(
             "posthaste.set_partner_scope('{}', '{{}}', 'x')",
             scoped.name
@@ -269,6 +270,7 @@ async fn furnish(world: &World) -> [Login; 2] {
                  insert into posthaste.outbox (event_id, event_type, payload, tenant) values ('{event}', 'ship.{name}', '{{}}', {quoted});
                  insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, rule, replay, number, error)
                  values (now(), '{event}', {id}, 1, 1, 'unreachable', 'exhausted', 'no_retries_left', 1, 1, 'no answer');
+                 select posthaste.tell('posthaste.delivery.exhausted', 'error', {id}, '{event}', 1::smallint);
                  insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
                  select '{event}', {id}, 0, 0, 'it breaks the schema' where {held}"
             ))
@@ -303,11 +305,12 @@ fn event(tenant: &str) -> String {
     format!("01900000-0000-7000-8000-00000000000{place}")
 }
 
-const VIEWS: [&str; 10] = [
+const VIEWS: [&str; 11] = [
     "event",
     "delivery",
     "attempt_log",
     "dead_letter",
+    "operations",
     "subscription_terms",
     "subscription_overview",
     "consumer",

@@ -55,15 +55,19 @@ $$;
 comment on function posthaste.is_event_id(uuid) is 'True for a UUID version 7; raises otherwise.';
 
 create function posthaste.is_event_type(value text) returns boolean
-    language plpgsql immutable parallel safe
+    language plpgsql stable parallel safe
 as $$
 begin
+    -- Whoever may act as the owner may: that is our own functions, and whoever restores a dump.
+    if value operator(pg_catalog.^@) 'posthaste.' and not pg_catalog.pg_has_role(pg_catalog.to_regrole('posthaste_owner'), 'usage') then
+        return posthaste.refuse('event_type', value, 'types that begin with posthaste. are those of posthaste''s own events');
+    end if;
     return case when value operator(pg_catalog.~) '^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$' and pg_catalog.length(value) operator(pg_catalog.<=) 128 then true
            else posthaste.refuse('event_type', value,
                'up to 128 characters, words of A-Z a-z 0-9 _ joined by dots, such as certificate.issued or CERTIFICATE_ISSUED') end;
 end
 $$;
-comment on function posthaste.is_event_type(text) is 'True for a name such as certificate.issued or CERTIFICATE_ISSUED; raises otherwise.';
+comment on function posthaste.is_event_type(text) is 'True for a name such as certificate.issued or CERTIFICATE_ISSUED; raises otherwise, and where a producer uses a name that is reserved, such as posthaste.delivery.exhausted.';
 
 create function posthaste.is_tenant(value text) returns boolean
     language plpgsql immutable parallel safe
@@ -155,7 +159,7 @@ comment on column posthaste.outbox.tenant is 'Whose event it is. A subscription 
 comment on column posthaste.outbox.metadata is 'Kept with the event for auditors. Not sent.';
 comment on column posthaste.outbox.traceparent is 'The producer''s W3C trace context. Kept with the event. Not sent.';
 comment on column posthaste.outbox.ordering_key is 'Each subscription gets the events of one key one at a time and in their order, such as those of one order or one user. Null: no order, and no cost.';
-comment on column posthaste.outbox.dedup_key is 'A second event of the same type and tenant with the same key, within setting.dedup_window, changes nothing: the INSERT succeeds with no row.';
+comment on column posthaste.outbox.dedup_key is 'A second event of the same type and tenant with the same key, within setting.dedup_window, changes nothing: the INSERT succeeds with no row. See posthaste.dedup.';
 comment on column posthaste.outbox.deliver_after is 'Not to be sent before. Null: at once.';
 comment on column posthaste.outbox.expires_at is 'Not to be sent from then on: deliveries that still wait end as EXPIRED. Null: never.';
 
@@ -192,6 +196,86 @@ comment on function posthaste.take_in() is
 create trigger outbox_takes_in after insert on posthaste.outbox
     referencing new table as inserted
     for each statement execute function posthaste.take_in();
+
+create table posthaste.dedup (
+    dedup_key  text        not null,
+    event_type text        not null,
+    tenant     text        not null,
+    event_id   uuid        not null,
+    expires_at timestamptz not null,
+    -- Serves posthaste.admit: did this key come before?
+    primary key (dedup_key, event_type, tenant)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
+-- Serves forget_keys.
+create index dedup_by_expiry on posthaste.dedup (expires_at);
+comment on table posthaste.dedup is 'Dedup keys that came lately, each with the first event that bore it. Workers delete what has expired.';
+comment on column posthaste.dedup.tenant is 'The event''s; empty where it has none.';
+comment on column posthaste.dedup.expires_at is 'From then on the key is free again.';
+
+create function posthaste.admit() returns trigger
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    first posthaste.dedup;
+    free_at timestamptz;
+begin
+    -- The outbox is about to refuse it, and says why; no index could hold it. Its rules are not called here: under another search_path
+    -- than the CHECKs', Postgres would plan them anew each time.
+    if new.event_id is null or new.event_type is null
+       or length(new.dedup_key) > 256 or length(new.event_type) > 128 or length(new.tenant) > 128 then
+        return new;
+    end if;
+    free_at := clock_timestamp() + coalesce((select t.dedup_window from posthaste.setting t), '1 day');
+    for round in 1..100 loop
+        -- Waits for whoever inserts the same key right now, as a unique index does; and locks nothing where the key is taken: an
+        -- UPDATE on conflict would, and one duplicate in a long transaction would hold up all others.
+        insert into posthaste.dedup (dedup_key, event_type, tenant, event_id, expires_at)
+        values (new.dedup_key, new.event_type, coalesce(new.tenant, ''), new.event_id, free_at)
+        on conflict do nothing;
+        if found then
+            return new;
+        end if;
+        select * into first from posthaste.dedup d
+        where (d.dedup_key, d.event_type, d.tenant) = (new.dedup_key, new.event_type, coalesce(new.tenant, ''));
+        if first.expires_at > clock_timestamp() then
+            perform set_config('posthaste.first_event', first.event_id::text, true);
+            return null;
+        end if;
+        -- It has expired, and a worker may be about to delete it; or it is gone already, and we begin anew.
+        update posthaste.dedup d set event_id = new.event_id, expires_at = free_at
+        where (d.dedup_key, d.event_type, d.tenant) = (new.dedup_key, new.event_type, coalesce(new.tenant, '')) and d.expires_at <= clock_timestamp();
+        if found then
+            return new;
+        end if;
+    end loop;
+    raise exception using errcode = 'serialization_failure',
+        message = format('dedup_key %L comes and goes too fast', new.dedup_key), hint = 'Try again.';
+end
+$$;
+comment on function posthaste.admit() is
+    'Before an INSERT into the outbox of an event with a dedup key: leaves it out if its key came before.';
+
+-- The WHEN clause is all that an event without a key pays. Postgres reads it anew for every statement: keep it this short.
+create trigger outbox_admits before insert on posthaste.outbox
+    for each row when (new.dedup_key is not null)
+    execute function posthaste.admit();
+
+create function posthaste.forget_keys(since timestamptz, most integer) returns table (forgotten bigint, up_to timestamptz)
+    language sql volatile security definer
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    with expired as materialized (
+        select d.ctid as address from posthaste.dedup d
+        where d.expires_at >= coalesce(forget_keys.since, '-infinity') and d.expires_at <= now()
+        order by d.expires_at limit forget_keys.most for update skip locked
+    ), deleted as (
+        delete from posthaste.dedup d where d.ctid = any (array(select x.address from expired x)) returning d.expires_at
+    )
+    select count(*), max(x.expires_at) from deleted x;
+end;
+comment on function posthaste.forget_keys(timestamptz, integer) is
+    'Deletes dedup keys that have expired since then, and returns how many and the last one''s time. Called by workers, each time from where they were: what was deleted before is not walked again.';
 
 -- ---------------------------------------------------------------------------------------------------------------------------
 -- What happened: attempts
@@ -295,11 +379,13 @@ create table posthaste.setting (
     is_only          boolean     primary key default true,
     four_eyes        boolean     not null default true,
     secrets_rotate   interval    not null default '90 days',
+    dedup_window     interval    not null default '1 day',
     constraint there_is_one_row check (is_only)
 );
-comment on table posthaste.setting is 'How the control plane is set; one row. Changed by posthaste.set_four_eyes and posthaste.set_secret_rotation; whoever changes it otherwise is in the audit log, too.';
+comment on table posthaste.setting is 'How the control plane is set; one row. Changed by posthaste.set_four_eyes, set_secret_rotation and set_dedup_window; whoever changes it otherwise is in the audit log, too.';
 comment on column posthaste.setting.four_eyes is 'Whether a proposal needs the approval of another administrator than the one who made it.';
 comment on column posthaste.setting.secrets_rotate is 'How old the newest signing secret of a subscription may become before its rotation is overdue.';
+comment on column posthaste.setting.dedup_window is 'For how long a dedup key keeps further events with it out. Holds for keys that come from now on.';
 insert into posthaste.setting default values;
 
 create table posthaste.event_type (
@@ -327,6 +413,27 @@ comment on column posthaste.event_type.example is 'An example payload.';
 comment on column posthaste.event_type.owner is 'Who answers for it: a team, a person.';
 comment on column posthaste.event_type.active is 'If not, it cannot be subscribed to, and its events are treated as those of an unknown type.';
 comment on column posthaste.event_type.revision is 'Counts up with every change, so that workers read the schema anew.';
+insert into posthaste.event_type (event_type, description, schema, example, owner, created_by)
+select t.name, t.description,
+       format('{"type": "object", "required": %s, "properties": {%s}}', to_json(array['severity'] || t.required),
+              (select string_agg(format('%s: %s', to_json(f.name), f.schema), ', ') from (values
+                  ('severity', '{"enum": ["info", "warning", "error"]}'), ('subscription_id', '{"type": "integer"}'), ('subscription', '{"type": "string"}'),
+                  ('event_id', '{"type": "string"}'), ('event_type', '{"type": "string"}'), ('replay', '{"type": "integer"}'), ('number', '{"type": "integer"}')) f (name, schema)))::json,
+       t.example::json, 'posthaste', 'posthaste_owner'
+from (values
+    ('posthaste.delivery.exhausted', 'The last attempt of a delivery failed: it is a dead letter. `number` is that attempt''s.', '{subscription_id,subscription,event_id,replay,number}'::text[],
+     '{"severity": "error", "subscription_id": 7, "subscription": "university", "event_id": "01a20492-6698-78f6-8c62-89b09a1d19af", "event_type": "certificate.issued", "replay": 0, "number": 10, "outcome": "rejected", "http_status": 503, "error": "the endpoint answered 503"}'),
+    ('posthaste.delivery.rejected', 'A delivery was refused for good, by its receiver or by us: it is a dead letter. `number` is the last attempt''s.', '{subscription_id,subscription,event_id,replay,number}',
+     '{"severity": "warning", "subscription_id": 7, "subscription": "university", "event_id": "01a20492-6698-78f6-8c62-89b09a1d19af", "event_type": "certificate.issued", "replay": 0, "number": 1, "outcome": "rejected", "http_status": 410, "error": "the endpoint answered 410"}'),
+    ('posthaste.subscription.paused', 'A subscription was paused: nothing is sent until it is active again.', '{subscription_id,subscription}',
+     '{"severity": "error", "subscription_id": 7, "subscription": "university", "reason": "nothing but failures for 5 days"}'),
+    ('posthaste.breaker.opened', 'So much failed that nothing but probes is sent to an endpoint for now.', '{subscription_id,subscription}',
+     '{"severity": "error", "subscription_id": 7, "subscription": "university", "reason": "10 failures in a row"}'),
+    ('posthaste.breaker.closed', 'A probe succeeded: an endpoint gets everything again.', '{subscription_id,subscription}',
+     '{"severity": "info", "subscription_id": 7, "subscription": "university"}'),
+    ('posthaste.rotation.overdue', 'The newest signing secret of a subscription is older than agreed. `number` is the secret''s. Told once for each secret.', '{subscription_id,subscription,number}',
+     '{"severity": "warning", "subscription_id": 7, "subscription": "university", "number": 1, "made_at": "2026-05-01T12:00:00Z"}')
+) t (name, description, required, example);
 
 create table posthaste.subscription (
     subscription_id integer generated always as identity primary key,
@@ -369,7 +476,7 @@ create unique index subscription_name on posthaste.subscription (name) where rem
 comment on table posthaste.subscription is
     'What a partner gets, where, and on what terms. Made and changed by posthaste.approve alone, but for the pause, posthaste.deactivate. A removed one stays, for whoever reads its history.';
 comment on column posthaste.subscription.tenant is 'The partner; never changes. If set, only events of this tenant match, and an administrator scoped to another partner does not see it.';
-comment on column posthaste.subscription.event_types is 'Names from the catalogue, prefixes such as certificate.*, or * alone for all.';
+comment on column posthaste.subscription.event_types is 'Names from the catalogue, prefixes such as certificate.*, or * alone for all but our own (posthaste.*).';
 comment on column posthaste.subscription.unknown_types is 'With *: also events whose type is not in the catalogue.';
 comment on column posthaste.subscription.filter is 'An SQL/JSON path. The payload matches where the first thing it finds is neither false nor null.';
 comment on column posthaste.subscription.retry_intervals is 'How long to wait after the first, second, ... failed attempt. When the list ends, the delivery is RETRY_EXHAUSTED.';
@@ -564,7 +671,8 @@ create function posthaste.patterns(event_type text) returns text[]
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    patterns text[] := array[event_type, '*'];
+    -- Whoever gets everything did not ask for what concerns operators alone.
+    patterns text[] := case when starts_with(event_type, 'posthaste.') then array[event_type] else array[event_type, '*'] end;
     start integer := 0;
     dot integer;
 begin
@@ -577,7 +685,7 @@ begin
     return patterns;
 end
 $$;
-comment on function posthaste.patterns(text) is 'Everything that can stand in a subscription''s event_types to match this type: itself, *, and its prefixes.';
+comment on function posthaste.patterns(text) is 'Everything that can stand in a subscription''s event_types to match this type: itself, its prefixes, and *, which does not match our own types (posthaste.*).';
 
 create function posthaste.matches(filter text, payload text) returns boolean
     language plpgsql immutable parallel safe
@@ -1293,6 +1401,148 @@ end;
 comment on function posthaste.cancel_removed(integer) is 'Cancels deliveries still owed to subscriptions that were removed, and returns how many. Called by workers.';
 
 -- ---------------------------------------------------------------------------------------------------------------------------
+-- What operators should know
+-- ---------------------------------------------------------------------------------------------------------------------------
+
+create table posthaste.operational_event (
+    id              uuid        primary key default posthaste.new_event_id(),
+    at              timestamptz not null default clock_timestamp(),
+    event_type      text        not null,
+    severity        text        not null,
+    subscription_id integer,
+    event_id        uuid,
+    replay          smallint,
+    number          smallint,
+    worker_id       integer,
+    detail          jsonb       not null default '{}',
+    constraint event_type_is_one_of_ours check (event_type in (
+        'posthaste.delivery.exhausted', 'posthaste.delivery.rejected', 'posthaste.subscription.paused',
+        'posthaste.breaker.opened', 'posthaste.breaker.closed', 'posthaste.rotation.overdue')),
+    constraint severity_is_known check (severity in ('info', 'warning', 'error')),
+    constraint detail_is_an_object check (jsonb_typeof(detail) = 'object'),
+    constraint delivery_iff_event check ((event_id is null) = (replay is null))
+);
+-- Serves tell_overdue_rotations: each secret is told of once, however many workers look.
+create unique index operational_event_overdue_once on posthaste.operational_event (subscription_id, number) where event_type = 'posthaste.rotation.overdue';
+comment on table posthaste.operational_event is
+    'What operators should know: deliveries that were given up, subscriptions paused, breakers opened and closed, rotations overdue. Append-only; see posthaste.operations. Grows with failures alone, by some 300 bytes each; nothing removes them yet.';
+comment on column posthaste.operational_event.id is 'Also the event_id of the outbox row that tells a subscription of it, where one wants to know.';
+comment on column posthaste.operational_event.event_type is 'As in the catalogue.';
+comment on column posthaste.operational_event.subscription_id is 'The subscription that it is about.';
+comment on column posthaste.operational_event.event_id is 'With replay, the delivery that it is about.';
+comment on column posthaste.operational_event.number is 'Of the last attempt, or of the secret.';
+comment on column posthaste.operational_event.worker_id is 'The worker that made the last attempt.';
+comment on column posthaste.operational_event.detail is 'What else there is to know. No secret, no payload.';
+
+create function posthaste.spread() returns trigger
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    how_many constant bigint := (select count(*) from inserted);
+    wanted text[];
+begin
+    if how_many = 0 then
+        return null;
+    end if;
+    -- For each its own notification; where many come at once, the first one's tells how many there are from its id on. The guard is
+    -- that of posthaste.take_in.
+    if pg_notification_queue_usage() < 0.5 then
+        perform pg_notify('posthaste_operations',
+            (jsonb_build_object('id', i.id, 'type', i.event_type) || case when how_many > 10 then jsonb_build_object('count', how_many) else '{}' end)::text)
+        from (select id, event_type from inserted order by id limit case when how_many > 10 then 1 else 10 end) i;
+    end if;
+
+    wanted := array(
+        select t.event_type from (select distinct event_type from inserted) t
+        where exists (select from posthaste.subscription_event_type w where w.event_type = any (posthaste.patterns(t.event_type))));
+    if wanted <> '{}' then
+        insert into posthaste.outbox (event_id, event_type, payload, occurred_at, tenant)
+        select i.id, i.event_type,
+               (jsonb_strip_nulls(jsonb_build_object(
+                   'severity', i.severity, 'subscription_id', i.subscription_id, 'subscription', s.name, 'event_id', i.event_id,
+                   'event_type', o.event_type, 'replay', i.replay, 'number', i.number)) || i.detail)::text::json,
+               i.at, s.tenant
+        from inserted i
+        left join lateral (select name, tenant from posthaste.subscription where subscription.subscription_id = i.subscription_id limit 1) s on true
+        left join lateral (select event_type from posthaste.outbox where outbox.event_id = i.event_id limit 1) o on true
+        where i.event_type = any (wanted)
+          -- No loops: what fails in telling is not told that way, nor what becomes of the endpoint of somebody who would be told.
+          and not coalesce(starts_with(o.event_type, 'posthaste.'), false)
+          and not (starts_with(i.event_type, 'posthaste.breaker.') and exists (
+              select from posthaste.subscription_event_type w
+              where w.event_type = any (posthaste.patterns(i.event_type)) and w.subscription_id = i.subscription_id))
+        order by i.id;
+    end if;
+    return null;
+end
+$$;
+comment on function posthaste.spread() is
+    'Notifies whoever listens on the channel posthaste_operations, and inserts into the outbox what a subscription to posthaste.* or to the very type wants to know.';
+
+create trigger operational_events_are_spread after insert on posthaste.operational_event
+    referencing new table as inserted
+    for each statement execute function posthaste.spread();
+
+create function posthaste.tell(
+    event_type text,
+    severity text,
+    subscription_id integer,
+    event_id uuid default null,
+    replay smallint default null,
+    detail jsonb default '{}'
+) returns uuid
+    language sql volatile
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    insert into posthaste.operational_event (event_type, severity, subscription_id, event_id, replay, detail)
+    values (tell.event_type, tell.severity, tell.subscription_id, tell.event_id, tell.replay, tell.detail)
+    returning operational_event.id;
+end;
+comment on function posthaste.tell(text, text, integer, uuid, smallint, jsonb) is 'Adds an operational event and returns its id. Called by our functions alone; locks nothing that anybody could wait for.';
+
+create function posthaste.tell_ended(deliveries jsonb) returns integer
+    language sql volatile security definer
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    with told as (
+        insert into posthaste.operational_event (event_type, severity, subscription_id, event_id, replay, number, worker_id, detail)
+        select 'posthaste.delivery.' || d.verdict, case d.verdict when 'exhausted' then 'error' else 'warning' end,
+               d.subscription_id, d.event_id, d.replay, d.number, d.worker_id,
+               jsonb_strip_nulls(jsonb_build_object('outcome', d.outcome, 'http_status', d.http_status, 'error', left(d.error, 300)))
+        from jsonb_to_recordset(tell_ended.deliveries) d (
+            event_id uuid, subscription_id integer, replay smallint, number smallint, worker_id integer, verdict text, outcome text, http_status smallint, error text)
+        returning 1
+    )
+    select count(*)::integer from told;
+end;
+comment on function posthaste.tell_ended(jsonb) is 'Adds an operational event for each of these deliveries, which were exhausted or rejected, and returns how many. Called by record.sql.';
+
+create function posthaste.tell_overdue_rotations(most integer) returns table (subscription_id integer, number smallint)
+    language sql volatile security definer
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    insert into posthaste.operational_event (event_type, severity, subscription_id, number, detail)
+    select 'posthaste.rotation.overdue', 'warning', s.subscription_id, k.number, jsonb_build_object('made_at', k.created_at)
+    from posthaste.subscription s
+    cross join posthaste.setting t
+    cross join lateral (
+        select x.number, x.created_at from posthaste.signing_secret x
+        where x.subscription_id = s.subscription_id and (x.ends_at is null or x.ends_at > now())
+        order by x.created_at desc, x.number desc limit 1
+    ) k
+    where s.removed_at is null and k.created_at + t.secrets_rotate < now()
+      and not exists (
+          select from posthaste.operational_event o
+          where o.event_type = 'posthaste.rotation.overdue' and o.subscription_id = s.subscription_id and o.number = k.number)
+    order by s.subscription_id limit tell_overdue_rotations.most
+    on conflict (subscription_id, number) where event_type = 'posthaste.rotation.overdue' do nothing
+    returning operational_event.subscription_id, operational_event.number;
+end;
+comment on function posthaste.tell_overdue_rotations(integer) is
+    'Adds an operational event for each subscription whose newest secret has become older than agreed, once for that secret, and returns them. Called by workers.';
+
+-- ---------------------------------------------------------------------------------------------------------------------------
 -- Guards and partitions
 -- ---------------------------------------------------------------------------------------------------------------------------
 
@@ -1410,6 +1660,7 @@ select posthaste.guard_history('posthaste.attempt');
 select posthaste.guard_history('posthaste.audit_log');
 select posthaste.guard_history('posthaste.subscription_revision');
 select posthaste.guard_history('posthaste.cancellation');
+select posthaste.guard_history('posthaste.operational_event');
 select posthaste.adorn_partition('posthaste.outbox', 'posthaste.outbox_default');
 select posthaste.adorn_partition('posthaste.attempt', 'posthaste.attempt_default');
 
@@ -1493,6 +1744,17 @@ left join posthaste.outbox o using (event_id)
 where a.verdict in ('exhausted', 'rejected')
   and ((select posthaste.scope()) is null or s.tenant = any ((select posthaste.scope())::text[]));
 comment on view posthaste.dead_letter is 'Deliveries that were given up, with what their last attempt met.';
+
+create view posthaste.operations with (security_barrier) as
+select e.id, e.at, e.event_type, e.severity, e.subscription_id, s.name as subscription, s.tenant, e.event_id, o.event_type as about, e.replay, e.number,
+       e.worker_id, w.name as worker, e.detail
+from posthaste.operational_event e
+left join posthaste.subscription s using (subscription_id)
+left join posthaste.outbox o on o.event_id = e.event_id
+left join posthaste.worker w using (worker_id)
+where (select posthaste.scope()) is null or s.tenant = any ((select posthaste.scope())::text[])
+order by e.id desc;
+comment on view posthaste.operations is 'What operators should know, newest first, with names; about is the type of the event whose delivery it is about.';
 
 create view posthaste.subscription_terms with (security_barrier) as
 select r.subscription_id, s.name as subscription, s.tenant, r.revision, r.since,
@@ -1709,15 +1971,20 @@ as $$
 declare
     id uuid := posthaste.new_event_id();
 begin
+    perform set_config('posthaste.first_event', '', true) where dedup_key is not null;
     insert into posthaste.outbox (event_id, event_type, payload, occurred_at, tenant, metadata, traceparent,
                                   ordering_key, dedup_key, deliver_after, expires_at)
     values (id, publish.event_type, publish.payload, publish.occurred_at, publish.tenant, publish.metadata, publish.traceparent,
             publish.ordering_key, publish.dedup_key, publish.deliver_after, publish.expires_at);
+    if not found then
+        -- posthaste.admit tells which event came first.
+        id := nullif(current_setting('posthaste.first_event', true), '');
+    end if;
     return id;
 end
 $$;
 comment on function posthaste.publish(text, json, timestamptz, text, json, text, text, text, timestamptz, timestamptz) is
-    'Inserts one event into the outbox and returns its id. The same as the plain INSERT, for those who prefer a call.';
+    'Inserts one event into the outbox and returns its id; where its dedup key came before, the id of the first event with it. The same as the plain INSERT, for those who prefer a call.';
 
 -- The event catalogue.
 
@@ -1733,6 +2000,9 @@ create function posthaste.create_event_type(
 as $$
 begin
     perform posthaste.refuse_scoped();
+    if starts_with(event_type, 'posthaste.') then
+        perform posthaste.refuse('event_type', event_type, 'types that begin with posthaste. are those of posthaste''s own events');
+    end if;
     if description is null or btrim(description) = '' then
         perform posthaste.refuse('description', coalesce(description, 'null'), 'say what it means, for whoever subscribes to it');
     end if;
@@ -1756,6 +2026,9 @@ declare
     field text;
 begin
     perform posthaste.refuse_scoped();
+    if starts_with(event_type, 'posthaste.') then
+        perform posthaste.refuse('event_type', event_type, 'types that begin with posthaste. stay as they are');
+    end if;
     select * into c from posthaste.event_type t where t.event_type = change_event_type.event_type for update;
     if not found then
         perform posthaste.refuse('event_type', change_event_type.event_type, 'it is not in the catalogue; see posthaste.create_event_type');
@@ -2613,6 +2886,23 @@ end
 $$;
 comment on function posthaste.set_secret_rotation(interval, text) is 'How old the newest secret of a subscription may become before posthaste.secret_overview calls its rotation overdue.';
 
+create function posthaste.set_dedup_window(span interval, reason text) returns void
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform posthaste.refuse_scoped();
+    perform posthaste.because(reason);
+    if span is null or extract(epoch from span) not between 1 and 7776000 then
+        perform posthaste.refuse('span', coalesce(span::text, 'null'), 'from 1 second to 90 days');
+    end if;
+    perform set_config('posthaste.reason', reason, true);
+    update posthaste.setting set dedup_window = span where is_only;
+    perform set_config('posthaste.reason', '', true);
+end
+$$;
+comment on function posthaste.set_dedup_window(interval, text) is 'For how long a dedup key keeps further events with it out. Keys that came before keep the time that they were given.';
+
 create function posthaste.set_partner_scope(login text, tenants text[], reason text) returns void
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
@@ -3113,6 +3403,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('table outbox',                         'insert', 'select', '', ''),
     ('table attempt',                        '', 'select insert', '', ''),
     ('table intake',                         '', 'select delete update(xid)', '', ''),
+    ('table dedup',                          '', '', '', ''),
     -- What is owed.
     ('table queue',                          '', 'select insert delete', '', ''),
     ('table lease',                          '', 'select insert delete update(holder,ends_at)', '', ''),
@@ -3137,6 +3428,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('table setting',                        '', '', 'select', 'select'),
     ('table partner_scope',                  '', '', 'select', 'select'),
     -- What was done.
+    ('table operational_event',              '', '', '', ''),
     ('table audit_log',                      '', '', '', ''),
     ('table audit_head',                     '', '', '', ''),
     ('table migration',                      '', 'select', 'select', 'select'),
@@ -3146,6 +3438,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('view delivery',                        '', '', 'select', 'select'),
     ('view attempt_log',                     '', '', 'select', 'select'),
     ('view dead_letter',                     '', '', 'select', 'select'),
+    ('view operations',                      '', '', 'select', 'select'),
     ('view subscription_terms',              '', '', 'select', 'select'),
     ('view subscription_overview',           '', '', 'select', 'select'),
     ('view consumer',                        '', '', 'select', 'select'),
@@ -3176,6 +3469,9 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function requeue_released',            '', 'execute', '', ''),
     ('function cancel_removed',              '', 'execute', '', ''),
     ('function expire_waiting',              '', 'execute', '', ''),
+    ('function forget_keys',                 '', 'execute', '', ''),
+    ('function tell_ended',                  '', 'execute', '', ''),
+    ('function tell_overdue_rotations',      '', 'execute', '', ''),
     ('function fill_secret',                 '', 'execute', '', ''),
     ('function standing',                    '', 'execute', 'execute', 'execute'),
     -- What administrators do.
@@ -3190,6 +3486,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function reject',                      '', '', 'execute', ''),
     ('function deactivate',                  '', '', 'execute', ''),
     ('function set_secret_rotation',         '', '', 'execute', ''),
+    ('function set_dedup_window',            '', '', 'execute', ''),
     ('function set_partner_scope',           '', '', 'execute', ''),
     ('function rotate_secret',               '', '', 'execute', ''),
     ('function add_secret',                  '', '', 'execute', ''),
@@ -3248,6 +3545,9 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function access_granted',              '', '', '', ''),
     ('function guard_deviation',             '', '', '', ''),
     ('function take_in',                     '', '', '', ''),
+    ('function admit',                       '', '', '', ''),
+    ('function tell',                        '', '', '', ''),
+    ('function spread',                      '', '', '', ''),
     ('function refuse_change',               '', '', '', ''),
     ('function count_revision',              '', '', '', ''),
     ('function keep_revision',               '', '', '', ''),
@@ -3348,7 +3648,7 @@ begin atomic
     ), history (relation, kind) as (
         select h.relation, h.kind from (values
             ('posthaste.outbox'::regclass, 'outbox'), ('posthaste.attempt', 'attempt'), ('posthaste.audit_log', 'history'),
-            ('posthaste.subscription_revision', 'history'), ('posthaste.cancellation', 'history'),
+            ('posthaste.subscription_revision', 'history'), ('posthaste.cancellation', 'history'), ('posthaste.operational_event', 'history'),
             ('posthaste.subscription_change', 'change'), ('posthaste.setting', 'setting')) h (relation, kind)
         union all
         select i.inhrelid, case i.inhparent when 'posthaste.outbox'::regclass then 'outbox' else 'attempt' end
@@ -3361,7 +3661,8 @@ begin atomic
                ('{change}', 'change_is_decided_once', 'posthaste.guard_change', 1 + 2 + 16, 'A'),
                ('{setting}', 'setting_is_noted', 'posthaste.note_setting', 1 + 4 + 8 + 16, 'A'),
                ('{setting}', 'truncation_is_noted', 'posthaste.note_setting', 32, 'A'),
-               ('{outbox}', 'outbox_takes_in', 'posthaste.take_in', 4, 'O')
+               ('{outbox}', 'outbox_takes_in', 'posthaste.take_in', 4, 'O'),
+               ('{outbox}', 'outbox_admits', 'posthaste.admit', 1 + 2 + 4, 'O')
     )
     select o.object, o.owner::regrole::text, 'ownership', 'wider than it should be: everything belongs to posthaste_owner'
     from owned o where o.owner::regrole::text <> 'posthaste_owner'
@@ -3384,7 +3685,10 @@ begin atomic
     where not exists (
         select from pg_trigger t
         where t.tgrelid = h.relation and t.tgname = g.name and t.tgfoid = g.runs and t.tgtype = g.fires and t.tgenabled = g.enabled
-          and t.tgqual is null and cardinality(t.tgattr::smallint[]) = 0);
+          and cardinality(t.tgattr::smallint[]) = 0
+          -- The one guard with a condition; without its brackets, which are Postgres' choice.
+          and case when g.name = 'outbox_admits' then position(' WHEN new.dedup_key IS NOT NULL EXECUTE ' in translate(pg_get_triggerdef(t.oid), '()', '')) > 0
+                   else t.tgqual is null end);
 end;
 comment on function posthaste.guard_deviation() is 'What undoes every grant: what belongs to somebody else, roles that may more than roles, row level security that is off, and guards that are missing or asleep.';
 

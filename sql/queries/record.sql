@@ -1,4 +1,5 @@
--- Records finished attempts: history in, leases out, and what is to be tried again back into the queue, in one statement.
+-- Records finished attempts: history in, leases out, what is to be tried again back into the queue, and what was given up into
+-- operational_event, in one statement.
 --
 -- The lease is the fence: an attempt whose lease somebody else took over is recorded as `late` and changes nothing.
 -- Called by: worker, for a batch at a time. Returns the place in the batch (from 1) of each late one.
@@ -66,5 +67,16 @@ with result as materialized (
            case when was_held then due_at end,
            http_status, remote_address::inet, signed_with, error, response
     from (select r.*, r.place in (select place from ended) as was_held from result r offset 0) judged
+), told as materialized (
+    -- Where nothing ended badly, there is no row here, and the function is not called.
+    select posthaste.tell_ended(jsonb_agg(jsonb_build_object(
+               'event_id', event_id, 'subscription_id', subscription_id, 'replay', replay, 'number', number, 'worker_id', worker_id,
+               'verdict', verdict, 'outcome', outcome, 'http_status', http_status, 'error', error))) as how_many
+    from result
+    where verdict in ('exhausted', 'rejected') and (place in (select place from ended)) is true
+    having count(*) > 0
 )
 select place from result where (place in (select place from ended)) is not true
+union all
+-- Never a row: it is read so that it runs.
+select how_many::bigint from told where how_many is null

@@ -9,12 +9,14 @@ use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::forgetting::Forgetting;
 use super::health::Health;
 use super::recorder;
 use crate::attempt;
 use crate::config::Config;
 use crate::delivery::Attempt;
 use crate::directory::Directory;
+use crate::operational::OperationalEvent;
 use crate::store::{Adopted, Changes, Store};
 use crate::{Result, telemetry};
 
@@ -41,6 +43,7 @@ impl Housekeeping {
         let mut clock_due = Instant::now();
         let mut missing = Vec::new();
         let mut terms = TermsWatch::new();
+        let mut forgetting = Forgetting::new();
         loop {
             tokio::select! {
                 _ = rounds.tick() => {}
@@ -57,6 +60,9 @@ impl Housekeeping {
             }
             if now >= partitions_due {
                 partitions_due = now + self.make_partitions().await;
+            }
+            if let Err(error) = forgetting.round(&self.store, now).await {
+                tracing::warn!(%error, "cannot delete dedup keys that have expired");
             }
             if let Err(error) = self.take_over(&mut leases_due, &mut missing).await {
                 tracing::warn!(%error, "cannot look after the other workers' leases");
@@ -130,7 +136,7 @@ impl Housekeeping {
         }
         if !attempts.is_empty() {
             telemetry::adopted(attempts.len());
-            recorder::record(&self.store, &attempts, &self.stop).await;
+            recorder::record(&self.store, &self.directory, &attempts, &self.stop).await;
         }
         Ok(())
     }
@@ -146,13 +152,36 @@ impl Housekeeping {
     /// What nobody but a person can decide, as metrics.
     async fn tell_what_waits_for_people(&self) {
         match self.store.overview(COUNTED).await {
-            Ok(overview) => telemetry::waiting_for_people(telemetry::Waiting {
-                four_eyes: overview.four_eyes,
-                secrets_overdue: overview.secrets_overdue,
-                secrets_missing: overview.secrets_missing,
-                quarantined: overview.quarantined,
-            }),
+            Ok(overview) => {
+                telemetry::waiting_for_people(telemetry::Waiting {
+                    four_eyes: overview.four_eyes,
+                    secrets_overdue: overview.secrets_overdue,
+                    secrets_missing: overview.secrets_missing,
+                    quarantined: overview.quarantined,
+                });
+                if overview.secrets_overdue > 0 {
+                    self.tell_overdue_rotations().await;
+                }
+            }
             Err(error) => tracing::warn!(%error, "cannot see what waits for people"),
+        }
+    }
+
+    async fn tell_overdue_rotations(&self) {
+        match self.store.tell_overdue_rotations(COUNTED).await {
+            Ok(overdue) => {
+                for rotation in overdue {
+                    let why = format!("secret {} is the newest", rotation.number);
+                    let event = OperationalEvent::RotationOverdue;
+                    telemetry::told(
+                        event,
+                        rotation.subscription_id,
+                        &rotation.subscription,
+                        &why,
+                    );
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot tell of overdue rotations"),
         }
     }
 

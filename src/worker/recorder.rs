@@ -1,6 +1,7 @@
 //! Writes down what came of attempts, many in one statement, until it is written.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
 use crate::delivery::Attempt;
+use crate::directory::Directory;
 use crate::store::Store;
 use crate::{Error, telemetry};
 
@@ -20,6 +22,7 @@ pub(super) type Left = (usize, usize);
 /// gathers for a moment.
 pub(super) async fn run(
     store: Store,
+    directory: Arc<Directory>,
     mut attempts: mpsc::Receiver<Attempt>,
     left: mpsc::UnboundedSender<Left>,
     batch: usize,
@@ -32,7 +35,7 @@ pub(super) async fn run(
         if results.len() < ENOUGH {
             gather(&mut attempts, &mut results, batch, not_before).await;
         }
-        record(&store, &results, &give_up).await;
+        record(&store, &directory, &results, &give_up).await;
         health.weigh(&store, &results).await;
         not_before = Instant::now() + GATHER;
         let bytes = results.iter().map(|attempt| attempt.bytes).sum();
@@ -62,15 +65,21 @@ async fn gather(
 
 /// Records a batch, however often it takes: results are held in hand while Postgres is away. Gives up
 /// only when told to; then the leases end by themselves and the attempts are recorded as abandoned.
-pub(super) async fn record(store: &Store, attempts: &[Attempt], give_up: &CancellationToken) {
+pub(super) async fn record(
+    store: &Store,
+    directory: &Directory,
+    attempts: &[Attempt],
+    give_up: &CancellationToken,
+) {
+    let name_of = |id| directory.terms(id).map(|terms| terms.name.clone());
     let mut wait = Duration::from_millis(100);
     let mut left = Cow::Borrowed(attempts);
     loop {
         let error = match store.record(&left).await {
-            Ok(late) => return telemetry::recorded(&left, &late),
+            Ok(late) => return telemetry::recorded(&left, &late, name_of),
             Err(Error::Data(why)) if left.len() > 1 => {
                 tracing::error!(why, "a batch was refused; recording one by one");
-                return one_by_one(store, &left, give_up).await;
+                return one_by_one(store, directory, &left, give_up).await;
             }
             Err(Error::Data(why)) => return telemetry::unrecordable(&left, &why),
             Err(error) => error,
@@ -86,7 +95,7 @@ pub(super) async fn record(store: &Store, attempts: &[Attempt], give_up: &Cancel
             // It may have committed, and only its answer been lost.
             if let Ok(done) = store.recorded_already(&left).await {
                 let (done, not) = split(&left, &done);
-                telemetry::recorded(&done, &[]);
+                telemetry::recorded(&done, &[], name_of);
                 left = Cow::Owned(not);
                 break;
             }
@@ -112,9 +121,15 @@ fn split(attempts: &[Attempt], places: &[usize]) -> (Vec<Attempt>, Vec<Attempt>)
 }
 
 /// One result that Postgres refuses must not keep the others from being recorded.
-async fn one_by_one(store: &Store, attempts: &[Attempt], give_up: &CancellationToken) {
+async fn one_by_one(
+    store: &Store,
+    directory: &Directory,
+    attempts: &[Attempt],
+    give_up: &CancellationToken,
+) {
     for attempt in attempts {
-        Box::pin(record(store, std::slice::from_ref(attempt), give_up)).await;
+        let alone = std::slice::from_ref(attempt);
+        Box::pin(record(store, directory, alone, give_up)).await;
     }
 }
 

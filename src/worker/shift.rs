@@ -83,6 +83,7 @@ impl Shift {
         let health = Health::new(hold);
         let recorder = tokio::spawn(recorder::run(
             store.clone(),
+            Arc::clone(&worker.directory),
             attempts,
             left.0.clone(),
             batch,
