@@ -1281,7 +1281,15 @@ $$;
 comment on function posthaste.weighed(posthaste.lane, jsonb, integer, integer, integer, interval, text, timestamptz) is
     'What becomes of a lane when so many requests came to an end, so many of which failed, the last `run` of them in a row; its receiver may have asked for a pause, or to be paused for good. Changes nothing.';
 
-create function posthaste.pause_failing(most integer) returns integer
+create function posthaste.tell_breaker(subscription_id integer, is_open boolean, failures integer, held_for float8) returns uuid
+    language sql volatile security definer
+    set search_path = pg_catalog, pg_temp
+return posthaste.tell(
+    case when is_open then 'posthaste.breaker.opened' else 'posthaste.breaker.closed' end, case when is_open then 'error' else 'info' end, subscription_id,
+    detail => case when is_open then jsonb_build_object('failures', failures, 'open_for_seconds', round(held_for)) else '{}' end);
+comment on function posthaste.tell_breaker(integer, boolean, integer, float8) is 'Adds the operational event of a breaker that opened or closed. Called by weigh.sql.';
+
+create function posthaste.pause_failing(most integer) returns table (subscription_id integer, reason text)
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
     set intervalstyle = 'postgres'
@@ -1291,20 +1299,19 @@ declare
     due record;
     s posthaste.subscription;
     before jsonb;
-    paused integer := 0;
 begin
     -- Who acts takes turns, and people's transactions may stay open for long: no worker waits for one; another time will do.
     if not exists (select from posthaste.lane l where l.failing_since is not null or l.to_pause is not null) then
-        return 0;
+        return;
     end if;
     perform from posthaste.audit_head for update skip locked;
     if not found then
-        return 0;
+        return;
     end if;
     for due in
         select l.subscription_id, coalesce(l.to_pause, format('nothing but failures since %s, %s of them', l.failing_since, l.failures)) as reason
         from posthaste.lane l
-        join posthaste.subscription x using (subscription_id)
+        join posthaste.subscription x on x.subscription_id = l.subscription_id
         where (l.failing_since is not null or l.to_pause is not null)
           and x.active and (l.to_pause is not null or l.failing_since + x.pause_after <= now())
         order by l.subscription_id limit most
@@ -1315,13 +1322,15 @@ begin
         before := posthaste.terms(s);
         update posthaste.subscription x set active = false where x.subscription_id = s.subscription_id returning * into s;
         perform posthaste.note('paused', s.name, s.tenant, before, posthaste.terms(s), due.reason);
-        paused := paused + 1;
+        perform posthaste.tell('posthaste.subscription.paused', 'error', s.subscription_id, detail => jsonb_build_object('reason', due.reason));
+        pause_failing.subscription_id := s.subscription_id;
+        pause_failing.reason := due.reason;
+        return next;
     end loop;
-    return paused;
 end
 $$;
 comment on function posthaste.pause_failing(integer) is
-    'Pauses subscriptions whose receiver wants nothing more, or that have had nothing but failures for longer than pause_after, on the record, and returns how many. Called by workers. To go on, propose {"active": true}.';
+    'Pauses subscriptions whose receiver wants nothing more, or that have had nothing but failures for longer than pause_after, on the record, and returns them. Called by workers. To go on, propose {"active": true}.';
 
 create function posthaste.requeue_released(most integer) returns integer
     language sql volatile security definer
@@ -3493,6 +3502,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function expire_waiting',              '', 'execute', '', ''),
     ('function forget_keys',                 '', 'execute', '', ''),
     ('function tell_ended',                  '', 'execute', '', ''),
+    ('function tell_breaker',                '', 'execute', '', ''),
     ('function tell_overdue_rotations',      '', 'execute', '', ''),
     ('function fill_secret',                 '', 'execute', '', ''),
     ('function standing',                    '', 'execute', 'execute', 'execute'),

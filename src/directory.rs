@@ -150,6 +150,11 @@ impl Directory {
         known.get(&subscription_id).cloned()
     }
 
+    /// What a subscription is called, where its terms are known.
+    pub fn name(&self, subscription_id: i32) -> Option<String> {
+        self.terms(subscription_id).map(|terms| terms.name.clone())
+    }
+
     /// Reads anew those of these subscriptions that are known, at an older revision.
     pub async fn refresh(&self, revisions: &[(i32, i32)]) -> Result<()> {
         let is_known = |id: i32| self.terms(id).is_some();

@@ -335,24 +335,32 @@ pub(crate) fn statement(query: &'static str, took: Duration) {
     histogram!(STATEMENT_DURATION, "query" => query).record(took.as_secs_f64());
 }
 
-/// Logs what became of a circuit breaker.
-pub(crate) fn weighed(weighed: &Weighed) {
-    let Weighed {
-        subscription_id,
-        breaker,
-        before,
-        held_for,
-        ..
-    } = weighed;
-    if breaker != before {
-        let held_for_s = held_for.as_secs_f64();
-        tracing::warn!(
-            subscription_id,
-            breaker,
-            before,
-            held_for_s,
-            "circuit breaker"
-        );
+/// Counts and logs what became of a circuit breaker.
+pub(crate) fn weighed(weighed: &Weighed, subscription: &str) {
+    let id = weighed.subscription_id;
+    match (weighed.before.as_str(), weighed.breaker.as_str()) {
+        ("closed", "open") => {
+            let why = format!("open for {:.0?}", weighed.held_for);
+            told(OperationalEvent::BreakerOpened, id, subscription, &why);
+        }
+        ("open" | "half_open", "closed") => {
+            told(
+                OperationalEvent::BreakerClosed,
+                id,
+                subscription,
+                "an attempt was accepted",
+            );
+        }
+        ("half_open", "open") => {
+            let held_for_s = weighed.held_for.as_secs();
+            tracing::info!(
+                subscription_id = id,
+                subscription,
+                held_for_s,
+                "a probe failed"
+            );
+        }
+        _ => {}
     }
 }
 

@@ -27,5 +27,7 @@ with told as materialized (
     from weighed w where l.subscription_id = w.subscription_id
 )
 select subscription_id, breaker::text as breaker, before::text as before, extract(epoch from greatest(hold_until, now()) - now())::float8 as held_for,
-       breaker = 'closed' and failures = 0 and window_since is null as is_well
+       breaker = 'closed' and failures = 0 and window_since is null as is_well,
+       case when (breaker = 'closed') <> (before = 'closed')
+            then posthaste.tell_breaker(subscription_id, breaker <> 'closed', failures, extract(epoch from greatest(hold_until, now()) - now())::float8) end as told
 from weighed

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::Row;
 
-use super::{PAUSE_FAILING, Store, WEIGH};
+use super::{PAUSE_FAILING, Store, WEIGH, int};
 use crate::Result;
 
 /// What lately came of the attempts of one subscription.
@@ -60,9 +60,11 @@ impl Store {
         rows.iter().map(weighed).collect()
     }
 
-    /// Pauses subscriptions that fail for too long, or whose receivers want nothing more, at most `limit`; says how many.
-    pub async fn pause_failing(&self, limit: usize) -> Result<usize> {
-        self.how_many(PAUSE_FAILING, limit).await
+    /// Pauses subscriptions that fail for too long, or whose receivers want nothing more, at most `limit`; says which, and why.
+    pub async fn pause_failing(&self, limit: usize) -> Result<Vec<(i32, String)>> {
+        let rows = self.query(PAUSE_FAILING, &[&int(limit)]).await?;
+        let paused = |row: &Row| Ok((row.try_get(0)?, row.try_get(1)?));
+        rows.iter().map(paused).collect()
     }
 }
 

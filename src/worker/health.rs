@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::delivery::{Attempt, Outcome, Rule};
+use crate::directory::Directory;
 use crate::store::{Store, Tally, Weighed};
 use crate::telemetry;
 
@@ -31,7 +32,7 @@ impl Health {
     }
 
     /// Weighs a batch that was recorded. If that fails, its failures are forgotten: the next ones will tell.
-    pub(super) async fn weigh(&self, store: &Store, attempts: &[Attempt]) {
+    pub(super) async fn weigh(&self, store: &Store, directory: &Directory, attempts: &[Attempt]) {
         let tallies = self.tallies(attempts);
         if tallies.is_empty() {
             return;
@@ -39,7 +40,8 @@ impl Health {
         match store.weigh(&tallies).await {
             Ok(weighed) => {
                 for weighed in &weighed {
-                    telemetry::weighed(weighed);
+                    let name = directory.name(weighed.subscription_id);
+                    telemetry::weighed(weighed, &name.unwrap_or_default());
                     self.heed(weighed);
                 }
             }

@@ -243,7 +243,7 @@ impl TermsWatch {
             self.settle_due = now;
         }
         let settled = self
-            .settle(store, changes.released, changes.to_pause, now)
+            .settle(house, changes.released, changes.to_pause, now)
             .await;
         match self.watermark {
             None => directory.refresh_all().await?,
@@ -261,13 +261,18 @@ impl TermsWatch {
     /// rest is for the next round.
     async fn settle(
         &mut self,
-        store: &Store,
+        house: &Housekeeping,
         released: bool,
         to_pause: bool,
         now: Instant,
     ) -> Result<()> {
-        if (to_pause || now >= self.settle_due) && store.pause_failing(AT_ONCE).await? > 0 {
-            self.settle_due = now;
+        let store = &house.store;
+        if to_pause || now >= self.settle_due {
+            for (id, why) in store.pause_failing(AT_ONCE).await? {
+                let name = house.directory.name(id).unwrap_or_default();
+                telemetry::told(OperationalEvent::SubscriptionPaused, id, &name, &why);
+                self.settle_due = now;
+            }
         }
         if now >= self.settle_due {
             store.settle_lanes().await?;

@@ -36,7 +36,7 @@ pub(super) async fn run(
             gather(&mut attempts, &mut results, batch, not_before).await;
         }
         record(&store, &directory, &results, &give_up).await;
-        health.weigh(&store, &results).await;
+        health.weigh(&store, &directory, &results).await;
         not_before = Instant::now() + GATHER;
         let bytes = results.iter().map(|attempt| attempt.bytes).sum();
         // Nobody listens any more only when the worker is past its end.
@@ -71,7 +71,7 @@ pub(super) async fn record(
     attempts: &[Attempt],
     give_up: &CancellationToken,
 ) {
-    let name_of = |id| directory.terms(id).map(|terms| terms.name.clone());
+    let name_of = |id| directory.name(id);
     let mut wait = Duration::from_millis(100);
     let mut left = Cow::Borrowed(attempts);
     loop {
