@@ -12,8 +12,15 @@ pub struct DeliveryKey {
     pub event_id: Uuid,
     /// The subscription that it goes to.
     pub subscription_id: i32,
-    /// 0 for the delivery that the event itself caused, 1 and up for replays.
+    /// 0 for the delivery that the event itself caused, 1 and up for replays, -1 for a test.
     pub replay: i16,
+}
+
+impl DeliveryKey {
+    /// Whether somebody only wants to see what the endpoint answers.
+    pub fn is_test(self) -> bool {
+        self.replay < 0
+    }
 }
 
 /// What one attempt met.
@@ -61,6 +68,15 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// What it means for this delivery: a test is sent once, and its answer is what was asked for.
+    #[must_use]
+    pub fn of(self, key: DeliveryKey) -> Self {
+        match self {
+            Self::Retry(_) if key.is_test() => Self::Exhausted,
+            verdict => verdict,
+        }
+    }
+
     /// The word for it in the database and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {

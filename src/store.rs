@@ -6,6 +6,7 @@ mod control;
 mod migrate;
 mod people;
 mod presence;
+mod requests;
 mod terms;
 
 use std::time::{Duration, Instant, SystemTime};
@@ -436,6 +437,8 @@ statements! {
     SETTLE_LANES = "settle_lanes";
     REQUEUE_RELEASED = "requeue_released";
     CANCEL_REMOVED = "cancel_removed";
+    QUEUE_REPLAYS = "queue_replays";
+    CARRY_OUT_CANCELS = "carry_out_cancels";
     HOLD = "hold";
     EVENT_TYPES = "event_types";
     STANDING = "standing";

@@ -1,14 +1,16 @@
--- Which subscriptions have a new revision since the last look, whether anything was released from quarantine, and whether any signing
--- secret was asked for that nobody has made.
+-- Which subscriptions have a new revision since the last look, whether anything was released from quarantine, whether any signing
+-- secret was asked for that nobody has made, and whether a replay is under way or an event is to be cancelled.
 --
 -- Called by: worker, twice a second. Returns at least one row, whose subscription_id is null: where the next look starts. A change
 -- that was not committed yet when we looked lies at or beyond that point.
--- Relies on: subscription_revision_by_xid, quarantine_open, signing_secret_asked_for.
+-- Relies on: subscription_revision_by_xid, quarantine_open, signing_secret_asked_for, replay_under_way, cancel_request_open.
 -- $1 where to start: a transaction's id, in decimal
 select null::integer as subscription_id, null::integer as revision, pg_snapshot_xmin(pg_current_snapshot())::text as watermark,
        exists (select from posthaste.quarantine where decision = 'released' and not is_requeued) as released,
-       exists (select from posthaste.signing_secret where ciphertext is null and (ends_at is null or ends_at > now())) as asked_for
+       exists (select from posthaste.signing_secret where ciphertext is null and (ends_at is null or ends_at > now())) as asked_for,
+       exists (select from posthaste.replay where finished_at is null) as replays,
+       exists (select from posthaste.cancel_request where closed_at is null) as cancels
 union all
 -- Ids that this server has not given out yet come with a restored dump, and mean nothing.
-(select subscription_id, max(revision), null::text, null::boolean, null::boolean from posthaste.subscription_revision
+(select subscription_id, max(revision), null::text, null::boolean, null::boolean, null::boolean, null::boolean from posthaste.subscription_revision
  where xid >= $1::text::xid8 and xid < pg_snapshot_xmax(pg_current_snapshot()) group by subscription_id)

@@ -66,6 +66,10 @@ pub struct Changes {
     pub released: bool,
     /// Signing secrets were asked for that nobody has made yet.
     pub asked_for: bool,
+    /// A replay or a test is under way.
+    pub replays: bool,
+    /// An event is to be cancelled.
+    pub cancels: bool,
     /// Where the next look starts: a transaction's id, in decimal.
     pub watermark: String,
 }
@@ -157,6 +161,8 @@ impl Store {
             revisions: Vec::new(),
             released: false,
             asked_for: false,
+            replays: false,
+            cancels: false,
             watermark: watermark.to_owned(),
         };
         for row in &self.query(CHANGED_TERMS, &[&watermark]).await? {
@@ -166,6 +172,8 @@ impl Store {
                 changes.watermark = row.try_get("watermark")?;
                 changes.released = row.try_get("released")?;
                 changes.asked_for = row.try_get("asked_for")?;
+                changes.replays = row.try_get("replays")?;
+                changes.cancels = row.try_get("cancels")?;
             }
         }
         Ok(changes)

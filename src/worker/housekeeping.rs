@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::recorder;
+use super::{recorder, requests};
 use crate::attempt;
 use crate::config::Config;
 use crate::delivery::{Attempt, Outcome};
@@ -105,7 +105,9 @@ impl Housekeeping {
         for lease in adopted {
             let id = lease.key.subscription_id;
             let retry = self.directory.retry_policy(id, lease.revision).await?;
-            let verdict = retry.verdict(Outcome::Abandoned, None, lease.number, fastrand::f64());
+            let verdict = retry
+                .verdict(Outcome::Abandoned, None, lease.number, fastrand::f64())
+                .of(lease.key);
             attempts.push(Attempt {
                 key: lease.key,
                 number: lease.number,
@@ -170,7 +172,7 @@ impl Housekeeping {
     }
 }
 
-/// Follows what people decide: terms, pauses, removals, releases from quarantine.
+/// Follows what people decide: terms, pauses, removals, releases from quarantine, and what they ask for.
 struct TermsWatch {
     /// Where the next look starts; nothing has been looked at yet without it.
     watermark: Option<String>,
@@ -198,6 +200,7 @@ impl TermsWatch {
             self.settle_due = now;
         }
         let settled = self.settle(store, changes.released, now).await;
+        requests::carry_out(store, &changes, now).await;
         match self.watermark {
             None => directory.refresh_all().await?,
             Some(_) => directory.refresh(&news).await?,
