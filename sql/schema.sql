@@ -1268,7 +1268,8 @@ create function posthaste.queue_replays(most integer) returns boolean
 as $$
 declare
     r posthaste.replay;
-    used_until timestamptz;
+    used timestamptz;
+    queued integer;
     room integer := most;
     event_ids uuid[];
     subscription_ids integer[];
@@ -1284,8 +1285,8 @@ begin
     end if;
     if r.rate is not null then
         -- What was not used up for longer than a second is lost.
-        used_until := greatest(r.used_until, now() - make_interval(secs => 1));
-        room := least(most, floor(extract(epoch from now() - used_until) * r.rate));
+        used := greatest(r.used_until, now() - make_interval(secs => 1));
+        room := least(most, floor(extract(epoch from now() - used) * r.rate));
     end if;
     if room > 0 then
         with part as materialized (
@@ -1344,12 +1345,13 @@ begin
         from replayed n;
         perform posthaste.enqueue(event_ids, subscription_ids, replays);
     end if;
+    queued := coalesce(cardinality(event_ids), 0);
     update posthaste.replay x
-    set used_until = coalesce(queue_replays.used_until + make_interval(secs => coalesce(cardinality(event_ids), 0) / r.rate::float8), x.used_until),
+    set used_until = case when r.rate is null then x.used_until else used + make_interval(secs => queued / r.rate::float8) end,
+        -- Where every endpoint is behind, it rests; else until the next one is allowed.
         resumes_at = case when room > 0 and looked_at = 0 then now() + interval '1 second'
                           when r.rate is null then clock_timestamp()
-                          else queue_replays.used_until
-                               + make_interval(secs => (coalesce(cardinality(event_ids), 0) + 1) / r.rate::float8 + 0.001) end,
+                          else used + make_interval(secs => (queued + 1) / r.rate::float8 + 0.001) end,
         finished_at = case when not exists (
             select from posthaste.replay_part p where p.replay_id = r.replay_id and p.queued + p.skipped < p.total) then clock_timestamp() end
     where x.replay_id = r.replay_id;
@@ -3246,7 +3248,7 @@ begin
         perform posthaste.refuse_to_wait();
     end;
     update posthaste.replay x
-    set finished_at = clock_timestamp(), cancelled_by = session_user, cancelled_for = posthaste.application_user(), cancel_reason = reason
+    set finished_at = clock_timestamp(), cancelled_by = session_user, cancelled_for = posthaste.application_user(), cancel_reason = cancel_replay.reason
     where x.replay_id = id;
     perform posthaste.note('replay_cancelled', format('replay %s', id), case when cardinality(tenants) = 1 then tenants[1] end, null,
         jsonb_build_object('replay_id', id, 'left_out', dropped), reason);
@@ -3316,7 +3318,8 @@ begin
     from posthaste.unfinished(event) u join posthaste.subscription x using (subscription_id)
     where posthaste.is_meant(c, u.subscription_id);
     -- Intake is read whole where nothing else is found, and by a person alone.
-    if waiting = 0 and not exists (select from posthaste.intake i where i.event_id = event) then
+    if waiting = 0 and not exists (
+        select from posthaste.intake i join posthaste.outbox o using (event_id) where i.event_id = event and posthaste.is_in_scope(o.tenant)) then
         perform posthaste.refuse('event_id', coalesce(event::text, 'null'), 'none of its deliveries waits; see posthaste.event_history');
     end if;
     insert into posthaste.cancel_request (event_id, subscription_id, tenants, reason, asked_for)

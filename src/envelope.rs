@@ -167,12 +167,7 @@ const PARTS: [&[u8]; 4] = [
     br#"","data":"#,
     b"}",
 ];
-const PARTS_OF_A_TEST: [&[u8]; 4] = [
-    PARTS[0],
-    PARTS[1],
-    br#"","test":true,"data":"#,
-    PARTS[3],
-];
+const PARTS_OF_A_TEST: [&[u8]; 4] = [PARTS[0], PARTS[1], br#"","test":true,"data":"#, PARTS[3]];
 const DAY: i64 = 86_400;
 const CYCLE: i64 = 146_097;
 

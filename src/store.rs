@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use self::columns::Columns;
 pub use self::connect::{Listener, connect_once, listen};
-pub use self::control::{Control, Outdated, Proposal, Proposed, Revealed};
+pub use self::control::{Asked, Control, Outdated, Proposal, Proposed, Replay, Revealed};
 pub use self::migrate::{Applied, SchemaState, migrate, schema_state};
 pub use self::people::{COUNT_LIMIT, Deviation, Login, NamedSecret, Overview, Server, WorkerAlive};
 pub use self::presence::{Doze, Presence};

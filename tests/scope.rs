@@ -91,6 +91,9 @@ async fn the_scoped_act_for_their_partner_and_for_nobody_else() {
         "posthaste.reencrypt_secret(gen_random_uuid(), '', 'k1', '')".to_owned(),
         format!("posthaste.release('{}', 'x')", event("south")),
         format!("posthaste.discard('{}', 'x')", event("south")),
+        format!("posthaste.replay_event('{}', 'x')", event("south")),
+        format!("posthaste.cancel('{}', 'x')", event("south")),
+        "posthaste.cancel_replay(2, 'x')".to_owned(),
     ];
     for name in ["south", "open"] {
         refused.extend([
@@ -102,6 +105,10 @@ async fn the_scoped_act_for_their_partner_and_for_nobody_else() {
             format!("posthaste.set_header_secret('{name}', 'Authorization', gen_random_uuid(), 'k1', '\\x00', 'x')"),
             format!("posthaste.end_secret('{name}', 1::smallint, 'x')"),
             format!("posthaste.ask_to_reveal('{name}', 'x')"),
+            format!("posthaste.replay_delivery('{}', '{name}', 'x')", event(name)),
+            format!("posthaste.replay_since('{name}', '-infinity', 'x')"),
+            format!("posthaste.send_test('{name}', 'ship.north', 'x')"),
+            format!("posthaste.cancel('{}', 'x', '{name}')", event(name)),
         ]);
     }
     for change in [theirs, nobodys] {
@@ -270,7 +277,9 @@ async fn furnish(world: &World) -> [Login; 2] {
                  insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, replay, number, error)
                  values (now(), '{event}', {id}, 1, 1, 'unreachable', 'exhausted', 1, 1, 'no answer');
                  insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
-                 select '{event}', {id}, 0, 0, 'it breaks the schema' where {held}"
+                 select '{event}', {id}, 0, 0, 'it breaks the schema' where {held};
+                 insert into posthaste.replay (kind, asked, reason) values ('replay', '{{}}', 'they asked');
+                 insert into posthaste.replay_part (replay_id, subscription_id, total) select max(replay_id), {id}, 1 from posthaste.replay"
             ))
             .await;
     }
@@ -303,11 +312,12 @@ fn event(tenant: &str) -> String {
     format!("01900000-0000-7000-8000-00000000000{place}")
 }
 
-const VIEWS: [&str; 10] = [
+const VIEWS: [&str; 11] = [
     "event",
     "delivery",
     "attempt_log",
     "dead_letter",
+    "replay_progress",
     "subscription_terms",
     "subscription_overview",
     "consumer",
