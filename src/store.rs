@@ -22,6 +22,7 @@ pub use self::control::{Asked, Control, Outdated, Proposal, Proposed, Replay, Re
 pub use self::migrate::{Applied, SchemaState, migrate, schema_state};
 pub use self::people::{COUNT_LIMIT, Deviation, Login, NamedSecret, Overview, Server, WorkerAlive};
 pub use self::presence::{Doze, Presence};
+pub use self::requests::Requests;
 pub use self::terms::{Changes, StoredSchema, StoredSecret, StoredTerms, StoredValue};
 use crate::config::Config;
 use crate::delivery::{Attempt, DeliveryKey, Lease};

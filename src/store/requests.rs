@@ -3,6 +3,15 @@
 use super::{CARRY_OUT_CANCELS, QUEUE_REPLAYS, Store, int};
 use crate::Result;
 
+/// Which requests of people's are open.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Requests {
+    /// A replay or a test is under way.
+    pub replays: bool,
+    /// An event is to be cancelled.
+    pub cancels: bool,
+}
+
 impl Store {
     /// Puts the next deliveries of one replay into the queue, at most `limit`; false where none is due.
     pub async fn queue_replays(&self, limit: usize) -> Result<bool> {

@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::requests::Requests;
 use super::{
     ADD_SECRET, CANCEL_REMOVED, CHANGED_TERMS, EVENT_TYPES, FILL_SECRET, HOLD, REQUEUE_RELEASED,
     SECRETS_ASKED_FOR, SETTLE_LANES, Statement, Store, TERMS, int, long, places,
@@ -66,10 +67,8 @@ pub struct Changes {
     pub released: bool,
     /// Signing secrets were asked for that nobody has made yet.
     pub asked_for: bool,
-    /// A replay or a test is under way.
-    pub replays: bool,
-    /// An event is to be cancelled.
-    pub cancels: bool,
+    /// What people asked for and workers have not carried out yet.
+    pub requests: Requests,
     /// Where the next look starts: a transaction's id, in decimal.
     pub watermark: String,
 }
@@ -161,8 +160,7 @@ impl Store {
             revisions: Vec::new(),
             released: false,
             asked_for: false,
-            replays: false,
-            cancels: false,
+            requests: Requests::default(),
             watermark: watermark.to_owned(),
         };
         for row in &self.query(CHANGED_TERMS, &[&watermark]).await? {
@@ -172,8 +170,10 @@ impl Store {
                 changes.watermark = row.try_get("watermark")?;
                 changes.released = row.try_get("released")?;
                 changes.asked_for = row.try_get("asked_for")?;
-                changes.replays = row.try_get("replays")?;
-                changes.cancels = row.try_get("cancels")?;
+                changes.requests = Requests {
+                    replays: row.try_get("replays")?,
+                    cancels: row.try_get("cancels")?,
+                };
             }
         }
         Ok(changes)

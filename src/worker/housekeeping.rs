@@ -200,7 +200,7 @@ impl TermsWatch {
             self.settle_due = now;
         }
         let settled = self.settle(store, changes.released, now).await;
-        requests::carry_out(store, &changes, now).await;
+        requests::carry_out(store, changes.requests, now).await;
         match self.watermark {
             None => directory.refresh_all().await?,
             Some(_) => directory.refresh(&news).await?,

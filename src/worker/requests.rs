@@ -3,16 +3,16 @@
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::store::{Changes, Store};
+use crate::store::{Requests, Store};
 
 /// Does as much of it as fits into a moment; the rest is for the next round, or another worker's.
-pub(super) async fn carry_out(store: &Store, changes: &Changes, now: Instant) {
-    if changes.cancels
+pub(super) async fn carry_out(store: &Store, requests: Requests, now: Instant) {
+    if requests.cancels
         && let Err(error) = store.carry_out_cancels(CANCELS).await
     {
         tracing::warn!(%error, "what was to be cancelled is not yet");
     }
-    if changes.replays
+    if requests.replays
         && let Err(error) = replay(store, now).await
     {
         tracing::warn!(%error, "replays do not go on");
