@@ -386,7 +386,7 @@ comment on column posthaste.attempt.duration_us is 'Microseconds from name resol
 comment on column posthaste.attempt.dns_us is 'Microseconds of name resolution. Null on a pooled connection, as are connect_us and tls_us. What the phases leave of duration_us is the wait for the response head; see attempt_log.';
 comment on column posthaste.attempt.body_us is 'Microseconds from the complete response head to the end of what was read of the body. Null where there was none.';
 comment on column posthaste.attempt.rule is 'Which rule led to the verdict. Null where it was accepted, and nothing else applied.';
-comment on column posthaste.attempt.replay is '0 for the delivery that the event itself caused, 1 and up for replays.';
+comment on column posthaste.attempt.replay is '0 for the delivery that the event itself caused, 1 and up for replays, -1 for a test.';
 comment on column posthaste.attempt.number is 'Attempts of a delivery count from 1. Two rows bear the same number only where one says abandoned and the other, late, what really came of it.';
 comment on column posthaste.attempt.remote_address is 'The address connected to, or refused.';
 comment on column posthaste.attempt.signed_with is 'The numbers of the subscription''s signing secrets that signed it, joined by commas: 1, or 1,2 during a rotation. Null where nothing was signed.';
@@ -1168,6 +1168,103 @@ comment on function posthaste.bound_unknown_types() is 'Keeps no more than 1000 
 create trigger unknown_types_are_bounded before insert on posthaste.unknown_event_type
     for each row execute function posthaste.bound_unknown_types();
 
+create table posthaste.replay (
+    replay_id     bigint generated always as identity primary key,
+    kind          text        not null,
+    asked         jsonb       not null,
+    reason        text        not null,
+    rate          integer,
+    asked_at      timestamptz not null default clock_timestamp(),
+    asked_by      text        not null default session_user,
+    asked_for     text,
+    used_until    timestamptz not null default '-infinity',
+    resumes_at    timestamptz not null default '-infinity',
+    finished_at   timestamptz,
+    cancelled_by  text,
+    cancelled_for text,
+    cancel_reason text,
+    constraint kind_is_known check (kind in ('replay', 'test')),
+    constraint rate_is_positive check (rate >= 1),
+    constraint cancelled_iff_reason check ((cancelled_by is null) = (cancel_reason is null)),
+    constraint cancelled_is_finished check (cancelled_by is null or finished_at is not null)
+);
+-- Serves changed_terms.sql and queue_replays: normally nothing.
+create index replay_under_way on posthaste.replay (resumes_at) where finished_at is null;
+comment on table posthaste.replay is
+    'Every replay that an administrator asked for, of one delivery or a million, and every test. Workers carry them out, one worker at a time each: whoever holds the lock on its row.';
+comment on column posthaste.replay.asked is 'What was asked for: an event, a subscription and a time, or a predicate over dead_letter.';
+comment on column posthaste.replay.rate is 'How many deliveries are put into the queue in a second, all workers together. Null: as many as go.';
+comment on column posthaste.replay.used_until is 'Until when the deliveries queued so far have used the rate up.';
+comment on column posthaste.replay.resumes_at is 'When a worker looks again.';
+comment on column posthaste.replay.asked_for is 'posthaste.application_user, where an API asked on somebody''s behalf.';
+
+create table posthaste.replay_part (
+    replay_id       bigint  not null references posthaste.replay,
+    subscription_id integer not null references posthaste.subscription,
+    total           bigint  not null,
+    queued          bigint  not null default 0,
+    skipped         bigint  not null default 0,
+    after_event     uuid    not null default '00000000-0000-0000-0000-000000000000',
+    served_at       timestamptz not null default '-infinity',
+    primary key (replay_id, subscription_id),
+    constraint no_more_than_all_are_done check (queued + skipped <= total)
+);
+comment on table posthaste.replay_part is 'How far each replay has come with each of its subscriptions: one whose endpoint is behind holds up no other.';
+comment on column posthaste.replay_part.skipped is 'Not queued after all: the subscription was removed or does not get such events any more, or the event was cancelled.';
+comment on column posthaste.replay_part.after_event is 'No item up to this event is left, so that the dead entries of those that were are never visited.';
+
+create table posthaste.replay_item (
+    replay_id       bigint  not null,
+    subscription_id integer not null,
+    event_id        uuid    not null,
+    -- Serves queue_replays: a part's items from replay_part.after_event on.
+    constraint replay_item_pkey primary key (replay_id, subscription_id, event_id),
+    -- Nothing is asked for twice at the same time. Serves carry_out_cancels, too.
+    constraint replay_item_waits_once unique (event_id, subscription_id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+comment on table posthaste.replay_item is 'What a replay still has to put into the queue: an event and a subscription. Deleted as that is done.';
+
+create table posthaste.replayed (
+    event_id        uuid        not null,
+    subscription_id integer     not null,
+    replay          smallint    not null,
+    follows         smallint,
+    replay_id       bigint      not null,
+    queued_at       timestamptz not null default now(),
+    -- Serves queue_replays, which asks for the last number; dead_letter and delivery; and people who ask by event.
+    primary key (event_id, subscription_id, replay),
+    constraint a_replay_follows_and_a_test_does_not check ((follows is null) = (replay = -1)),
+    constraint follows_an_earlier_one check (follows >= 0 and follows < replay)
+);
+comment on table posthaste.replayed is 'Every delivery that exists because somebody asked for it: a replay, which names the delivery that it follows, or a test.';
+comment on column posthaste.replayed.replay is 'The new delivery''s number: from 1 for replays, -1 for a test.';
+comment on column posthaste.replayed.follows is 'The number of the delivery of the same event and subscription that came before it, 0 for the first. Null for a test.';
+
+create table posthaste.cancel_request (
+    request_id      bigint generated always as identity primary key,
+    event_id        uuid        not null,
+    subscription_id integer references posthaste.subscription,
+    tenants         text[],
+    reason          text        not null,
+    asked_at        timestamptz not null default clock_timestamp(),
+    asked_by        text        not null default session_user,
+    asked_for       text,
+    up_to           xid8        not null default greatest(pg_snapshot_xmax(pg_current_snapshot()), pg_current_xact_id()),
+    is_fanned_out   boolean     not null default false,
+    looked_at       timestamptz not null default '-infinity',
+    cancelled       integer     not null default 0,
+    closed_at       timestamptz
+);
+-- Serves changed_terms.sql and carry_out_cancels: normally nothing.
+create index cancel_request_open on posthaste.cancel_request (looked_at) where closed_at is null;
+-- Serves event_history.
+create index cancel_request_by_event on posthaste.cancel_request (event_id);
+comment on table posthaste.cancel_request is
+    'Events of which an administrator wanted nothing more to be delivered. Workers carry that out; a request is closed once nothing of it waits.';
+comment on column posthaste.cancel_request.subscription_id is 'The delivery to this one alone. Null: all.';
+comment on column posthaste.cancel_request.tenants is 'Of these partners alone: whoever asked is scoped to them. Null: all.';
+comment on column posthaste.cancel_request.up_to is 'The event was inserted by a transaction no later than this one: once intake holds none of those, all of its deliveries are there.';
+
 -- The functions that workers call to carry out what people decided. People's transactions may stay open for long, so they never
 -- lock a lane or a waiting delivery themselves: no worker ever waits for a person.
 
@@ -1431,6 +1528,226 @@ begin atomic
 end;
 comment on function posthaste.cancel_removed(integer) is 'Cancels deliveries still owed to subscriptions that were removed, and returns how many. Called by workers.';
 
+create function posthaste.unfinished(event_id uuid) returns table (subscription_id integer, replay smallint, why text)
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    select q.subscription_id, q.replay, 'it waits' from posthaste.queue q where q.event_id = unfinished.event_id
+    union all
+    select l.subscription_id, l.replay, 'it is under way' from posthaste.lease l where l.event_id = unfinished.event_id
+    union all
+    select h.subscription_id, h.replay, 'it is quarantined' from posthaste.quarantine h
+    where h.event_id = unfinished.event_id and (h.decision is null or (h.decision = 'released' and not h.is_requeued))
+    union all
+    select i.subscription_id, null, format('replay %s is to send it', i.replay_id) from posthaste.replay_item i where i.event_id = unfinished.event_id;
+end;
+comment on function posthaste.unfinished(uuid) is 'What is still to come of an event that was fanned out, in one look: to which subscriptions, and what it waits for.';
+
+create function posthaste.is_meant(c posthaste.cancel_request, subscription_id integer) returns boolean
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+return (c.subscription_id is null or c.subscription_id = is_meant.subscription_id)
+   and (c.tenants is null or exists (
+        select from posthaste.subscription s where s.subscription_id = is_meant.subscription_id and s.tenant = any (c.tenants)));
+comment on function posthaste.is_meant(posthaste.cancel_request, integer) is 'Whether a request to cancel is about the deliveries to this subscription.';
+
+create function posthaste.still_wants(s posthaste.subscription, event_type text, payload json) returns boolean
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+return exists (
+        select from posthaste.subscription_event_type t
+        where t.subscription_id = s.subscription_id and t.event_type = any (posthaste.patterns(still_wants.event_type)))
+    and (s.unknown_types or exists (select from posthaste.event_type c where c.event_type = still_wants.event_type and c.active))
+    and (s.filter is null or coalesce(posthaste.matches(s.filter, payload::text), false));
+comment on function posthaste.still_wants(posthaste.subscription, text, json) is
+    'Whether a subscription, as it was agreed on last, gets such an event: a replay is a decision of today, and one administrator''s.';
+
+create function posthaste.enqueue(event_ids uuid[], subscription_ids integer[], replays smallint[]) returns void
+    language sql volatile
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    with queued as (
+        insert into posthaste.queue (event_id, subscription_id, replay, due_at, expires_at)
+        select u.event_id, u.subscription_id, u.replay, greatest(now(), o.deliver_after), o.expires_at
+        from unnest(event_ids, subscription_ids, replays) u (event_id, subscription_id, replay)
+        cross join lateral (select * from posthaste.outbox where outbox.event_id = u.event_id limit 1) o
+        returning subscription_id, due_at
+    ), lowest as materialized (
+        select subscription_id, min(due_at) as due_at from queued group by subscription_id
+    ), locked as materialized (
+        -- In one order everywhere, so that two workers never wait for each other.
+        select l.subscription_id from posthaste.lane l
+        where l.subscription_id = any (array(select w.subscription_id from lowest w))
+        order by l.subscription_id for update
+    )
+    update posthaste.lane l
+    set wake_at = least(l.wake_at, (select w.due_at from lowest w where w.subscription_id = l.subscription_id))
+    where l.subscription_id = any (array(select k.subscription_id from locked k));
+end;
+comment on function posthaste.enqueue(uuid[], integer[], smallint[]) is 'Puts new deliveries into the queue and wakes their lanes. Called where workers carry out what people asked for.';
+
+create function posthaste.queue_replays(most integer) returns boolean
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+    set lock_timeout = '500ms'
+as $$
+declare
+    r posthaste.replay;
+    used timestamptz;
+    queued integer;
+    room integer := most;
+    event_ids uuid[];
+    subscription_ids integer[];
+    replays smallint[];
+    looked_at bigint := 0;
+begin
+    -- One that is locked is another worker's just now, or a person is about to cancel it.
+    select * into r from posthaste.replay x
+    where x.finished_at is null and x.resumes_at <= now()
+    order by x.resumes_at limit 1 for update skip locked;
+    if not found then
+        return false;
+    end if;
+    if r.rate is not null then
+        -- What was not used up for longer than a second is lost.
+        used := greatest(r.used_until, now() - make_interval(secs => 1));
+        room := least(most, floor(extract(epoch from now() - used) * r.rate));
+    end if;
+    if room > 0 then
+        with part as materialized (
+            select p.subscription_id, p.after_event
+            from posthaste.replay_part p
+            join posthaste.subscription s using (subscription_id)
+            join posthaste.lane l using (subscription_id)
+            where p.replay_id = r.replay_id and p.queued + p.skipped < p.total
+              -- A lane with something overdue gets nothing on top: its fresh events and retries come first, and what is replayed waits
+              -- here, where it is in nobody's way. One that is paused takes no harm.
+              and (l.wake_at > now() - interval '1 second' or not l.active or s.removed_at is not null)
+            order by p.served_at, p.subscription_id limit least(room, 64)
+        ), item as materialized (
+            -- The same number of each part, so that all fit and each gets the next ones of its own.
+            select p.subscription_id, i.event_id, i.address
+            from part p
+            cross join lateral (
+                select x.event_id, x.ctid as address from posthaste.replay_item x
+                where x.replay_id = r.replay_id and x.subscription_id = p.subscription_id and x.event_id > p.after_event
+                order by x.event_id limit room / (select count(*) from part)
+            ) i
+        ), taken as (
+            delete from posthaste.replay_item x where x.ctid = any (array(select address from item))
+            returning x.event_id, x.subscription_id
+        ), looked_up as materialized (
+            select t.event_id, t.subscription_id, coalesce(x.replay, 0) as follows,
+                   s.removed_at is null and coalesce(x.replay, 0) < 32767 and o.event_id is not null
+                   and (r.kind = 'test' or posthaste.still_wants(s, o.event_type, o.payload)) as is_wanted
+            from taken t
+            join posthaste.subscription s using (subscription_id)
+            left join lateral (
+                select y.replay from posthaste.replayed y
+                where y.event_id = t.event_id and y.subscription_id = t.subscription_id
+                order by y.replay desc limit 1
+            ) x on true
+            left join lateral (select * from posthaste.outbox where outbox.event_id = t.event_id limit 1) o on true
+        ), replayed as (
+            insert into posthaste.replayed (event_id, subscription_id, replay, follows, replay_id)
+            select u.event_id, u.subscription_id, case r.kind when 'test' then -1 else u.follows + 1 end,
+                   case r.kind when 'replay' then u.follows end, r.replay_id
+            from looked_up u where u.is_wanted
+            returning replayed.event_id, replayed.subscription_id, replayed.replay
+        ), served as (
+            update posthaste.replay_part p
+            set queued = p.queued + n.queued, skipped = p.skipped + n.skipped, served_at = now(),
+                after_event = (select i.event_id from item i where i.subscription_id = p.subscription_id order by i.event_id desc limit 1)
+            from (
+                select i.subscription_id, count(*) filter (where u.is_wanted) as queued, count(*) filter (where not u.is_wanted) as skipped
+                from item i left join looked_up u using (event_id, subscription_id)
+                group by i.subscription_id
+            ) n
+            where p.replay_id = r.replay_id and p.subscription_id = n.subscription_id
+        )
+        select array_agg(n.event_id), array_agg(n.subscription_id), array_agg(n.replay), (select count(*) from item)
+        into event_ids, subscription_ids, replays, looked_at
+        from replayed n;
+        perform posthaste.enqueue(event_ids, subscription_ids, replays);
+    end if;
+    queued := coalesce(cardinality(event_ids), 0);
+    update posthaste.replay x
+    set used_until = case when r.rate is null then x.used_until else used + make_interval(secs => queued / r.rate::float8) end,
+        -- Where every endpoint is behind, it rests; else until the next one is allowed.
+        resumes_at = case when room > 0 and looked_at = 0 then now() + interval '1 second'
+                          when r.rate is null then clock_timestamp()
+                          else used + make_interval(secs => (queued + 1) / r.rate::float8 + 0.001) end,
+        finished_at = case when not exists (
+            select from posthaste.replay_part p where p.replay_id = r.replay_id and p.queued + p.skipped < p.total) then clock_timestamp() end
+    where x.replay_id = r.replay_id;
+    return true;
+end
+$$;
+comment on function posthaste.queue_replays(integer) is
+    'Puts the next deliveries of one replay that is due into the queue, at most so many and at its rate; false where none is due. Called by workers.';
+
+create function posthaste.carry_out_cancels(most integer) returns integer
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+    set lock_timeout = '500ms'
+as $$
+declare
+    c posthaste.cancel_request;
+    ours integer[];
+    ended integer;
+    requests integer := 0;
+begin
+    for c in
+        select * from posthaste.cancel_request x
+        where x.closed_at is null order by x.looked_at limit most for update skip locked
+    loop
+        requests := requests + 1;
+        -- Asked first: what is fanned out by now is seen by all that follows.
+        c.is_fanned_out := c.is_fanned_out or not exists (select from posthaste.intake i where i.xid <= c.up_to);
+        -- Whoever holds a row just now moves it, and it is met at the next look.
+        with waiting as materialized (
+            select q.ctid as address from posthaste.queue q
+            where q.event_id = c.event_id and posthaste.is_meant(c, q.subscription_id) for update skip locked
+        ), unqueued as (
+            delete from posthaste.queue q where q.ctid = any (array(select address from waiting))
+            returning q.event_id, q.subscription_id, q.replay, q.attempts
+        ), held as materialized (
+            select h.replay, h.subscription_id from posthaste.quarantine h
+            where h.event_id = c.event_id and h.decision is null and posthaste.is_meant(c, h.subscription_id) for update skip locked
+        ), unheld as (
+            update posthaste.quarantine q
+            set decision = 'discarded', decided_at = now(), decided_by = c.asked_by, decision_reason = c.reason
+            from held h
+            where (q.event_id, q.subscription_id, q.replay) = (c.event_id, h.subscription_id, h.replay)
+            returning q.event_id, q.subscription_id, q.replay, q.attempts
+        ), cancelled as (
+            insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason)
+            select u.*, c.reason from (select * from unqueued union all select * from unheld) u
+            returning 1
+        )
+        select count(*) into ended from cancelled;
+        with item as materialized (
+            select i.ctid as address from posthaste.replay_item i
+            where i.event_id = c.event_id and posthaste.is_meant(c, i.subscription_id) for update skip locked
+        ), dropped as (
+            delete from posthaste.replay_item i where i.ctid = any (array(select address from item))
+            returning i.replay_id, i.subscription_id
+        )
+        update posthaste.replay_part p set skipped = p.skipped + 1
+        from dropped d where (p.replay_id, p.subscription_id) = (d.replay_id, d.subscription_id);
+        update posthaste.cancel_request x
+        set looked_at = clock_timestamp(), is_fanned_out = c.is_fanned_out, cancelled = x.cancelled + ended,
+            -- In one look at all places: what moves from one to another meanwhile is seen in one of them.
+            closed_at = case when c.is_fanned_out and not exists (select from posthaste.unfinished(c.event_id) u where posthaste.is_meant(c, u.subscription_id))
+                             then clock_timestamp() end
+        where x.request_id = c.request_id;
+    end loop;
+    return requests;
+end
+$$;
+comment on function posthaste.carry_out_cancels(integer) is
+    'Cancels what waits of the events that were asked to be cancelled, of so many requests at most, and closes those of which nothing is left. Returns how many it looked at. Called by workers.';
+
 -- ---------------------------------------------------------------------------------------------------------------------------
 -- What operators should know
 -- ---------------------------------------------------------------------------------------------------------------------------
@@ -1692,6 +2009,7 @@ select posthaste.guard_history('posthaste.audit_log');
 select posthaste.guard_history('posthaste.subscription_revision');
 select posthaste.guard_history('posthaste.cancellation');
 select posthaste.guard_history('posthaste.operational_event');
+select posthaste.guard_history('posthaste.replayed');
 select posthaste.adorn_partition('posthaste.outbox', 'posthaste.outbox_default');
 select posthaste.adorn_partition('posthaste.attempt', 'posthaste.attempt_default');
 
@@ -1706,7 +2024,7 @@ create type posthaste.delivery_status as enum (
     'RETRY_EXHAUSTED',  -- the last attempt of the retry policy failed
     'REJECTED',         -- refused for good
     'EXPIRED',          -- too late: the event's expires_at, or the subscription's max_age, has passed
-    'CANCELLED'         -- ended by a person: discarded, or its subscription removed
+    'CANCELLED'         -- ended by a person: cancelled, discarded, or its subscription removed
 );
 comment on type posthaste.delivery_status is 'Where a delivery stands.';
 
@@ -1719,7 +2037,7 @@ comment on view posthaste.event is 'Every event. Auditors do not see the payload
 
 create view posthaste.delivery with (security_barrier) as
 select d.event_id, d.subscription_id, d.replay, s.name as subscription, s.tenant, o.event_type, d.status, d.attempts, d.next_attempt_at,
-       d.leased_to, d.finished_at, d.note
+       d.leased_to, d.finished_at, d.note, r.follows, r.replay_id
 from (
     select q.event_id, q.subscription_id, q.replay,
            (case when q.attempts = 0 then 'PENDING' else 'FAILED' end)::posthaste.delivery_status as status,
@@ -1748,8 +2066,9 @@ from (
 ) d
 join posthaste.subscription s using (subscription_id)
 left join posthaste.outbox o using (event_id)
+left join posthaste.replayed r using (event_id, subscription_id, replay)
 where (select posthaste.scope()) is null or s.tenant = any ((select posthaste.scope())::text[]);
-comment on view posthaste.delivery is 'Every delivery, finished or not, with its status; note says why it is held, was cancelled or failed.';
+comment on view posthaste.delivery is 'Every delivery, finished or not, with its status; note says why it is held, was cancelled or failed. A replay names the one that it follows and the replay that it is part of; replay -1 is a test.';
 
 create view posthaste.attempt_log with (security_barrier) as
 select a.event_id, a.subscription_id, s.name as subscription, s.tenant, a.replay, a.number, a.started_at, a.outcome, a.verdict, a.rule, a.http_status,
@@ -1768,13 +2087,38 @@ comment on view posthaste.attempt_log is 'Every attempt with the names of its su
 create view posthaste.dead_letter with (security_barrier) as
 select a.event_id, a.subscription_id, a.replay, s.name as subscription, s.tenant, o.event_type,
        (case a.verdict when 'exhausted' then 'RETRY_EXHAUSTED' else 'REJECTED' end)::posthaste.delivery_status as status,
-       a.number as attempts, a.started_at as last_attempt_at, a.outcome, a.http_status, a.error, a.response
+       a.number as attempts, a.started_at as last_attempt_at, a.outcome, a.http_status, a.error, a.response,
+       posthaste.event_time(a.event_id) as inserted_at, s.removed_at is not null as is_removed,
+       r.replay as replayed_as, r.queued_at as replayed_at, coalesce(r.replay_id, i.replay_id) as replay_id
 from posthaste.attempt a
 join posthaste.subscription s using (subscription_id)
 left join posthaste.outbox o using (event_id)
-where a.verdict in ('exhausted', 'rejected')
+left join posthaste.replayed r on (r.event_id, r.subscription_id, r.follows) = (a.event_id, a.subscription_id, a.replay)
+left join posthaste.replay_item i on r.event_id is null and (i.event_id, i.subscription_id) = (a.event_id, a.subscription_id)
+where a.verdict in ('exhausted', 'rejected') and a.replay >= 0
   and ((select posthaste.scope()) is null or s.tenant = any ((select posthaste.scope())::text[]));
-comment on view posthaste.dead_letter is 'Deliveries that were given up, with what their last attempt met.';
+comment on view posthaste.dead_letter is
+    'Deliveries that were given up, with what their last attempt met. One that was replayed says as which delivery, and by which replay; with a replay_id alone it is about to be. A test is none.';
+
+create view posthaste.replay_progress with (security_barrier) as
+select r.replay_id, r.kind,
+       case when r.cancelled_by is not null then 'cancelled' when r.finished_at is not null then 'finished' else 'under way' end as state,
+       p.tenant, p.subscriptions, r.asked, r.reason, r.asked_by, r.asked_for, r.asked_at, r.rate,
+       p.total, p.queued, p.skipped, p.total - p.queued - p.skipped as remaining,
+       case when r.finished_at is null then greatest(r.used_until, now()) + make_interval(secs => (p.total - p.queued - p.skipped) / r.rate::float8) end as expected_end,
+       r.finished_at, r.cancelled_by, r.cancelled_for, r.cancel_reason
+from posthaste.replay r
+cross join lateral (
+    select sum(x.total)::bigint as total, sum(x.queued)::bigint as queued, sum(x.skipped)::bigint as skipped,
+           case when count(distinct coalesce(s.tenant, '')) = 1 then min(s.tenant) end as tenant,
+           array_agg(s.name order by s.name) as subscriptions,
+           bool_and((select posthaste.scope()) is null or coalesce(s.tenant = any ((select posthaste.scope())::text[]), false)) as is_in_scope
+    from posthaste.replay_part x join posthaste.subscription s using (subscription_id)
+    where x.replay_id = r.replay_id
+) p
+where p.is_in_scope;
+comment on view posthaste.replay_progress is
+    'Every replay and test, and how far it has come: of all its deliveries, how many are in the queue or beyond, how many were left out, how many remain, and when it will be done at its rate if no endpoint is behind. What became of them: posthaste.delivery where replay_id = it.';
 
 create view posthaste.operations with (security_barrier) as
 select e.id, e.at, e.event_type, e.severity, e.subscription_id, s.name as subscription, s.tenant, e.event_id, o.event_type as about, e.replay, e.number,
@@ -1914,7 +2258,7 @@ begin atomic
         select e.inserted_at as at, 'inserted' as what, null::text as subscription, e.event_type as detail, 0 as place
         from posthaste.event e where e.event_id = event_history.event_id
         union all
-        select a.started_at, format('attempt %s %s', a.number, a.outcome), a.subscription,
+        select a.started_at, format('attempt %s%s %s', a.number, case when a.replay > 0 then format(' of replay %s', a.replay) when a.replay < 0 then ' of the test' end, a.outcome), a.subscription,
                concat_ws(', ', a.http_status::text, a.error, a.verdict::text || coalesce(' at ' || a.next_attempt_at, ''), 'by ' || a.rule, 'worker ' || a.worker_id), 1
         from posthaste.attempt_log a where a.event_id = event_history.event_id
         union all
@@ -1926,6 +2270,24 @@ begin atomic
         from posthaste.quarantine q join posthaste.subscription s using (subscription_id)
         where q.event_id = event_history.event_id and q.decision is not null and posthaste.is_in_scope(s.tenant)
         union all
+        select r.queued_at, case r.kind when 'test' then 'test queued' else format('replay %s queued', r.replay) end, r.name,
+               concat_ws(', ', case r.follows when 0 then 'follows the first delivery' else 'follows replay ' || r.follows end, 'replay_id ' || r.replay_id,
+                         'asked for by ' || coalesce(r.asked_for || ' through ', '') || r.asked_by || ': ' || r.reason), 0
+        from (
+            select x.*, p.kind, p.asked_by, p.asked_for, p.reason, s.name
+            from posthaste.replayed x join posthaste.replay p using (replay_id) join posthaste.subscription s using (subscription_id)
+            where x.event_id = event_history.event_id and posthaste.is_in_scope(s.tenant)
+        ) r
+        union all
+        select p.asked_at, 'replay asked for', s.name, format('replay_id %s, by %s: %s', p.replay_id, coalesce(p.asked_for || ' through ', '') || p.asked_by, p.reason), 0
+        from posthaste.replay_item i join posthaste.replay p using (replay_id) join posthaste.subscription s using (subscription_id)
+        where i.event_id = event_history.event_id and posthaste.is_in_scope(s.tenant)
+        union all
+        select c.asked_at, 'cancel asked for', s.name, format('by %s: %s', coalesce(c.asked_for || ' through ', '') || c.asked_by, c.reason), 3
+        from posthaste.cancel_request c left join posthaste.subscription s using (subscription_id)
+        where c.event_id = event_history.event_id
+          and (posthaste.scope() is null or coalesce(s.tenant = any (posthaste.scope()), c.tenants <@ posthaste.scope(), false))
+        union all
         select c.cancelled_at, case when c.is_expired then 'expired' else 'cancelled' end, s.name, c.reason, 4
         from posthaste.cancellation c join posthaste.subscription s using (subscription_id)
         where c.event_id = event_history.event_id and posthaste.is_in_scope(s.tenant)
@@ -1935,7 +2297,7 @@ begin atomic
         from posthaste.delivery d where d.event_id = event_history.event_id and d.finished_at is null
     ) h order by h.at, h.place;
 end;
-comment on function posthaste.event_history(uuid) is 'The whole story of one event in the order of time: inserted, each attempt, quarantine and release, and what still waits.';
+comment on function posthaste.event_history(uuid) is 'The whole story of one event in the order of time: inserted, each attempt, quarantine and release, replays, cancels, and what still waits.';
 
 create function posthaste.standing(counts_stop_at bigint)
     returns table (intake bigint, waiting bigint, leased bigint, oldest_delivery float8, oldest_intake float8, lanes_awake bigint, lanes_asleep bigint,
@@ -1963,7 +2325,7 @@ begin atomic
         (select count(*) from (select from posthaste.subscription s where not s.active and s.removed_at is null limit counts_stop_at) s),
         (select count(*) from (
             select from posthaste.attempt a
-            where a.verdict in ('exhausted', 'rejected') and a.started_at > now() - interval '24 hours' limit counts_stop_at) a),
+            where a.verdict in ('exhausted', 'rejected') and a.started_at > now() - interval '24 hours' and a.replay >= 0 limit counts_stop_at) a),
         (select count(*) from (select from posthaste.quarantine q where q.decision is null limit counts_stop_at) q),
         (select count(*) from (
             select from posthaste.unknown_event_type u
@@ -3271,6 +3633,371 @@ end
 $$;
 comment on function posthaste.decide_quarantine(uuid, text, text) is 'Ends a quarantine. Called by release and discard alone.';
 
+-- Replays, tests, cancels. What is asked for here is carried out by workers: posthaste.queue_replays, posthaste.carry_out_cancels.
+
+create function posthaste.begin_replay(kind text, asked jsonb, event_ids uuid[], subscription_ids integer[], reason text, rate integer)
+    returns table (replay_id bigint, deliveries bigint)
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+    set lock_timeout = '5s'
+as $$
+#variable_conflict use_column
+declare
+    id bigint;
+    total bigint;
+    tenants text[];
+begin
+    insert into posthaste.replay (kind, asked, reason, rate, asked_for)
+    values (kind, asked, posthaste.because(reason), rate, posthaste.application_user())
+    returning replay.replay_id into id;
+    begin
+        with item as (
+            -- What somebody else has just asked for is theirs.
+            insert into posthaste.replay_item (replay_id, subscription_id, event_id)
+            select id, u.subscription_id, u.event_id from unnest(event_ids, subscription_ids) u (event_id, subscription_id)
+            order by u.event_id, u.subscription_id
+            on conflict on constraint replay_item_waits_once do nothing
+            returning subscription_id
+        ), part as (
+            insert into posthaste.replay_part (replay_id, subscription_id, total)
+            select id, i.subscription_id, count(*) from item i group by i.subscription_id
+            returning subscription_id, total
+        )
+        select sum(part.total), array_agg(distinct s.tenant) into total, tenants
+        from part join posthaste.subscription s using (subscription_id);
+    exception when lock_not_available then
+        perform posthaste.refuse_to_wait();
+    end;
+    if total is null then
+        delete from posthaste.replay r where r.replay_id = id;
+        return query select null::bigint, 0::bigint;
+        return;
+    end if;
+    -- Last: from here on until we commit, nobody else can act.
+    perform posthaste.note(kind || '_asked_for', format('replay %s', id), case when cardinality(tenants) = 1 then tenants[1] end, null,
+        asked || jsonb_build_object('replay_id', id, 'deliveries', total, 'rate', rate), reason);
+    return query select id, total;
+end
+$$;
+comment on function posthaste.begin_replay(text, jsonb, uuid[], integer[], text, integer) is
+    'Writes down what a replay is to put into the queue, whatever of it is not about to be already. Called where all else was checked.';
+
+create function posthaste.checked_rate(rate integer) returns integer
+    language plpgsql immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if rate not between 1 and 100000 then
+        perform posthaste.refuse('rate', rate::text, 'from 1 to 100000 deliveries a second, or null for as many as go');
+    end if;
+    return rate;
+end
+$$;
+comment on function posthaste.checked_rate(integer) is 'The rate of a replay, where it lies within bounds; raises otherwise.';
+
+create function posthaste.replay_finished(event_id uuid, only_to posthaste.subscription, reason text, dry_run boolean, rate integer)
+    returns table (replay_id bigint, deliveries bigint)
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    event constant uuid := replay_finished.event_id;
+    waiting text;
+    found integer[];
+    wanted integer[];
+begin
+    perform posthaste.checked_rate(rate);
+    -- One look at all places: a delivery that moves meanwhile is seen in one of them.
+    select (select string_agg(format('%s: %s', s.name, u.why), ', ' order by s.name)
+            from posthaste.unfinished(event) u join posthaste.subscription s using (subscription_id)
+            where posthaste.is_in_scope(s.tenant) and (only_to.subscription_id is null or s.subscription_id = only_to.subscription_id)),
+           (select array_agg(s.subscription_id)
+            from posthaste.subscription s
+            where s.subscription_id in (
+                    select a.subscription_id from posthaste.attempt a
+                    where a.event_id = event and a.replay >= 0 and a.verdict in ('done', 'exhausted', 'rejected')
+                    union
+                    select c.subscription_id from posthaste.cancellation c where c.event_id = event and c.replay >= 0)
+              and posthaste.is_in_scope(s.tenant) and s.removed_at is null
+              and (only_to.subscription_id is null or s.subscription_id = only_to.subscription_id))
+    into waiting, found;
+    if waiting is not null then
+        perform posthaste.refuse('event_id', event::text, 'a replay follows a delivery that is finished; ' || left(waiting, 500));
+    end if;
+    if found is null then
+        perform posthaste.refuse('event_id', coalesce(event::text, 'null'),
+            'there is no finished delivery of it to a subscription that stands; see posthaste.event_history');
+    end if;
+    select array_agg(s.subscription_id) into wanted
+    from posthaste.subscription s join posthaste.outbox o on o.event_id = event
+    where s.subscription_id = any (found) and posthaste.still_wants(s, o.event_type, o.payload);
+    if wanted is null then
+        perform posthaste.refuse('event_id', event::text, 'there is no subscription left that gets such an event, as they are agreed on now');
+    end if;
+    if coalesce(dry_run, true) then
+        return query select null::bigint, cardinality(wanted)::bigint;
+    else
+        return query select * from posthaste.begin_replay('replay',
+            jsonb_strip_nulls(jsonb_build_object('event_id', event, 'subscription', only_to.name)),
+            array_fill(event, array[cardinality(wanted)]), wanted, reason, rate);
+    end if;
+end
+$$;
+comment on function posthaste.replay_finished(uuid, posthaste.subscription, text, boolean, integer) is
+    'Replays the deliveries of an event, or the one to a subscription; refuses where one is not finished. Called by replay_delivery and replay_event alone.';
+
+create function posthaste.replay_delivery(event_id uuid, subscription text, reason text, dry_run boolean default false, rate integer default 100)
+    returns table (replay_id bigint, deliveries bigint)
+    language sql volatile security definer
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    select * from posthaste.replay_finished(replay_delivery.event_id, posthaste.subscription_called(subscription), reason, dry_run, rate);
+end;
+comment on function posthaste.replay_delivery(uuid, text, text, boolean, integer) is
+    'Delivers an event to a subscription once more, whatever became of the delivery before, if it is finished. Returns the replay''s id; with dry_run only counts. The event keeps its id and its payload.';
+
+create function posthaste.replay_event(event_id uuid, reason text, dry_run boolean default false, rate integer default 100)
+    returns table (replay_id bigint, deliveries bigint)
+    language sql volatile security definer
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    select * from posthaste.replay_finished(replay_event.event_id, null, reason, dry_run, rate);
+end;
+comment on function posthaste.replay_event(uuid, text, boolean, integer) is
+    'Delivers an event once more to every subscription that it was delivered to, or was to be, if all of that is finished. As posthaste.replay_delivery.';
+
+create function posthaste.replay_found(
+    asked jsonb, event_ids uuid[], subscription_ids integer[], last_attempts timestamptz[], reason text, dry_run boolean, rate integer
+) returns table (replay_id bigint, deliveries bigint)
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    events uuid[];
+    subscriptions integer[];
+begin
+    perform posthaste.checked_rate(rate);
+    select array_agg(d.event_id), array_agg(d.subscription_id) into events, subscriptions
+    from (
+        select distinct a.event_id, a.subscription_id
+        from unnest(event_ids, subscription_ids, last_attempts) u (event_id, subscription_id, last_attempt_at)
+        join posthaste.attempt a on (a.event_id, a.subscription_id, a.started_at) = (u.event_id, u.subscription_id, u.last_attempt_at)
+        join posthaste.subscription s on s.subscription_id = a.subscription_id
+        where a.verdict in ('exhausted', 'rejected') and a.replay >= 0 and s.removed_at is null
+          and ((select posthaste.scope()) is null or s.tenant = any ((select posthaste.scope())::text[]))
+          and not exists (
+              select from posthaste.replayed r where (r.event_id, r.subscription_id, r.follows) = (a.event_id, a.subscription_id, a.replay))
+          and not exists (
+              select from posthaste.replay_item i where (i.event_id, i.subscription_id) = (a.event_id, a.subscription_id))
+    ) d;
+    if coalesce(dry_run, true) or events is null then
+        return query select null::bigint, coalesce(cardinality(events), 0)::bigint;
+    else
+        return query select * from posthaste.begin_replay('replay', asked, events, subscriptions, reason, rate);
+    end if;
+end
+$$;
+comment on function posthaste.replay_found(jsonb, uuid[], integer[], timestamptz[], text, boolean, integer) is
+    'Replays dead letters, given by what tells one from another: those that are within scope, that nobody has replayed, and whose subscription stands.';
+
+create function posthaste.replay_since(subscription text, since timestamptz, reason text, dry_run boolean default false, rate integer default 100)
+    returns table (replay_id bigint, deliveries bigint)
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+    events uuid[];
+    attempts timestamptz[];
+begin
+    if since is null then
+        perform posthaste.refuse('since', 'null', 'a time; ''-infinity'' for all');
+    end if;
+    select array_agg(a.event_id), array_agg(a.started_at) into events, attempts
+    from posthaste.attempt a
+    where a.subscription_id = s.subscription_id and a.started_at >= since and a.verdict in ('exhausted', 'rejected');
+    return query select * from posthaste.replay_found(
+        jsonb_build_object('subscription', s.name, 'since', since), events,
+        array_fill(s.subscription_id, array[coalesce(cardinality(events), 0)]), attempts, reason, dry_run, rate);
+end
+$$;
+comment on function posthaste.replay_since(text, timestamptz, text, boolean, integer) is
+    'Delivers once more every dead letter of a subscription whose last attempt was made since then, unless it was replayed already. As posthaste.replay_delivery; no id where there is none.';
+
+create function posthaste.replay_dead_letters(
+    event_ids uuid[],
+    subscription_ids integer[],
+    last_attempts timestamptz[],
+    reason text,
+    dry_run boolean default false,
+    rate integer default 100,
+    predicate text default null
+) returns table (replay_id bigint, deliveries bigint)
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if length(predicate) > 10000 then
+        perform posthaste.refuse('predicate', predicate, 'at most 10000 characters');
+    end if;
+    return query select * from posthaste.replay_found(
+        jsonb_build_object('predicate', predicate), event_ids, subscription_ids, last_attempts, reason, dry_run, rate);
+end
+$$;
+comment on function posthaste.replay_dead_letters(uuid[], integer[], timestamptz[], text, boolean, integer, text) is
+    'Delivers these dead letters once more, given by three columns of posthaste.dead_letter; what is none, or is not this login''s to see, is left out. Whoever calls it says by what predicate they were found, if any.';
+
+-- Runs as whoever calls it: the predicate may read what they may read, and do what they may do. What it finds is handed to a function
+-- of the owner's, which takes nothing on trust.
+create function posthaste.replay_where(predicate text, reason text, dry_run boolean default false, rate integer default 100)
+    returns table (replay_id bigint, deliveries bigint)
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    event_ids uuid[];
+    subscription_ids integer[];
+    last_attempts timestamptz[];
+begin
+    begin
+        -- As a cursor: one query that reads, and no second statement behind it.
+        for event_ids, subscription_ids, last_attempts in
+            execute format(
+                'select array_agg(d.event_id), array_agg(d.subscription_id), array_agg(d.last_attempt_at) from (select * from posthaste.dead_letter where (%s'
+                || E'\n)) d', predicate)
+        loop
+            exit;
+        end loop;
+    exception when syntax_error_or_access_rule_violation then
+        raise exception using errcode = 'check_violation',
+            message = format('predicate %L is not valid: %s', left(predicate, 200), left(sqlerrm, 300)),
+            hint = 'A condition over the columns of posthaste.dead_letter, such as subscription = ''university'' and http_status = 500.';
+    end;
+    return query select * from posthaste.replay_dead_letters(event_ids, subscription_ids, last_attempts, reason, dry_run, rate, predicate);
+end
+$$;
+comment on function posthaste.replay_where(text, text, boolean, integer) is
+    'Delivers once more every dead letter that an SQL predicate over posthaste.dead_letter finds, unless it was replayed already. As posthaste.replay_delivery; no id where there is none.';
+
+create function posthaste.cancel_replay(replay_id bigint, reason text) returns bigint
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+    set lock_timeout = '5s'
+as $$
+#variable_conflict use_column
+declare
+    id constant bigint := cancel_replay.replay_id;
+    r posthaste.replay;
+    tenants text[];
+    is_ours boolean;
+    dropped bigint;
+begin
+    perform posthaste.because(reason);
+    select array_agg(distinct s.tenant), bool_and(posthaste.is_in_scope(s.tenant)) into tenants, is_ours
+    from posthaste.replay_part p join posthaste.subscription s using (subscription_id) where p.replay_id = id;
+    begin
+        -- Workers pass over what is locked: while we have not committed, the replay rests.
+        select * into r from posthaste.replay x where x.replay_id = id and is_ours for no key update;
+        if r.replay_id is null then
+            perform posthaste.refuse('replay_id', coalesce(id::text, 'null'), 'there is no such replay; see posthaste.replay_progress');
+        end if;
+        if r.finished_at is not null then
+            perform posthaste.refuse('replay_id', id::text, case when r.cancelled_by is null then 'it is finished' else 'it was cancelled by ' || r.cancelled_by end);
+        end if;
+        delete from posthaste.replay_item i where i.replay_id = id;
+        get diagnostics dropped = row_count;
+    exception when lock_not_available then
+        perform posthaste.refuse_to_wait();
+    end;
+    update posthaste.replay x
+    set finished_at = clock_timestamp(), cancelled_by = session_user, cancelled_for = posthaste.application_user(), cancel_reason = cancel_replay.reason
+    where x.replay_id = id;
+    perform posthaste.note('replay_cancelled', format('replay %s', id), case when cardinality(tenants) = 1 then tenants[1] end, null,
+        jsonb_build_object('replay_id', id, 'left_out', dropped), reason);
+    return dropped;
+end
+$$;
+comment on function posthaste.cancel_replay(bigint, text) is
+    'Ends a replay: what it has not put into the queue yet stays as it was, and may be replayed anew. Returns how much that is. For what it has, see posthaste.cancel.';
+
+create function posthaste.send_test(subscription text, event_type text, reason text) returns uuid
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+    id constant uuid := posthaste.new_event_id();
+    example json;
+begin
+    perform posthaste.because(reason);
+    if not s.active then
+        perform posthaste.refuse('subscription', subscription, 'it is paused: a test would wait, too');
+    end if;
+    select c.example into example from posthaste.event_type c where c.event_type = send_test.event_type and c.active;
+    if not found then
+        perform posthaste.refuse('event_type', coalesce(event_type, 'null'), 'it is not in the catalogue, or not as an active one');
+    end if;
+    if example is null then
+        perform posthaste.refuse('event_type', event_type, 'the catalogue has no example of it; see posthaste.change_event_type');
+    end if;
+    if not exists (
+        select from posthaste.subscription_event_type t
+        where t.subscription_id = s.subscription_id and t.event_type = any (posthaste.patterns(send_test.event_type))) then
+        perform posthaste.refuse('event_type', event_type, 'the subscription does not get such events');
+    end if;
+    insert into posthaste.outbox (event_id, event_type, payload, tenant, metadata)
+    values (id, send_test.event_type, example, s.tenant, '{"test": true}');
+    -- Nobody else gets it: it is not fanned out.
+    delete from posthaste.intake i where i.xid = pg_current_xact_id() and i.event_id = id;
+    perform posthaste.begin_replay('test', jsonb_build_object('subscription', s.name, 'event_type', event_type, 'event_id', id),
+        array[id], array[s.subscription_id], reason, null);
+    return id;
+end
+$$;
+comment on function posthaste.send_test(text, text, text) is
+    'Sends the catalogue''s example of an event type to a subscription, and to nobody else, marked as a test, once. Returns the event''s id: posthaste.attempt_log where event_id = it has the answer, within seconds.';
+
+create function posthaste.cancel(event_id uuid, reason text, subscription text default null) returns integer
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    event constant uuid := cancel.event_id;
+    c posthaste.cancel_request;
+    s posthaste.subscription;
+    waiting integer;
+    tenants text[];
+begin
+    perform posthaste.because(reason);
+    if subscription is not null then
+        s := posthaste.subscription_called(subscription);
+    end if;
+    c.event_id := event;
+    c.subscription_id := s.subscription_id;
+    c.tenants := posthaste.scope();
+    select count(*), array_agg(distinct x.tenant) into waiting, tenants
+    from posthaste.unfinished(event) u join posthaste.subscription x using (subscription_id)
+    where posthaste.is_meant(c, u.subscription_id);
+    -- Intake is read whole where nothing else is found, and by a person alone.
+    if waiting = 0 and not exists (
+        select from posthaste.intake i join posthaste.outbox o using (event_id) where i.event_id = event and posthaste.is_in_scope(o.tenant)) then
+        perform posthaste.refuse('event_id', coalesce(event::text, 'null'), 'none of its deliveries waits; see posthaste.event_history');
+    end if;
+    insert into posthaste.cancel_request (event_id, subscription_id, tenants, reason, asked_for)
+    values (event, s.subscription_id, c.tenants, reason, posthaste.application_user());
+    perform posthaste.note('cancel_asked_for', event::text,
+        case when s.subscription_id is not null then s.tenant when cardinality(coalesce(tenants, c.tenants)) = 1 then (coalesce(tenants, c.tenants))[1] end, null,
+        jsonb_strip_nulls(jsonb_build_object('subscription', s.name, 'waiting', waiting)), reason);
+    return waiting;
+end
+$$;
+comment on function posthaste.cancel(uuid, text, text) is
+    'Cancels what still waits of an event, or of its delivery to one subscription, and returns how many deliveries that are now; 0 where it is yet to be fanned out. Workers do so within a second. An attempt that is under way is made to its end, and is the last.';
+
 -- ---------------------------------------------------------------------------------------------------------------------------
 -- Seals: the digest of a whole partition of history, kept in the audit log
 -- ---------------------------------------------------------------------------------------------------------------------------
@@ -3441,6 +4168,13 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('table lane',                           '', 'select update(wake_at,rest_until,rate_used_until,hold_until,breaker,openings,failures,failing_since,window_since,window_requests,window_failures,weighed_at,to_pause)', '', ''),
     ('table quarantine',                     '', 'select insert(event_id,subscription_id,replay,attempts,reason)', '', ''),
     ('table cancellation',                   '', 'insert', '', ''),
+    ('table replay',                         '', 'select(finished_at)', '', ''),
+    ('sequence replay_replay_id_seq',        '', '', '', ''),
+    ('table replay_part',                    '', '', '', ''),
+    ('table replay_item',                    '', '', '', ''),
+    ('table replayed',                       '', '', '', ''),
+    ('table cancel_request',                 '', 'select(closed_at)', '', ''),
+    ('sequence cancel_request_request_id_seq', '', '', '', ''),
     ('table unknown_event_type',             '', 'select insert update(events,last_at,last_event)', '', ''),
     ('table dismissal',                      '', '', '', ''),
     ('sequence dismissal_dismissal_id_seq',  '', '', '', ''),
@@ -3470,6 +4204,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('view attempt_log',                     '', '', 'select', 'select'),
     ('view dead_letter',                     '', '', 'select', 'select'),
     ('view operations',                      '', '', 'select', 'select'),
+    ('view replay_progress',                 '', '', 'select', 'select'),
     ('view subscription_terms',              '', '', 'select', 'select'),
     ('view subscription_overview',           '', '', 'select', 'select'),
     ('view consumer',                        '', '', 'select', 'select'),
@@ -3504,6 +4239,8 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function tell_ended',                  '', 'execute', '', ''),
     ('function tell_breaker',                '', 'execute', '', ''),
     ('function tell_overdue_rotations',      '', 'execute', '', ''),
+    ('function queue_replays',               '', 'execute', '', ''),
+    ('function carry_out_cancels',           '', 'execute', '', ''),
     ('function fill_secret',                 '', 'execute', '', ''),
     ('function standing',                    '', 'execute', 'execute', 'execute'),
     -- What administrators do.
@@ -3532,6 +4269,14 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function release',                     '', '', 'execute', ''),
     ('function discard',                     '', '', 'execute', ''),
     ('function dismiss_unknown',             '', '', 'execute', ''),
+    ('function replay_delivery',             '', '', 'execute', ''),
+    ('function replay_event',                '', '', 'execute', ''),
+    ('function replay_since',                '', '', 'execute', ''),
+    ('function replay_where',                '', '', 'execute', ''),
+    ('function replay_dead_letters',         '', '', 'execute', ''),
+    ('function cancel_replay',               '', '', 'execute', ''),
+    ('function send_test',                   '', '', 'execute', ''),
+    ('function cancel',                      '', '', 'execute', ''),
     ('function seal_partitions',             '', '', 'execute', ''),
     -- What auditors and administrators ask.
     ('function verify_audit',                '', '', 'execute', 'execute'),
@@ -3567,6 +4312,14 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function open_change',                 '', '', '', ''),
     ('function decide',                      '', '', '', ''),
     ('function decide_quarantine',           '', '', '', ''),
+    ('function begin_replay',                '', '', '', ''),
+    ('function replay_finished',             '', '', '', ''),
+    ('function replay_found',                '', '', '', ''),
+    ('function checked_rate',                '', '', '', ''),
+    ('function enqueue',                     '', '', '', ''),
+    ('function still_wants',                 '', '', '', ''),
+    ('function unfinished',                  '', '', '', ''),
+    ('function is_meant',                    '', '', '', ''),
     ('function partition_digest',            '', '', '', ''),
     ('function closed_partitions',           '', '', '', ''),
     ('function newest_seal',                 '', '', '', ''),
@@ -3680,7 +4433,8 @@ begin atomic
     ), history (relation, kind) as (
         select h.relation, h.kind from (values
             ('posthaste.outbox'::regclass, 'outbox'), ('posthaste.attempt', 'attempt'), ('posthaste.audit_log', 'history'),
-            ('posthaste.subscription_revision', 'history'), ('posthaste.cancellation', 'history'), ('posthaste.operational_event', 'history'),
+            ('posthaste.subscription_revision', 'history'), ('posthaste.cancellation', 'history'), ('posthaste.replayed', 'history'),
+            ('posthaste.operational_event', 'history'),
             ('posthaste.subscription_change', 'change'), ('posthaste.setting', 'setting')) h (relation, kind)
         union all
         select i.inhrelid, case i.inhparent when 'posthaste.outbox'::regclass then 'outbox' else 'attempt' end

@@ -68,9 +68,26 @@ pub async fn make(lease: Lease, terms: &Terms, circumstances: Circumstances) -> 
         revision: terms.revision,
         began,
         report,
-        ruling,
+        ruling: ruling.of(lease.key),
         expires: lease.expires,
         signed_with,
+        bytes: lease.bytes,
+    }
+}
+
+/// The attempt that was not made because it must not be, now or ever.
+pub fn refused(lease: &Lease, terms: &Terms, why: String) -> Attempt {
+    Attempt {
+        key: lease.key,
+        number: lease.number,
+        holder: lease.holder,
+        worker_id: lease.holder,
+        revision: terms.revision,
+        began: Instant::now(),
+        report: blocked(why),
+        ruling: UNSENDABLE,
+        expires: lease.expires,
+        signed_with: Vec::new(),
         bytes: lease.bytes,
     }
 }
@@ -114,16 +131,29 @@ fn prepare<'t>(
         .as_ref()
         .map_err(|why| Refusal::ForNow(why.clone()))?;
     let (signed_with, secrets) = terms.live_secrets(now).map_err(Refusal::ForNow)?;
-    let body = envelope::standard(&lease.event_type, lease.occurred_at, payload);
+    let is_test = lease.key.is_test();
+    let render = if is_test {
+        envelope::test
+    } else {
+        envelope::standard
+    };
+    let body = render(&lease.event_type, lease.occurred_at, payload);
     let id = lease.key.event_id.to_string();
     let signature = signature::sign(&secrets, &id, timestamp, &body);
     let extra = terms
         .headers
         .as_ref()
         .map_err(|why| Refusal::ForNow(why.clone()))?;
-    let numbers = (lease.number, terms.retry.left_after(lease.number));
-    let headers = headers(extra, &id, timestamp, &signature, numbers)
+    let left = match is_test {
+        true => 0,
+        false => terms.retry.left_after(lease.number),
+    };
+    let numbers = (lease.number, left);
+    let mut headers = headers(extra, &id, timestamp, &signature, numbers)
         .map_err(|error| Refusal::ForGood(format!("a header cannot be sent: {error}")))?;
+    if is_test {
+        headers.insert(WEBHOOK_TEST, HeaderValue::from_static("true"));
+    }
     Ok(Request {
         endpoint,
         headers,
@@ -131,6 +161,9 @@ fn prepare<'t>(
         signed_with,
     })
 }
+
+/// Marks a test.
+const WEBHOOK_TEST: HeaderName = HeaderName::from_static("webhook-test");
 
 fn without_payload(lease: &Lease) -> Refusal {
     match lease.bytes {

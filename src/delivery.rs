@@ -12,8 +12,15 @@ pub struct DeliveryKey {
     pub event_id: Uuid,
     /// The subscription that it goes to.
     pub subscription_id: i32,
-    /// 0 for the delivery that the event itself caused, 1 and up for replays.
+    /// 0 for the delivery that the event itself caused, 1 and up for replays, -1 for a test.
     pub replay: i16,
+}
+
+impl DeliveryKey {
+    /// Whether somebody only wants to see what the endpoint answers.
+    pub fn is_test(self) -> bool {
+        self.replay < 0
+    }
 }
 
 /// What one attempt met.
@@ -143,6 +150,21 @@ pub struct Ruling {
     pub rule: Option<Rule>,
     /// For the endpoint: for how long it asked that nothing be sent to it.
     pub hold: Option<Duration>,
+}
+
+impl Ruling {
+    /// What it means for this delivery: a test is sent once, and its answer is what was asked for.
+    #[must_use]
+    pub fn of(self, key: DeliveryKey) -> Self {
+        match self.verdict {
+            Verdict::Retry(_) if key.is_test() => Self {
+                verdict: Verdict::Exhausted,
+                rule: Some(Rule::NoRetriesLeft),
+                hold: self.hold,
+            },
+            _ => self,
+        }
+    }
 }
 
 /// What a response's headers ask for.

@@ -10,18 +10,27 @@ use bytes::Bytes;
 /// Postgres stores it. RFC 3339 knows the years 0000 to 9999 only; for others, which Postgres holds too, the year gets a sign and six
 /// digits or more as in ISO 8601 (`+012345-06-07T...`): an odd date must not keep a committed event from being delivered.
 pub fn standard(event_type: &str, occurred_at: SystemTime, payload: &str) -> Bytes {
+    render(PARTS, event_type, occurred_at, payload)
+}
+
+/// The same of a test, marked as one: `{"type":...,"timestamp":...,"test":true,"data":...}`.
+pub fn test(event_type: &str, occurred_at: SystemTime, payload: &str) -> Bytes {
+    render(PARTS_OF_A_TEST, event_type, occurred_at, payload)
+}
+
+fn render(parts: [&[u8]; 4], event_type: &str, occurred_at: SystemTime, payload: &str) -> Bytes {
     let timestamp = Timestamp::of(occurred_at);
     let timestamp = timestamp.as_bytes();
-    let parts = PARTS.iter().map(|part| part.len()).sum::<usize>();
-    let length = parts + escaped_len(event_type) + timestamp.len() + payload.len();
+    let fixed = parts.iter().map(|part| part.len()).sum::<usize>();
+    let length = fixed + escaped_len(event_type) + timestamp.len() + payload.len();
     let mut body = Vec::with_capacity(length);
-    body.extend_from_slice(PARTS[0]);
+    body.extend_from_slice(parts[0]);
     escape_into(&mut body, event_type);
-    body.extend_from_slice(PARTS[1]);
+    body.extend_from_slice(parts[1]);
     body.extend_from_slice(timestamp);
-    body.extend_from_slice(PARTS[2]);
+    body.extend_from_slice(parts[2]);
     body.extend_from_slice(payload.as_bytes());
-    body.extend_from_slice(PARTS[3]);
+    body.extend_from_slice(parts[3]);
     Bytes::from(body)
 }
 
@@ -158,6 +167,7 @@ const PARTS: [&[u8]; 4] = [
     br#"","data":"#,
     b"}",
 ];
+const PARTS_OF_A_TEST: [&[u8]; 4] = [PARTS[0], PARTS[1], br#"","test":true,"data":"#, PARTS[3]];
 const DAY: i64 = 86_400;
 const CYCLE: i64 = 146_097;
 
@@ -176,6 +186,19 @@ mod tests {
             standard("certificate.issued", occurred_at, r#"{"student": 7}"#),
             r#"{"type":"certificate.issued","timestamp":"2023-11-14T22:13:20.000042Z","data":{"student": 7}}"#
         );
+    }
+
+    #[test]
+    fn a_test_is_marked_and_otherwise_the_same() {
+        let occurred_at = SystemTime::UNIX_EPOCH;
+        let marked = test("a.b", occurred_at, "[1 ]");
+        assert_eq!(
+            marked,
+            r#"{"type":"a.b","timestamp":"1970-01-01T00:00:00.000000Z","test":true,"data":[1 ]}"#
+        );
+        let plain = standard("a.b", occurred_at, "[1 ]");
+        let unmarked = std::str::from_utf8(&marked).unwrap();
+        assert_eq!(unmarked.replace(r#""test":true,"#, ""), plain);
     }
 
     #[test]

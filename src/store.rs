@@ -8,6 +8,7 @@ mod migrate;
 mod operations;
 mod people;
 mod presence;
+mod requests;
 mod terms;
 
 use std::time::{Duration, Instant, SystemTime};
@@ -19,12 +20,13 @@ use uuid::Uuid;
 
 use self::columns::Columns;
 pub use self::connect::{Listener, connect_once, listen};
-pub use self::control::{Control, Outdated, Proposal, Proposed, Revealed};
+pub use self::control::{Asked, Control, Outdated, Proposal, Proposed, Replay, Revealed};
 pub use self::health::{Tally, Weighed};
 pub use self::migrate::{Applied, SchemaState, migrate, schema_state};
 pub use self::operations::OverdueRotation;
 pub use self::people::{COUNT_LIMIT, Deviation, Login, NamedSecret, Overview, Server, WorkerAlive};
 pub use self::presence::{Doze, Presence};
+pub use self::requests::Requests;
 pub use self::terms::{Changes, StoredSchema, StoredSecret, StoredTerms, StoredValue};
 use crate::config::Config;
 use crate::delivery::{Attempt, DeliveryKey, Lease};
@@ -487,6 +489,8 @@ statements! {
     PAUSE_FAILING = "pause_failing";
     FORGET_KEYS = "forget_keys";
     TELL_OVERDUE_ROTATIONS = "tell_overdue_rotations";
+    QUEUE_REPLAYS = "queue_replays";
+    CARRY_OUT_CANCELS = "carry_out_cancels";
     HOLD = "hold";
     EVENT_TYPES = "event_types";
     STANDING = "standing";

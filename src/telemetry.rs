@@ -388,8 +388,8 @@ pub(crate) fn recorded(
             histogram!(ATTEMPT_DURATION, "outcome" => outcome.as_str()).record(took);
         }
         let given_up = match verdict {
-            "exhausted" => OperationalEvent::DeliveryExhausted,
-            "rejected" => OperationalEvent::DeliveryRejected,
+            "exhausted" if !attempt.key.is_test() => OperationalEvent::DeliveryExhausted,
+            "rejected" if !attempt.key.is_test() => OperationalEvent::DeliveryRejected,
             _ => {
                 log(attempt, verdict);
                 continue;

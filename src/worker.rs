@@ -7,6 +7,7 @@ mod lanes;
 mod look;
 mod plan;
 mod recorder;
+mod requests;
 mod shift;
 
 use std::sync::Arc;

@@ -505,7 +505,7 @@ async fn catalogue(db: &Client) -> BTreeSet<String> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-const VIEWS: [&str; 13] = [
+const VIEWS: [&str; 14] = [
     "attempt_log",
     "audit",
     "change",
@@ -513,6 +513,7 @@ const VIEWS: [&str; 13] = [
     "dead_letter",
     "delivery",
     "event",
+    "replay_progress",
     "secret_overview",
     "setting",
     "subscription_overview",

@@ -243,7 +243,7 @@ async fn every_table_of_history_bears_its_guards_for_replicas_too() {
     let unguarded = "select string_agg(format('%s %s', t.oid::regclass, guard.what), ', ') from pg_class t
         cross join (values ('delete', 8), ('update', 16), ('truncate', 32)) guard (what, bit)
         where t.relnamespace = 'posthaste'::regnamespace and t.relkind in ('r', 'p')
-          and t.relname ~ '^(outbox|attempt)|^(audit_log|subscription_revision|subscription_change|cancellation|operational_event)$'
+          and t.relname ~ '^(outbox|attempt)|^(audit_log|subscription_revision|subscription_change|cancellation|replayed|operational_event)$'
           and not exists (
               select from pg_trigger g where g.tgrelid = t.oid and g.tgenabled = 'A' and g.tgtype & guard.bit > 0
               and g.tgfoid in ('posthaste.refuse_change'::regproc, 'posthaste.guard_change'::regproc))";
@@ -560,6 +560,17 @@ async fn acts(world: &World, office: &[Login; 2]) -> Vec<(&'static str, String, 
              values ('noise.a', 4, '{released}'), ('noise.b.c', 5, '{released}'), ('noises', 1, '{released}')"
         ))
         .await;
+    let [lost, missed, third, fourth, fifth] =
+        [4, 5, 6, 7, 8].map(|n| format!("01900000-0000-7000-8000-00000000000{n}"));
+    world
+        .run(&format!(
+            "insert into posthaste.event_type (event_type, description, example) values ('ship.lost', 'A ship', '{{}}');
+             insert into posthaste.outbox (event_id, event_type, payload)
+             select e, 'ship.lost', '1' from unnest('{{{lost},{missed},{third},{fourth},{fifth}}}'::uuid[]) e;
+             insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, replay, number, error)
+             select now(), event_id, {bridge}, 1, 1, 'unreachable', 'exhausted', 0, 1, 'no answer' from posthaste.outbox where event_type = 'ship.lost'"
+        ))
+        .await;
     let name = &office[0].name;
     let newest = "(select max(change_id) from posthaste.change)";
     let terms = r#"tenant => 'north', headers => '{"Authorization": {"secret": true}}'"#;
@@ -595,6 +606,15 @@ async fn acts(world: &World, office: &[Login; 2]) -> Vec<(&'static str, String, 
          format!(r#"quarantine_discarded|{discarded}|||{{"because": ["too odd"], "deliveries": 1}}|odd indeed"#)),
         ("bob", "dismiss_unknown('noise.*', 'a typo')".into(),
          r#"unknown_type_dismissed|noise.*||{"types": 2, "events": 9}||a typo"#.into()),
+        ("ada", format!("replay_delivery('{lost}', 'bridge', 'they lost it')"), "replay_asked_for|replay 1|||5 fields|they lost it".into()),
+        ("ada", format!("replay_event('{missed}', 'all lost it')"), "replay_asked_for|replay 2|||4 fields|all lost it".into()),
+        ("bob", format!("replay_dead_letters('{{{third}}}', '{{{bridge}}}', array(select last_attempt_at from posthaste.dead_letter where event_id = '{third}'), 'this one')"),
+         "replay_asked_for|replay 3|||4 fields|this one".into()),
+        ("bob", format!("replay_where('event_id = ''{fourth}''', 'that one')"), "replay_asked_for|replay 4|||4 fields|that one".into()),
+        ("bob", "replay_since('bridge', '-infinity', 'the rest')".into(), "replay_asked_for|replay 5|||5 fields|the rest".into()),
+        ("ada", "cancel_replay(5, 'enough')".into(), r#"replay_cancelled|replay 5|||{"left_out": 1, "replay_id": 5}|enough"#.into()),
+        ("ada", format!("cancel('{missed}', 'a mistake')"), format!(r#"cancel_asked_for|{missed}|||{{"waiting": 1}}|a mistake"#)),
+        ("bob", "send_test('bridge', 'ship.lost', 'a trial')".into(), "test_asked_for|replay 6|||6 fields|a trial".into()),
         ("ada", "seal_partitions()".into(), format!("partition_sealed|{outbox}|||3 fields|")),
         ("ada", "propose_removal('harbour', 'left')".into(), r#"proposed_remove|harbour|north|21 fields|{"change_id": 5}|left"#.into()),
         ("bob", format!("approve({newest}, 'bye')"), r#"approved_remove|harbour|north|21 fields|{"change_id": 5}|bye"#.into()),

@@ -257,6 +257,8 @@ async fn a_receiver_that_wants_nothing_more_is_paused_on_the_record() {
             noted.contains(world.worker_login()) && noted.contains(reason),
             "{noted}"
         );
+        let told = "select detail ->> 'reason' from posthaste.operational_event where event_type = 'posthaste.subscription.paused'";
+        assert!(world.text(told).await.contains(reason));
         world.publish("a", "2").await;
         world
             .until("(select count(*) from posthaste.queue) = 1")

@@ -570,6 +570,130 @@ async fn status_tells_what_waits_for_people_and_that_one_may_approve_alone() {
         .done();
 }
 
+#[tokio::test]
+async fn dead_letters_are_counted_replayed_and_watched() {
+    let office = Office::open().await;
+    office.subscribe().await;
+    let insert = "insert into posthaste.outbox (event_type, payload) select 'a', '1' from generate_series(1, 3);
+        delete from posthaste.intake;
+        insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, replay, number, error)
+        select now(), event_id, 1, 1, 1, 'unreachable', 'exhausted', 0, 1, 'no answer' from posthaste.outbox";
+    office.world.run(insert).await;
+    let known = "update posthaste.subscription set unknown_types = true";
+    office.world.run(known).await;
+    let event = office
+        .world
+        .text("select min(event_id::text) from posthaste.outbox")
+        .await;
+
+    let since = ["replay", "since", "university", "yesterday"];
+    let dry = office
+        .run(&office.ada, &[&since[..], &["--dry-run"]].concat())
+        .await;
+    assert_eq!(
+        dry.done(),
+        "3 deliveries would be replayed; nothing has changed\n"
+    );
+    let without_reason = office.run(&office.ada, &since).await;
+    without_reason.refused_with("--reason");
+    let because = ["--reason", "they are back", "--rate", "7"];
+    let one = ["replay", "delivery", &event, "university"];
+    let one = office
+        .run(&office.ada, &[&one[..], &because].concat())
+        .await;
+    assert_eq!(
+        one.done(),
+        "replay 1 is asked for: 1 delivery\nits progress: posthaste replay list\n"
+    );
+    let again = ["replay", "event", &event];
+    let again = office
+        .run(&office.ada, &[&again[..], &because].concat())
+        .await;
+    again.denied_with("replay 1 is to send it");
+    let found = ["replay", "where", "error = 'no answer'"];
+    let found = office
+        .run(&office.ada, &[&found[..], &because].concat())
+        .await;
+    assert!(found.done().contains("2 deliveries"), "{found:?}");
+    let none = office
+        .run(&office.ada, &[&since[..], &because].concat())
+        .await;
+    assert_eq!(none.done(), "there is nothing to replay\n");
+    let wrong = ["replay", "where", "nonsense", "--dry-run"];
+    let wrong = office.run(&office.ada, &wrong).await;
+    wrong.denied_with("does not exist");
+
+    let list = office.json(&["replay", "list", "--json"]).await;
+    assert_eq!(
+        (
+            &list[0]["remaining"],
+            &list[0]["rate"],
+            &list[1]["asked"]["event_id"]
+        ),
+        (&json!(2), &json!(7), &json!(event))
+    );
+    let cancel = ["replay", "cancel", "2", "--reason", "not yet"];
+    let cancelled = office.run(&office.bob, &cancel).await;
+    assert_eq!(
+        cancelled.done(),
+        "replay 2 is cancelled: 2 left as they were\n"
+    );
+    let cancel = ["cancel", &event, "--reason", "after all not"];
+    let cancelled = office.run(&office.bob, &cancel).await;
+    assert_eq!(cancelled.done(), "to be cancelled: 1 delivery\n");
+    let list = office.run(&office.ada, &["replay", "list", "--all"]).await;
+    assert!(list.done().contains("cancelled"), "{list:?}");
+}
+
+#[tokio::test]
+async fn a_test_prints_the_answer_and_fails_where_it_was_not_accepted() {
+    let office = Office::open().await;
+    let partner = office.world.partner().await;
+    let create = "select posthaste.create_event_type('ship.arrived', 'A ship', example => '{}')";
+    office.world.run(create).await;
+    office
+        .world
+        .subscribe_to("port", &partner, &["ship.arrived"], None, "1h")
+        .await;
+    let test = [
+        "subscription",
+        "test",
+        "port",
+        "ship.arrived",
+        "--reason",
+        "new",
+    ];
+    let nobody = [&test[..], &["--wait", "1ms"]].concat();
+    office
+        .run(&office.ada, &nobody)
+        .await
+        .denied_with("no answer yet");
+    let _worker = office.world.worker(&[]).await;
+    let said = office.run(&office.ada, &test).await;
+    let words: Vec<&str> = said.done().split_whitespace().collect();
+    assert!(
+        words.windows(2).any(|pair| pair == ["outcome", "accepted"])
+            && words.windows(2).any(|pair| pair == ["status", "200"]),
+        "{said:?}"
+    );
+    partner.set_reply(posthaste::trial::partner::Reply::Status(503));
+    let said = office.run(&office.ada, &test).await;
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stdout.contains("503"), "{said:?}");
+    let nothing = [
+        "subscription",
+        "test",
+        "port",
+        "ship.sunk",
+        "--reason",
+        "new",
+    ];
+    office
+        .run(&office.ada, &nothing)
+        .await
+        .denied_with("it is not in the catalogue");
+}
+
 /// Two administrators, each with a login of their own.
 struct Office {
     world: World,

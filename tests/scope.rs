@@ -92,6 +92,9 @@ async fn the_scoped_act_for_their_partner_and_for_nobody_else() {
         "posthaste.reencrypt_secret(gen_random_uuid(), '', 'k1', '')".to_owned(),
         format!("posthaste.release('{}', 'x')", event("south")),
         format!("posthaste.discard('{}', 'x')", event("south")),
+        format!("posthaste.replay_event('{}', 'x')", event("south")),
+        format!("posthaste.cancel('{}', 'x')", event("south")),
+        "posthaste.cancel_replay(2, 'x')".to_owned(),
     ];
     for name in ["south", "open"] {
         refused.extend([
@@ -103,6 +106,10 @@ async fn the_scoped_act_for_their_partner_and_for_nobody_else() {
             format!("posthaste.set_header_secret('{name}', 'Authorization', gen_random_uuid(), 'k1', '\\x00', 'x')"),
             format!("posthaste.end_secret('{name}', 1::smallint, 'x')"),
             format!("posthaste.ask_to_reveal('{name}', 'x')"),
+            format!("posthaste.replay_delivery('{}', '{name}', 'x')", event(name)),
+            format!("posthaste.replay_since('{name}', '-infinity', 'x')"),
+            format!("posthaste.send_test('{name}', 'ship.north', 'x')"),
+            format!("posthaste.cancel('{}', 'x', '{name}')", event(name)),
         ]);
     }
     for change in [theirs, nobodys] {
@@ -272,7 +279,9 @@ async fn furnish(world: &World) -> [Login; 2] {
                  values (now(), '{event}', {id}, 1, 1, 'unreachable', 'exhausted', 'no_retries_left', 1, 1, 'no answer');
                  select posthaste.tell('posthaste.delivery.exhausted', 'error', {id}, '{event}', 1::smallint);
                  insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
-                 select '{event}', {id}, 0, 0, 'it breaks the schema' where {held}"
+                 select '{event}', {id}, 0, 0, 'it breaks the schema' where {held};
+                 insert into posthaste.replay (kind, asked, reason) values ('replay', '{{}}', 'they asked');
+                 insert into posthaste.replay_part (replay_id, subscription_id, total) select max(replay_id), {id}, 1 from posthaste.replay"
             ))
             .await;
     }
@@ -311,6 +320,7 @@ const VIEWS: [&str; 11] = [
     "attempt_log",
     "dead_letter",
     "operations",
+    "replay_progress",
     "subscription_terms",
     "subscription_overview",
     "consumer",

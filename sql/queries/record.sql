@@ -73,7 +73,7 @@ with result as materialized (
                'event_id', event_id, 'subscription_id', subscription_id, 'replay', replay, 'number', number, 'worker_id', worker_id,
                'verdict', verdict, 'outcome', outcome, 'http_status', http_status, 'error', error))) as how_many
     from result
-    where verdict in ('exhausted', 'rejected') and (place in (select place from ended)) is true
+    where verdict in ('exhausted', 'rejected') and replay >= 0 and (place in (select place from ended)) is true
     having count(*) > 0
 )
 select place from result where (place in (select place from ended)) is not true

@@ -87,7 +87,8 @@ pub(crate) fn span(name: &'static str, help: &'static str) -> Arg {
         .help(help)
 }
 
-fn duration(text: &str) -> std::result::Result<Duration, &'static str> {
+/// A duration such as 5m or 500ms.
+pub(crate) fn duration(text: &str) -> std::result::Result<Duration, &'static str> {
     let parsed = text.parse::<SignedDuration>().ok();
     parsed
         .and_then(|span| Duration::try_from(span).ok())

@@ -2,6 +2,7 @@
 
 mod audit;
 mod bench;
+mod cancel;
 mod check;
 mod demo;
 mod event_type;
@@ -11,6 +12,7 @@ mod key;
 mod migrate;
 mod output;
 mod receive;
+mod replay;
 mod run;
 mod secret;
 mod settings;
@@ -44,6 +46,8 @@ pub(crate) fn cli() -> Command {
             subscription::command(),
             secret::command(),
             event_type::command(),
+            replay::command(),
+            cancel::command(),
             audit::command(),
             status::command(),
             receive::command(),
@@ -63,6 +67,8 @@ pub(crate) async fn dispatch(matches: &ArgMatches) -> Result<ExitCode> {
         Some(("subscription", args)) => subscription::run(args).await,
         Some(("secret", args)) => secret::run(args).await,
         Some(("event-type", args)) => event_type::run(args).await,
+        Some(("replay", args)) => replay::run(args).await,
+        Some(("cancel", args)) => cancel::run(args).await,
         Some(("audit", args)) => audit::run(args).await,
         Some(("status", args)) => status::run(settings::load(args)?.config, args).await,
         Some(("receive", args)) => receive::run(args).await,
@@ -124,6 +130,8 @@ mod tests {
             "subscription",
             "secret",
             "event-type",
+            "replay",
+            "cancel",
             "audit",
             "status",
             "receive",

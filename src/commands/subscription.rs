@@ -2,6 +2,7 @@
 
 mod listing;
 mod proposal;
+mod test;
 
 use std::process::ExitCode;
 
@@ -17,7 +18,7 @@ use super::table;
 
 pub(crate) fn command() -> Command {
     super::group("subscription")
-        .about("Propose, approve, watch and pause what partners receive")
+        .about("Propose, approve, watch, pause and test what partners receive")
         .long_about(
             "What partners receive, and on what terms. One administrator proposes, another approves: \
              nothing leaves but to what two have agreed to. To pause takes one. Each acts through a \
@@ -34,6 +35,7 @@ pub(crate) fn command() -> Command {
             approve_command(),
             reject_command(),
             pause_command(),
+            test::command(),
         ])
         .after_help(EXAMPLES)
 }
@@ -52,6 +54,7 @@ pub(crate) async fn run(args: &ArgMatches) -> Result<ExitCode> {
         "approve" => approve(&control, args).await,
         "reject" => reject(&control, args).await,
         "pause" => pause(&control, args).await,
+        "test" => return test::run(&control, args).await,
         other => Err(super::unknown(other)),
     }?;
     Ok(ExitCode::SUCCESS)

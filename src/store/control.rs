@@ -2,12 +2,15 @@
 //!
 //! Rows of views come as JSON objects, for the program to print; which columns a view has is for `sql/schema.sql` to say.
 
+mod requests;
+
 use serde_json::Value;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
+pub use self::requests::{Asked, Replay};
 use super::connect::{connect_once, explain, is_about_data};
 use crate::config::Config;
 use crate::secret::Sealed;

@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::requests::Requests;
 use super::{
     ADD_SECRET, CANCEL_REMOVED, CHANGED_TERMS, EVENT_TYPES, EXPIRE_WAITING, FILL_SECRET, HOLD,
     REQUEUE_RELEASED, SECRETS_ASKED_FOR, SETTLE_LANES, Statement, Store, TERMS, Weighed, health,
@@ -74,6 +75,8 @@ pub struct Changes {
     pub to_pause: bool,
     /// Subscriptions whose attempts were weighed a moment ago, and what that made of them.
     pub weighed: Vec<Weighed>,
+    /// What people asked for and workers have not carried out yet.
+    pub requests: Requests,
     /// Where the next look starts: a transaction's id, in decimal.
     pub watermark: String,
 }
@@ -167,6 +170,7 @@ impl Store {
             asked_for: false,
             to_pause: false,
             weighed: Vec::new(),
+            requests: Requests::default(),
             watermark: watermark.to_owned(),
         };
         for row in &self.query(CHANGED_TERMS, &[&watermark]).await? {
@@ -179,6 +183,10 @@ impl Store {
                 changes.released = row.try_get("released")?;
                 changes.asked_for = row.try_get("asked_for")?;
                 changes.to_pause = row.try_get("to_pause")?;
+                changes.requests = Requests {
+                    replays: row.try_get("replays")?,
+                    cancels: row.try_get("cancels")?,
+                };
             }
         }
         Ok(changes)

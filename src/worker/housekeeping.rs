@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::forgetting::Forgetting;
 use super::health::Health;
-use super::recorder;
+use super::{recorder, requests};
 use crate::attempt;
 use crate::config::Config;
 use crate::delivery::Attempt;
@@ -119,7 +119,9 @@ impl Housekeeping {
             let left = lease
                 .expires
                 .map(|at| at.saturating_duration_since(Instant::now()));
-            let ruling = retry.judge(&report, lease.number, left, fastrand::f64());
+            let ruling = retry
+                .judge(&report, lease.number, left, fastrand::f64())
+                .of(lease.key);
             attempts.push(Attempt {
                 key: lease.key,
                 number: lease.number,
@@ -206,7 +208,7 @@ impl Housekeeping {
     }
 }
 
-/// Follows what people decide: terms, pauses, removals, releases from quarantine.
+/// Follows what people decide: terms, pauses, removals, releases from quarantine, and what they ask for.
 struct TermsWatch {
     /// Where the next look starts; nothing has been looked at yet without it.
     watermark: Option<String>,
@@ -245,6 +247,7 @@ impl TermsWatch {
         let settled = self
             .settle(house, changes.released, changes.to_pause, now)
             .await;
+        requests::carry_out(store, changes.requests, now).await;
         match self.watermark {
             None => directory.refresh_all().await?,
             Some(_) => directory.refresh(&news).await?,

@@ -1,0 +1,32 @@
+//! Carries out what people asked for: cancels, replays and tests.
+
+use std::time::{Duration, Instant};
+
+use crate::Result;
+use crate::store::{Requests, Store};
+
+/// Does as much of it as fits into a moment; the rest is for the next round, or another worker's.
+pub(super) async fn carry_out(store: &Store, requests: Requests, now: Instant) {
+    if requests.cancels
+        && let Err(error) = store.carry_out_cancels(CANCELS).await
+    {
+        tracing::warn!(%error, "what was to be cancelled is not yet");
+    }
+    if requests.replays
+        && let Err(error) = replay(store, now).await
+    {
+        tracing::warn!(%error, "replays do not go on");
+    }
+}
+
+async fn replay(store: &Store, now: Instant) -> Result<()> {
+    while store.queue_replays(AT_ONCE).await? && now.elapsed() < MOMENT {}
+    Ok(())
+}
+
+/// Events cancelled in one round.
+const CANCELS: usize = 100;
+/// Deliveries put into the queue in one statement.
+const AT_ONCE: usize = 500;
+/// How long a round may go on with the next batch.
+const MOMENT: Duration = Duration::from_millis(300);
