@@ -31,6 +31,8 @@ pub(super) struct Limits {
     pub(super) bytes: usize,
     /// Requests to one endpoint at once.
     pub(super) concurrency: usize,
+    /// What a lane may hold that does not finish it at once. For [`Lanes`] to say, by the room there is.
+    pub(super) each: usize,
 }
 
 /// How much more fits.
@@ -64,7 +66,10 @@ impl Lanes {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             by_subscription: HashMap::new(),
-            limits,
+            limits: Limits {
+                each: usize::MAX,
+                ..limits
+            },
             deliveries: 0,
             bytes: 0,
             sending: 0,
@@ -100,7 +105,7 @@ impl Lanes {
     /// A request of this lane is over: the lane may send another. True where it was left out of the
     /// last look for waiting deliveries, and now has room that is worth a look.
     pub(super) fn finished(&mut self, subscription_id: i32, now: Instant) -> bool {
-        let limits = self.limits;
+        let limits = self.limits_now();
         let Some(lane) = self.by_subscription.get_mut(&subscription_id) else {
             return false;
         };
@@ -112,7 +117,7 @@ impl Lanes {
 
     /// Notes which lanes a look for waiting deliveries leaves out because they are full.
     pub(super) fn looking_for_waiting(&mut self, now: Instant) {
-        let limits = self.limits;
+        let limits = self.limits_now();
         for lane in self.by_subscription.values_mut() {
             lane.left_out = lane.share(limits, now) <= lane.held();
         }
@@ -143,7 +148,7 @@ impl Lanes {
     /// How much more fits, in all and lane by lane, besides what was `promised` to a look under way.
     /// Forgets lanes that have been idle.
     pub(super) fn free(&mut self, promised: Option<&Free>, now: Instant) -> Free {
-        let limits = self.limits;
+        let limits = self.limits_now();
         self.by_subscription
             .retain(|_, lane| lane.held() > 0 || !lane.pace.is_stale(now));
         let nothing = Free::nothing();
@@ -152,6 +157,7 @@ impl Lanes {
         let promised_to = |id| promised_slots.get(id).unwrap_or(&promised.slots_of_others);
         let slots_of_others = limits
             .fresh_share()
+            .min(limits.each)
             .saturating_sub(promised.slots_of_others);
         let slots = self.by_subscription.iter().map(|(id, lane)| {
             let taken = lane.held() + promised_to(id);
@@ -176,6 +182,20 @@ impl Lanes {
                 .saturating_sub(self.deliveries + promised.deliveries),
             bytes: limits.bytes.saturating_sub(self.bytes + promised.bytes),
             slots_of_others,
+        }
+    }
+
+    /// The limits, with no more for each lane than a quarter of what is free, of deliveries and of bytes: the more endpoints hang, the less
+    /// each gets, and some room stays for the others. A lane that finishes what it holds at once keeps nobody from it.
+    fn limits_now(&self) -> Limits {
+        let limits = self.limits;
+        let free_bytes = limits.bytes.saturating_sub(self.bytes);
+        // 16ths are exact enough, and do not overflow.
+        let by_bytes = limits.deliveries * (free_bytes / (limits.bytes / 16).max(1)).min(16) / 16;
+        let free = limits.deliveries.saturating_sub(self.deliveries);
+        Limits {
+            each: (free.min(by_bytes) / 4).max(1),
+            ..limits
         }
     }
 
@@ -206,14 +226,14 @@ impl Free {
         }
     }
 
-    /// A quarter of it, and of a single slot all; of the bytes no less than one payload may have.
+    /// A quarter of it, of each lane's slots a half, and of a single slot all; of the bytes no less than one payload may have.
     pub(super) fn quarter(self, max_body: usize) -> Self {
         let slots = self.slots.into_iter();
         Self {
             deliveries: self.deliveries.div_ceil(4),
             bytes: self.bytes.div_ceil(4).max(max_body).min(self.bytes),
-            slots: slots.map(|(id, slots)| (id, slots.div_ceil(4))).collect(),
-            slots_of_others: self.slots_of_others.div_ceil(4),
+            slots: slots.map(|(id, slots)| (id, slots.div_ceil(2))).collect(),
+            slots_of_others: self.slots_of_others.div_ceil(2),
             events: self.events,
         }
     }
@@ -277,15 +297,20 @@ impl Lane {
     /// fast endpoint never runs dry and a slow one keeps no more than it can send at once.
     fn share(&self, limits: Limits, now: Instant) -> usize {
         if self.is_paced || (self.sending > 0 && self.pace.is_slow(now)) {
-            return self.concurrency(limits).min(limits.most());
+            return self.concurrency(limits).min(limits.most()).min(limits.each);
         }
         let brisk_share = self.pace.recent(now) / 4;
-        brisk_share.max(self.fresh_share(limits)).min(limits.most())
+        let fresh_share = self.fresh_share(limits).min(limits.each);
+        brisk_share.max(fresh_share).min(limits.most())
     }
 
     /// Whether it finishes so much that room in it is worth waiting a moment for. One that filled up
     /// before its pace was measured gets the benefit of the doubt.
     fn is_brisk(&self, limits: Limits, now: Instant) -> bool {
+        let limits = Limits {
+            each: usize::MAX,
+            ..limits
+        };
         let fresh_and_filling =
             self.pace.is_fresh(now) && self.held() >= self.share(limits, now) / 2;
         fresh_and_filling || self.pace.recent(now) >= self.fresh_share(limits)
@@ -367,6 +392,7 @@ mod tests {
         deliveries: 1000,
         bytes: 1_000_000,
         concurrency: 16,
+        each: usize::MAX,
     };
     const FRESH: usize = 64;
 
@@ -427,9 +453,9 @@ mod tests {
         assert_eq!(quarter.bytes + rest.bytes, all.bytes);
         assert_eq!(
             (quarter.slots_of_others, rest.slots_of_others),
-            (FRESH / 4, FRESH / 4 * 3)
+            (FRESH / 2, FRESH / 2)
         );
-        assert_eq!((quarter.slots, rest.slots), (vec![(7, 14)], vec![(7, 40)]));
+        assert_eq!((quarter.slots, rest.slots), (vec![(7, 27)], vec![(7, 27)]));
         assert_eq!(lanes.free(Some(&all), now).deliveries, 0);
         let most = all.clone().three_quarters(1000);
         let left = lanes.free(Some(&most), now);
@@ -444,5 +470,34 @@ mod tests {
             999_000,
             "and no more than all"
         );
+    }
+
+    #[test]
+    fn endpoints_that_hang_leave_some_of_the_room_though_they_could_fill_it() {
+        let (begun, hanging) = (Instant::now(), 70);
+        assert!(hanging * LIMITS.concurrency > LIMITS.deliveries);
+        let mut lanes = Lanes::new(LIMITS);
+        for id in 0..70 {
+            let now = begun + Duration::from_millis(1500);
+            for _ in 0..lanes.free(None, now).slots_of_others {
+                lanes.admit(ready(id), begun);
+            }
+            // They are sent, and never finish.
+            while lanes.next(id).is_some() {}
+            let stuck = lanes.take_stuck(now);
+            lanes.release(stuck.len(), 0);
+        }
+        assert!(lanes.free(None, begun).deliveries > 0);
+    }
+
+    #[test]
+    fn a_lane_gets_less_where_bytes_are_scarce() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(LIMITS);
+        assert_eq!(lanes.free(None, now).slots_of_others, FRESH);
+        let mut large = ready(7);
+        large.0.bytes = LIMITS.bytes / 8 * 7;
+        lanes.admit(large, now);
+        assert_eq!(lanes.free(None, now).slots_of_others, FRESH / 2 - 1);
     }
 }

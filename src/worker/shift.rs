@@ -86,6 +86,7 @@ impl Shift {
             deliveries: config.max_in_flight,
             bytes: config.max_in_flight_bytes,
             concurrency: config.endpoint_concurrency,
+            each: usize::MAX,
         };
         let now = Instant::now();
         let mut shift = Self {
@@ -337,8 +338,9 @@ impl Shift {
         let Some(claimed) = succeeded(claimed) else {
             return self.plan.failed_at_waiting(now);
         };
+        let (found, took) = (claimed.ready.len(), now.duration_since(self.claimed_at));
         self.plan
-            .saw_waiting(claimed.any, claimed.ready.len(), claimed.due_in, now);
+            .saw_waiting(claimed.any, found, claimed.due_in, took, now);
         self.admit(claimed.ready, now);
     }
 
