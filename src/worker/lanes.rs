@@ -20,6 +20,9 @@ pub(super) struct Lanes {
     deliveries: usize,
     bytes: usize,
     sending: usize,
+    /// Which look for new events was the last that brought any, and how many there were.
+    look: u64,
+    events: u64,
 }
 
 /// The bounds that hold over all lanes.
@@ -60,6 +63,9 @@ struct Lane {
     pace: Pace,
     /// It was full when we last looked for waiting deliveries, so it was left out.
     left_out: bool,
+    /// Which look for new events was the last that brought it some, and how many.
+    look: u64,
+    events: u64,
 }
 
 impl Lanes {
@@ -73,6 +79,25 @@ impl Lanes {
             deliveries: 0,
             bytes: 0,
             sending: 0,
+            look: 0,
+            events: 0,
+        }
+    }
+
+    /// A look found so many new events, of which these deliveries found room here, and are to be admitted.
+    pub(super) fn took(&mut self, events: u64, ready: &[Ready], now: Instant) {
+        if ready.is_empty() {
+            return;
+        }
+        (self.look, self.events) = (self.look + 1, events);
+        for (lease, _) in ready {
+            let lanes = &mut self.by_subscription;
+            let lane = lanes.entry(lease.key.subscription_id);
+            let lane = lane.or_insert_with(|| Lane::new(now));
+            if lane.look != self.look {
+                (lane.look, lane.events) = (self.look, 0);
+            }
+            lane.events += 1;
         }
     }
 
@@ -164,7 +189,8 @@ impl Lanes {
             (*id, lane.share(limits, now).saturating_sub(taken))
         });
         let lanes = self.by_subscription.iter();
-        let brisk = lanes.filter(|(_, lane)| lane.is_brisk(limits, now));
+        // What fills one lane, its backlog or a burst, is no reason to let others' events wait.
+        let brisk = lanes.filter(|(_, lane)| self.is_common(lane) && lane.is_brisk(limits, now));
         let unknown = self
             .by_subscription
             .is_empty()
@@ -183,6 +209,11 @@ impl Lanes {
             bytes: limits.bytes.saturating_sub(self.bytes + promised.bytes),
             slots_of_others,
         }
+    }
+
+    /// Whether a good part of the new events go to this lane.
+    fn is_common(&self, lane: &Lane) -> bool {
+        lane.look == self.look && 4 * lane.events >= self.events
     }
 
     /// The limits, with no more for each lane than a quarter of what is free, of deliveries and of bytes: the more endpoints hang, the less
@@ -273,6 +304,8 @@ impl Lane {
             is_paced: false,
             pace: Pace::new(now),
             left_out: false,
+            look: 0,
+            events: 0,
         }
     }
 
@@ -488,6 +521,23 @@ mod tests {
             lanes.release(stuck.len(), 0);
         }
         assert!(lanes.free(None, begun).deliveries > 0);
+    }
+
+    #[test]
+    fn a_full_lane_holds_events_back_only_where_many_of_them_are_for_it() {
+        let now = Instant::now();
+        let mut lanes = lanes_with(FRESH, 7, now);
+        assert_eq!(lanes.free(None, now).events, Some(0));
+        let others: Vec<Ready> = (100..110).map(ready).collect();
+        lanes.took(10, &others, now);
+        assert_eq!(
+            lanes.free(None, now).events,
+            None,
+            "it is full of its backlog"
+        );
+        let own: Vec<Ready> = (0..5).map(|_| ready(7)).collect();
+        lanes.took(10, &own, now);
+        assert_eq!(lanes.free(None, now).events, Some(0));
     }
 
     #[test]

@@ -155,7 +155,7 @@ impl Plan {
     }
 
     /// A look at waiting deliveries found some due (`any`), and brought `leased` of them; or the next is due in that time. It `took`
-    /// so long, and where new events come, the next one rests as long: a backlog takes no more than half of a session.
+    /// so long, and where new events come, the next one rests twice as long: a backlog takes no more than a third of a session.
     pub(super) fn saw_waiting(
         &mut self,
         any: bool,
@@ -166,7 +166,7 @@ impl Plan {
     ) {
         self.waiting_idle = SHORTEST;
         if !self.events_are_rare(now) {
-            self.resting_until = now + took.min(LONGEST_REST);
+            self.resting_until = now + (2 * took).min(LONGEST_REST);
         }
         let (wait, source) = match (any, leased) {
             (false, _) => match due_in {
@@ -383,7 +383,7 @@ mod tests {
         plan.saw_events(1, false, false, begun);
         plan.saw_waiting(true, 3, None, took, begun);
         plan.has_room(begun);
-        assert_eq!(plan.waiting_at(), begun + took);
+        assert_eq!(plan.waiting_at(), begun + 2 * took);
         plan.saw_waiting(true, 3, None, 100 * took, begun);
         assert_eq!(plan.waiting_at(), begun + LONGEST_REST);
         let later = begun + RARE;

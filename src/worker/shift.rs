@@ -327,6 +327,7 @@ impl Shift {
             self.fan_out = usize::try_from(fan_out).unwrap_or(usize::MAX);
         }
         let (events, more) = (taken.events, taken.more);
+        self.lanes.took(events, &taken.ready, now);
         self.admit(taken.ready, now);
         self.mind_sleep(events, more, now).await;
     }
