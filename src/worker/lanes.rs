@@ -115,10 +115,18 @@ impl Lanes {
         lane.ready.push_back(ready);
     }
 
-    /// The next delivery of a lane that may be sent now.
-    pub(super) fn next(&mut self, subscription_id: i32) -> Option<Ready> {
+    /// The next delivery of a lane that may be sent now. Where room is scarce, one that has finished nothing lately may send no more
+    /// than it may hold: what hangs cannot be given back.
+    pub(super) fn next(&mut self, subscription_id: i32, now: Instant) -> Option<Ready> {
+        let limits = self.limits_now();
         let lane = self.by_subscription.get_mut(&subscription_id)?;
-        if lane.sending >= lane.concurrency(self.limits) {
+        let concurrency = lane.concurrency(limits);
+        let most = if lane.pace.recent(now) > 0 {
+            concurrency
+        } else {
+            concurrency.min(limits.each)
+        };
+        if lane.sending >= most {
             return None;
         }
         let ready = lane.ready.pop_front()?;
@@ -516,7 +524,7 @@ mod tests {
                 lanes.admit(ready(id), begun);
             }
             // They are sent, and never finish.
-            while lanes.next(id).is_some() {}
+            while lanes.next(id, begun).is_some() {}
             let stuck = lanes.take_stuck(now);
             lanes.release(stuck.len(), 0);
         }

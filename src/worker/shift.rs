@@ -385,7 +385,7 @@ impl Shift {
     fn send_from(&mut self, subscription_id: i32) {
         let today = self.directory.terms(subscription_id);
         let mut unfit = Vec::new();
-        while let Some((lease, terms)) = self.lanes.next(subscription_id) {
+        while let Some((lease, terms)) = self.lanes.next(subscription_id, Instant::now()) {
             let terms = today.clone().unwrap_or(terms);
             let timeout = self.timeout(&terms);
             if !self.may_begin(&lease, &terms, timeout) {
