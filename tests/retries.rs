@@ -124,6 +124,38 @@ async fn partners_that_hang_cost_the_others_nothing() {
 }
 
 #[tokio::test]
+async fn partners_that_hang_leave_room_though_they_could_fill_all_of_it() {
+    let world = World::new().await;
+    let hanging = Partner::replying(Reply::Hang).await;
+    for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        world
+            .subscribe_to(name, &hanging, &[name], None, "1h")
+            .await;
+        world.publish_many(name, 40).await;
+    }
+    let healthy = world.partner().await;
+    world
+        .subscribe_to("healthy", &healthy, &["well"], None, "1h")
+        .await;
+    // Eight times sixteen requests would be twice as many.
+    let settings = [
+        ("max_in_flight", "64"),
+        ("request_timeout", "40s"),
+        ("lease", "60s"),
+    ];
+    let _worker = world.worker(&settings).await;
+    hanging.wait_for(8).await;
+    world.publish("well", "1").await;
+    healthy.wait_for(1).await;
+    assert!(
+        world
+            .holds("not exists (select from posthaste.attempt where subscription_id <= 8)")
+            .await,
+        "it had to wait until a request timed out"
+    );
+}
+
+#[tokio::test]
 async fn a_partner_that_is_down_costs_the_others_nothing() {
     let world = World::new().await;
     let healthy = world.partner().await;

@@ -314,7 +314,7 @@ fn event(tenant: &str) -> String {
     format!("01900000-0000-7000-8000-00000000000{place}")
 }
 
-const VIEWS: [&str; 11] = [
+const VIEWS: [&str; 12] = [
     "event",
     "delivery",
     "attempt_log",

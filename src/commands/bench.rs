@@ -16,6 +16,7 @@ mod fill;
 mod hand_loop;
 mod horizon;
 mod idle;
+mod isolation;
 mod latency;
 mod meter;
 mod neighbours;
@@ -78,6 +79,7 @@ pub(crate) fn command() -> Command {
         .arg(rates())
         .arg(span("duration", "How long a turn by the clock lasts").default_value("5s"))
         .arg(waiting())
+        .arg(number("backlog", "1000000", 0..=50_000_000, "Deliveries that one subscription is behind with in the scenario isolation"))
         .arg(span("horizon", "How long a transaction is held open elsewhere").default_value("20s"))
         .arg(switch("quick", "A smoke run: one round, and little of everything where its amount is not given"))
         .arg(switch("full", "The large sizes too: ten million rows waiting, ten minutes with a transaction open"))
@@ -171,6 +173,7 @@ const SCENARIOS: &[Scenario] = &[
     backlog::SCENARIO,
     horizon::SCENARIO,
     neighbours::SCENARIO,
+    isolation::SCENARIO,
     recovery::SCENARIO,
     idle::SCENARIO,
 ];
@@ -192,6 +195,8 @@ struct Plan {
     quick: bool,
     /// Sizes of a backlog.
     waiting: Vec<u32>,
+    /// Deliveries that one subscription is behind with.
+    backlog: usize,
     /// How long vacuum is held back.
     horizon: Duration,
     /// Whether the large sizes are wanted.
@@ -238,6 +243,7 @@ impl Plan {
             rounds: size("rounds", 1),
             rates: args.get_many("rate").unwrap_or_default().copied().collect(),
             waiting,
+            backlog: size("backlog", QUICK_BACKLOG),
             horizon: time("horizon", QUICK_HORIZON)?,
             full: args.get_flag("full"),
             duration: time("duration", MIN_DURATION)?,
@@ -343,6 +349,7 @@ const PART: &str = "part";
 const INTERRUPTED: u8 = 130;
 const QUICK_EVENTS: usize = 2000;
 const QUICK_WAITING: u32 = 10_000;
+const QUICK_BACKLOG: usize = 10_000;
 const QUICK_HORIZON: Duration = Duration::from_secs(5);
 const MIN_DURATION: Duration = Duration::from_secs(1);
 const MAX_DURATION: Duration = Duration::from_hours(1);

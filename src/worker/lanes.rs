@@ -20,6 +20,9 @@ pub(super) struct Lanes {
     deliveries: usize,
     bytes: usize,
     sending: usize,
+    /// Which look for new events was the last that brought any, and how many there were.
+    look: u64,
+    events: u64,
 }
 
 /// The bounds that hold over all lanes.
@@ -31,6 +34,8 @@ pub(super) struct Limits {
     pub(super) bytes: usize,
     /// Requests to one endpoint at once.
     pub(super) concurrency: usize,
+    /// What a lane may hold that does not finish it at once. For [`Lanes`] to say, by the room there is.
+    pub(super) each: usize,
 }
 
 /// How much more fits.
@@ -65,16 +70,41 @@ struct Lane {
     throttle: Throttle,
     /// It was full when we last looked for waiting deliveries, so it was left out.
     left_out: bool,
+    /// Which look for new events was the last that brought it some, and how many.
+    look: u64,
+    events: u64,
 }
 
 impl Lanes {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             by_subscription: HashMap::new(),
-            limits,
+            limits: Limits {
+                each: usize::MAX,
+                ..limits
+            },
             deliveries: 0,
             bytes: 0,
             sending: 0,
+            look: 0,
+            events: 0,
+        }
+    }
+
+    /// A look found so many new events, of which these deliveries found room here, and are to be admitted.
+    pub(super) fn took(&mut self, events: u64, ready: &[Ready], now: Instant) {
+        if ready.is_empty() {
+            return;
+        }
+        (self.look, self.events) = (self.look + 1, events);
+        for (lease, _) in ready {
+            let lanes = &mut self.by_subscription;
+            let lane = lanes.entry(lease.key.subscription_id);
+            let lane = lane.or_insert_with(|| Lane::new(now));
+            if lane.look != self.look {
+                (lane.look, lane.events) = (self.look, 0);
+            }
+            lane.events += 1;
         }
     }
 
@@ -93,10 +123,18 @@ impl Lanes {
         lane.ready.push_back(ready);
     }
 
-    /// The next delivery of a lane that may be sent now.
-    pub(super) fn next(&mut self, subscription_id: i32) -> Option<Ready> {
+    /// The next delivery of a lane that may be sent now. Where room is scarce, one that has finished nothing lately may send no more
+    /// than it may hold: what hangs cannot be given back.
+    pub(super) fn next(&mut self, subscription_id: i32, now: Instant) -> Option<Ready> {
+        let limits = self.limits_now();
         let lane = self.by_subscription.get_mut(&subscription_id)?;
-        if lane.sending >= lane.at_once(self.limits) || lane.is_held(Instant::now()) {
+        let concurrency = lane.at_once(limits);
+        let most = if lane.pace.recent(now) > 0 {
+            concurrency
+        } else {
+            concurrency.min(limits.each)
+        };
+        if lane.sending >= most || lane.is_held(now) {
             return None;
         }
         let ready = lane.ready.pop_front()?;
@@ -108,7 +146,7 @@ impl Lanes {
     /// A request of this lane is over: the lane may send another. True where it was left out of the
     /// last look for waiting deliveries, and now has room that is worth a look.
     pub(super) fn finished(&mut self, subscription_id: i32, now: Instant) -> bool {
-        let limits = self.limits;
+        let limits = self.limits_now();
         let Some(lane) = self.by_subscription.get_mut(&subscription_id) else {
             return false;
         };
@@ -165,7 +203,7 @@ impl Lanes {
 
     /// Notes which lanes a look for waiting deliveries leaves out because they are full.
     pub(super) fn looking_for_waiting(&mut self, now: Instant) {
-        let limits = self.limits;
+        let limits = self.limits_now();
         for lane in self.by_subscription.values_mut() {
             lane.left_out = lane.share(limits, now) <= lane.held();
         }
@@ -196,7 +234,7 @@ impl Lanes {
     /// How much more fits, in all and lane by lane, besides what was `promised` to a look under way.
     /// Forgets lanes that have been idle.
     pub(super) fn free(&mut self, promised: Option<&Free>, now: Instant) -> Free {
-        let limits = self.limits;
+        let limits = self.limits_now();
         self.by_subscription.retain(|_, lane| {
             lane.held() > 0 || !lane.pace.is_stale(now) || lane.is_remembered(now)
         });
@@ -206,13 +244,15 @@ impl Lanes {
         let promised_to = |id| promised_slots.get(id).unwrap_or(&promised.slots_of_others);
         let slots_of_others = limits
             .fresh_share()
+            .min(limits.each)
             .saturating_sub(promised.slots_of_others);
         let slots = self.by_subscription.iter().map(|(id, lane)| {
             let taken = lane.held() + promised_to(id);
             (*id, lane.share(limits, now).saturating_sub(taken))
         });
         let lanes = self.by_subscription.iter();
-        let brisk = lanes.filter(|(_, lane)| lane.is_brisk(limits, now));
+        // What fills one lane, its backlog or a burst, is no reason to let others' events wait.
+        let brisk = lanes.filter(|(_, lane)| self.is_common(lane) && lane.is_brisk(limits, now));
         let unknown = self
             .by_subscription
             .is_empty()
@@ -230,6 +270,25 @@ impl Lanes {
                 .saturating_sub(self.deliveries + promised.deliveries),
             bytes: limits.bytes.saturating_sub(self.bytes + promised.bytes),
             slots_of_others,
+        }
+    }
+
+    /// Whether a good part of the new events go to this lane.
+    fn is_common(&self, lane: &Lane) -> bool {
+        lane.look == self.look && 4 * lane.events >= self.events
+    }
+
+    /// The limits, with no more for each lane than a quarter of what is free, of deliveries and of bytes: the more endpoints hang, the less
+    /// each gets, and some room stays for the others. A lane that finishes what it holds at once keeps nobody from it.
+    fn limits_now(&self) -> Limits {
+        let limits = self.limits;
+        let free_bytes = limits.bytes.saturating_sub(self.bytes);
+        // 16ths are exact enough, and do not overflow.
+        let by_bytes = limits.deliveries * (free_bytes / (limits.bytes / 16).max(1)).min(16) / 16;
+        let free = limits.deliveries.saturating_sub(self.deliveries);
+        Limits {
+            each: (free.min(by_bytes) / 4).max(1),
+            ..limits
         }
     }
 
@@ -260,14 +319,14 @@ impl Free {
         }
     }
 
-    /// A quarter of it, and of a single slot all; of the bytes no less than one payload may have.
+    /// A quarter of it, of each lane's slots a half, and of a single slot all; of the bytes no less than one payload may have.
     pub(super) fn quarter(self, max_body: usize) -> Self {
         let slots = self.slots.into_iter();
         Self {
             deliveries: self.deliveries.div_ceil(4),
             bytes: self.bytes.div_ceil(4).max(max_body).min(self.bytes),
-            slots: slots.map(|(id, slots)| (id, slots.div_ceil(4))).collect(),
-            slots_of_others: self.slots_of_others.div_ceil(4),
+            slots: slots.map(|(id, slots)| (id, slots.div_ceil(2))).collect(),
+            slots_of_others: self.slots_of_others.div_ceil(2),
             events: self.events,
         }
     }
@@ -312,6 +371,8 @@ impl Lane {
             weighing_until: None,
             throttle: Throttle::none(now),
             left_out: false,
+            look: 0,
+            events: 0,
         }
     }
 
@@ -357,15 +418,20 @@ impl Lane {
             return self.at_once(limits);
         }
         if self.is_paced || (self.sending > 0 && self.pace.is_slow(now)) {
-            return self.concurrency(limits).min(limits.most());
+            return self.concurrency(limits).min(limits.most()).min(limits.each);
         }
         let brisk_share = self.pace.recent(now) / 4;
-        brisk_share.max(self.fresh_share(limits)).min(limits.most())
+        let fresh_share = self.fresh_share(limits).min(limits.each);
+        brisk_share.max(fresh_share).min(limits.most())
     }
 
     /// Whether it finishes so much that room in it is worth waiting a moment for. One that filled up
     /// before its pace was measured gets the benefit of the doubt.
     fn is_brisk(&self, limits: Limits, now: Instant) -> bool {
+        let limits = Limits {
+            each: usize::MAX,
+            ..limits
+        };
         let fresh_and_filling =
             self.pace.is_fresh(now) && self.held() >= self.share(limits, now) / 2;
         fresh_and_filling || self.pace.recent(now) >= self.fresh_share(limits)
@@ -506,6 +572,7 @@ mod tests {
         deliveries: 1000,
         bytes: 1_000_000,
         concurrency: 16,
+        each: usize::MAX,
     };
     const FRESH: usize = 64;
 
@@ -567,9 +634,9 @@ mod tests {
         assert_eq!(quarter.bytes + rest.bytes, all.bytes);
         assert_eq!(
             (quarter.slots_of_others, rest.slots_of_others),
-            (FRESH / 4, FRESH / 4 * 3)
+            (FRESH / 2, FRESH / 2)
         );
-        assert_eq!((quarter.slots, rest.slots), (vec![(7, 14)], vec![(7, 40)]));
+        assert_eq!((quarter.slots, rest.slots), (vec![(7, 27)], vec![(7, 27)]));
         assert_eq!(lanes.free(Some(&all), now).deliveries, 0);
         let most = all.clone().three_quarters(1000);
         let left = lanes.free(Some(&most), now);
@@ -584,5 +651,51 @@ mod tests {
             999_000,
             "and no more than all"
         );
+    }
+
+    #[test]
+    fn endpoints_that_hang_leave_some_of_the_room_though_they_could_fill_it() {
+        let (begun, hanging) = (Instant::now(), 70);
+        assert!(hanging * LIMITS.concurrency > LIMITS.deliveries);
+        let mut lanes = Lanes::new(LIMITS);
+        for id in 0..70 {
+            let now = begun + Duration::from_millis(1500);
+            for _ in 0..lanes.free(None, now).slots_of_others {
+                lanes.admit(ready(id), begun);
+            }
+            // They are sent, and never finish.
+            while lanes.next(id, begun).is_some() {}
+            let stuck = lanes.take_stuck(now);
+            lanes.release(stuck.len(), 0);
+        }
+        assert!(lanes.free(None, begun).deliveries > 0);
+    }
+
+    #[test]
+    fn a_full_lane_holds_events_back_only_where_many_of_them_are_for_it() {
+        let now = Instant::now();
+        let mut lanes = lanes_with(FRESH, 7, now);
+        assert_eq!(lanes.free(None, now).events, Some(0));
+        let others: Vec<Ready> = (100..110).map(ready).collect();
+        lanes.took(10, &others, now);
+        assert_eq!(
+            lanes.free(None, now).events,
+            None,
+            "it is full of its backlog"
+        );
+        let own: Vec<Ready> = (0..5).map(|_| ready(7)).collect();
+        lanes.took(10, &own, now);
+        assert_eq!(lanes.free(None, now).events, Some(0));
+    }
+
+    #[test]
+    fn a_lane_gets_less_where_bytes_are_scarce() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(LIMITS);
+        assert_eq!(lanes.free(None, now).slots_of_others, FRESH);
+        let mut large = ready(7);
+        large.0.bytes = LIMITS.bytes / 8 * 7;
+        lanes.admit(large, now);
+        assert_eq!(lanes.free(None, now).slots_of_others, FRESH / 2 - 1);
     }
 }

@@ -11,6 +11,8 @@ pub(super) struct Plan {
     poll: Duration,
     events_at: Instant,
     waiting_at: Instant,
+    /// Until when looks at waiting deliveries rest, for the sake of new events.
+    resting_until: Instant,
     source: Source,
     /// Why the next look at waiting deliveries is due.
     waiting_source: Source,
@@ -45,6 +47,7 @@ impl Plan {
             poll,
             events_at: now,
             waiting_at: now,
+            resting_until: now,
             source: Source::Poll,
             waiting_source: Source::Poll,
             idle: SHORTEST,
@@ -64,7 +67,7 @@ impl Plan {
 
     /// When the next look at waiting deliveries is due.
     pub(super) fn waiting_at(&self) -> Instant {
-        self.waiting_at
+        self.waiting_at.max(self.resting_until)
     }
 
     /// A look at new events begins; tells why it was due. A ring from now on calls for another one.
@@ -151,15 +154,20 @@ impl Plan {
         self.idle = (self.idle * 2).min(longest);
     }
 
-    /// A look at waiting deliveries found some due (`any`), and brought `leased` of them; or the next is due in that time.
+    /// A look at waiting deliveries found some due (`any`), and brought `leased` of them; or the next is due in that time. It `took`
+    /// so long, and where new events come, the next one rests twice as long: a backlog takes no more than a third of a session.
     pub(super) fn saw_waiting(
         &mut self,
         any: bool,
         leased: usize,
         due_in: Option<Duration>,
+        took: Duration,
         now: Instant,
     ) {
         self.waiting_idle = SHORTEST;
+        if !self.events_are_rare(now) {
+            self.resting_until = now + (2 * took).min(LONGEST_REST);
+        }
         let (wait, source) = match (any, leased) {
             (false, _) => match due_in {
                 Some(wait) if wait < self.poll => (wait.max(SHORTEST), Source::Work),
@@ -236,6 +244,8 @@ const SHORTEST: Duration = Duration::from_millis(1);
 const GATHER: Duration = Duration::from_millis(4);
 /// How long lanes that are full are given to empty.
 const PACE: Duration = Duration::from_millis(5);
+/// The longest that a look at waiting deliveries rests after another.
+const LONGEST_REST: Duration = Duration::from_millis(50);
 /// The longest that new events wait for a brisk lane.
 const LONGEST_HOLD: Duration = Duration::from_millis(25);
 /// How long to go on looking after the last find before falling asleep.
@@ -256,6 +266,7 @@ mod tests {
     use super::*;
 
     const POLL: Duration = Duration::from_millis(500);
+    const TOOK: Duration = Duration::ZERO;
 
     fn plan() -> (Plan, Instant) {
         let now = Instant::now();
@@ -341,7 +352,7 @@ mod tests {
         plan.failed_at_waiting(now);
         assert_eq!(plan.events_at(), now);
         assert_eq!(plan.waiting_at(), now + Duration::from_millis(200));
-        plan.saw_waiting(false, 0, None, now);
+        plan.saw_waiting(false, 0, None, TOOK, now);
         plan.failed_at_events(now);
         assert_eq!(plan.waiting_at(), now + POLL);
         assert_eq!(plan.events_at(), now + Duration::from_millis(100));
@@ -366,19 +377,34 @@ mod tests {
     }
 
     #[test]
+    fn a_backlog_rests_between_looks_while_new_events_come_and_at_no_other_time() {
+        let (mut plan, begun) = plan();
+        let took = Duration::from_millis(8);
+        plan.saw_events(1, false, false, begun);
+        plan.saw_waiting(true, 3, None, took, begun);
+        plan.has_room(begun);
+        assert_eq!(plan.waiting_at(), begun + 2 * took);
+        plan.saw_waiting(true, 3, None, 100 * took, begun);
+        assert_eq!(plan.waiting_at(), begun + LONGEST_REST);
+        let later = begun + RARE;
+        plan.saw_waiting(true, 3, None, took, later);
+        assert_eq!(plan.waiting_at(), later);
+    }
+
+    #[test]
     fn full_lanes_are_looked_at_again_soon_and_empty_ones_at_the_poll() {
         let (mut plan, now) = plan();
-        plan.saw_waiting(true, 0, None, now);
+        plan.saw_waiting(true, 0, None, TOOK, now);
         assert_eq!(plan.waiting_at, now + PACE);
-        plan.saw_waiting(true, 3, None, now);
+        plan.saw_waiting(true, 3, None, TOOK, now);
         assert_eq!(plan.waiting_at, now);
-        plan.saw_waiting(false, 0, None, now);
+        plan.saw_waiting(false, 0, None, TOOK, now);
         assert_eq!(plan.waiting_at, now + POLL);
         assert_eq!(plan.look_at_waiting(), Source::Poll);
         let soon = Duration::from_millis(30);
-        plan.saw_waiting(false, 0, Some(soon), now);
+        plan.saw_waiting(false, 0, Some(soon), TOOK, now);
         assert_eq!(plan.waiting_at, now + soon);
-        plan.saw_waiting(false, 0, Some(POLL * 2), now);
+        plan.saw_waiting(false, 0, Some(POLL * 2), TOOK, now);
         assert_eq!(plan.waiting_at, now + POLL);
         plan.left_waiting(now);
         assert_eq!(plan.waiting_at, now + PACE);

@@ -94,6 +94,7 @@ impl Shift {
             deliveries: config.max_in_flight,
             bytes: config.max_in_flight_bytes,
             concurrency: config.endpoint_concurrency,
+            each: usize::MAX,
         };
         let now = Instant::now();
         let mut shift = Self {
@@ -338,6 +339,7 @@ impl Shift {
             self.fan_out = usize::try_from(fan_out).unwrap_or(usize::MAX);
         }
         let (events, more) = (taken.events, taken.more);
+        self.lanes.took(events, &taken.ready, now);
         self.admit(taken.ready, now);
         self.mind_sleep(events, more, now).await;
     }
@@ -349,8 +351,9 @@ impl Shift {
         let Some(claimed) = succeeded(claimed) else {
             return self.plan.failed_at_waiting(now);
         };
+        let (found, took) = (claimed.ready.len(), now.duration_since(self.claimed_at));
         self.plan
-            .saw_waiting(claimed.any, claimed.ready.len(), claimed.due_in, now);
+            .saw_waiting(claimed.any, found, claimed.due_in, took, now);
         self.admit(claimed.ready, now);
     }
 
@@ -394,7 +397,7 @@ impl Shift {
     fn send_from(&mut self, subscription_id: i32) {
         let today = self.directory.terms(subscription_id);
         let (mut unfit, mut late) = (Vec::new(), Vec::new());
-        while let Some((lease, terms)) = self.lanes.next(subscription_id) {
+        while let Some((lease, terms)) = self.lanes.next(subscription_id, Instant::now()) {
             let terms = today.clone().unwrap_or(terms);
             if lease.expires.is_some_and(|at| at <= Instant::now()) {
                 self.lanes.finished(subscription_id, Instant::now());

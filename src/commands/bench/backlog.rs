@@ -125,6 +125,7 @@ impl Stage {
             name: name.to_owned(),
             url: endpoints.url(manner, 0),
             event_type: event_type.to_owned(),
+            tenant: None,
         };
         let wishes = [
             wish("healthy", Manner::Healthy, EVENT_TYPE),

@@ -11,6 +11,7 @@ pub(super) struct Wish {
     pub(super) name: String,
     pub(super) url: String,
     pub(super) event_type: String,
+    pub(super) tenant: Option<String>,
 }
 
 /// Makes them all, in three statements; returns their ids. `retries` are the waits between attempts, as Postgres reads them.
@@ -24,11 +25,12 @@ pub(super) async fn subscribe(
     let names = column(|wish| &wish.name);
     let urls = column(|wish| &wish.url);
     let event_types = column(|wish| &wish.event_type);
+    let tenants: Vec<Option<&str>> = wishes.iter().map(|wish| wish.tenant.as_deref()).collect();
     client.execute(CREATE_EVENT_TYPES, &[&event_types]).await?;
     let rows = client
         .query(
             CREATE_SUBSCRIPTIONS,
-            &[&names, &urls, &event_types, &retries],
+            &[&names, &urls, &event_types, &retries, &tenants],
         )
         .await?;
     let ids = first_column(&rows)?;

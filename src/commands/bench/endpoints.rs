@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use posthaste::trial::partner::{Partner, PartnerConfig, Received, Replies, Reply};
 use posthaste::{Error, Result};
 use serde_json::Value;
@@ -23,10 +24,12 @@ pub(super) enum Manner {
     Healthy,
     /// Takes the connection and the request, and never answers.
     Hangs,
-    /// 429, at once.
+    /// 429 and a Retry-After, at once.
     TooBusy,
     /// Nobody listens.
     Refuses,
+    /// 200, and what comes is not counted.
+    Flooded,
 }
 
 /// The receiver's process, and a port where nobody listens.
@@ -59,6 +62,7 @@ impl Endpoints {
             Manner::Hangs => format!("{base}{HANGS}{place}"),
             Manner::TooBusy => format!("{base}{TOO_BUSY}{place}"),
             Manner::Refuses => format!("http://{}/{place}", self.closed.1),
+            Manner::Flooded => format!("{base}{FLOODED}{place}"),
         }
     }
 }
@@ -103,9 +107,15 @@ fn replies(notes: &Notes, delay: Duration) -> Replies {
             return Reply::Hang;
         }
         if received.path.starts_with(TOO_BUSY) {
-            return Reply::Status(429);
+            return Reply::StatusWith {
+                status: 429,
+                headers: vec![("retry-after".to_owned(), RETRY_AFTER.to_owned())],
+                body: Bytes::new(),
+            };
         }
-        notes.add(received);
+        if !received.path.starts_with(FLOODED) {
+            notes.add(received);
+        }
         let well = Reply::Status(200);
         if delay.is_zero() {
             well
@@ -154,3 +164,6 @@ impl Notes {
 
 const HANGS: &str = "/hangs/";
 const TOO_BUSY: &str = "/too-busy/";
+const FLOODED: &str = "/flooded/";
+/// Seconds.
+const RETRY_AFTER: &str = "10";

@@ -101,6 +101,7 @@ impl Turn {
             name: "bench".to_owned(),
             url: endpoints.url(Manner::Healthy, 0),
             event_type: EVENT_TYPE.to_owned(),
+            tenant: None,
         };
         crowd::subscribe(&client, &config, &[wish], RETRIES).await?;
         let worker = Worker::start(&config).await?;
@@ -111,6 +112,7 @@ impl Turn {
             rate: bench.plan.steady_rate(RATE),
             duration: WARM_UP + bench.plan.horizon(),
             event_types: vec![EVENT_TYPE.to_owned()],
+            tenants: Vec::new(),
         };
         let (committed, readings) = tokio::join!(
             load.produce(&database.url),

@@ -73,6 +73,7 @@ impl Turn {
             name: "bench".to_owned(),
             url: endpoints.url(Manner::Healthy, 0),
             event_type: EVENT_TYPE.to_owned(),
+            tenant: None,
         };
         crowd::subscribe(&client, &config, &[wish], RETRIES).await?;
         let others: Vec<i32> = first_column(&client.query(SESSIONS, &[]).await?)?;

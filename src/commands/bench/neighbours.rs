@@ -94,7 +94,7 @@ impl Town {
             Manner::Hangs => format!("{count} hang"),
             Manner::Refuses => format!("{count} refuse the connection"),
             Manner::TooBusy => format!("{count} answer 429"),
-            Manner::Healthy => format!("{count} healthy"),
+            Manner::Healthy | Manner::Flooded => format!("{count} healthy"),
         });
         parts.collect::<Vec<_>>().join(", ")
     }
@@ -131,6 +131,7 @@ impl Turn {
             rate: bench.plan.steady_rate(town.rate),
             duration: WARM_UP + bench.plan.duration,
             event_types: wishes.into_iter().map(|wish| wish.event_type).collect(),
+            tenants: Vec::new(),
         };
         let worker = Worker::start(&config).await?;
         owe_the_bad(&client, &manners, &load.event_types).await?;
@@ -191,6 +192,7 @@ fn wishes(endpoints: &Endpoints, manners: &[Manner]) -> Vec<Wish> {
         name: format!("endpoint {place}"),
         url: endpoints.url(*manner, place),
         event_type: format!("bench.endpoint_{place}"),
+        tenant: None,
     };
     manners.iter().enumerate().map(wish).collect()
 }
@@ -227,7 +229,7 @@ fn receipt_times(
     Ok(times)
 }
 
-async fn outcomes(client: &Client) -> Result<BTreeMap<String, i64>> {
+pub(super) async fn outcomes(client: &Client) -> Result<BTreeMap<String, i64>> {
     let rows = client.query(OUTCOMES, &[]).await?;
     rows.iter()
         .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))

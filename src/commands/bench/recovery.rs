@@ -95,6 +95,7 @@ impl Stage {
             name: "bench".to_owned(),
             url: endpoints.url(Manner::Healthy, 0),
             event_type: EVENT_TYPE.to_owned(),
+            tenant: None,
         };
         crowd::subscribe(&client, &config, &[wish], RETRIES).await?;
         let doomed = Worker::start(&config).await?;
@@ -232,6 +233,7 @@ async fn steady(bench: &Bench, database: &Database, stage: &mut Stage) -> Result
         rate: bench.plan.steady_rate(RATE),
         duration: 3 * KILL_AFTER,
         event_types: vec![EVENT_TYPE.to_owned()],
+        tenants: Vec::new(),
     };
     let killing = async {
         tokio::time::sleep(KILL_AFTER).await;

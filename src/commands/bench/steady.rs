@@ -12,11 +12,13 @@ use super::part::micros_now;
 use super::payload::payload;
 use super::poster::pace;
 
-/// How much, how fast, and of which types, in turns.
+/// How much, how fast, and of which types and tenants, in turns.
 pub(super) struct Load {
     pub(super) rate: u32,
     pub(super) duration: Duration,
     pub(super) event_types: Vec<String>,
+    /// Whose the events are, in turns; nobody's where there are none.
+    pub(super) tenants: Vec<String>,
 }
 
 /// An event that was committed: its place in the run, and when its producer had the answer, in microseconds since 1970.
@@ -37,6 +39,12 @@ impl Load {
         usize::try_from(place % types).unwrap_or(0)
     }
 
+    /// Whose the event in this place is.
+    pub(super) fn tenant_of(&self, place: u64) -> usize {
+        let tenants = self.tenants.len().max(1) as u64;
+        usize::try_from(place % tenants).unwrap_or(0)
+    }
+
     /// Commits them all, over a few sessions in turns: a slow commit holds back nothing.
     pub(super) async fn produce(&self, database_url: &str) -> Result<Vec<Committed>> {
         let mut sessions = Vec::new();
@@ -51,10 +59,11 @@ impl Load {
         while let (Some((place, _)), Some(session)) = (due.recv().await, turns.next()) {
             let session = Arc::clone(session);
             let event_type = self.event_types[self.type_of(place)].clone();
+            let tenant = self.tenants.get(self.tenant_of(place)).cloned();
             inserting.spawn(async move {
                 let (client, statement) = &*session;
                 client
-                    .execute(statement, &[&event_type, &payload(place)])
+                    .execute(statement, &[&event_type, &payload(place), &tenant])
                     .await?;
                 Ok::<_, Error>(Committed {
                     place,
