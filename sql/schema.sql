@@ -1378,14 +1378,6 @@ $$;
 comment on function posthaste.weighed(posthaste.lane, jsonb, integer, integer, integer, interval, text, timestamptz) is
     'What becomes of a lane when so many requests came to an end, so many of which failed, the last `run` of them in a row; its receiver may have asked for a pause, or to be paused for good. Changes nothing.';
 
-create function posthaste.tell_breaker(subscription_id integer, is_open boolean, failures integer, held_for float8) returns uuid
-    language sql volatile security definer
-    set search_path = pg_catalog, pg_temp
-return posthaste.tell(
-    case when is_open then 'posthaste.breaker.opened' else 'posthaste.breaker.closed' end, case when is_open then 'error' else 'info' end, subscription_id,
-    detail => case when is_open then jsonb_build_object('failures', failures, 'open_for_seconds', round(held_for)) else '{}' end);
-comment on function posthaste.tell_breaker(integer, boolean, integer, float8) is 'Adds the operational event of a breaker that opened or closed. Called by weigh.sql.';
-
 create function posthaste.pause_failing(most integer) returns table (subscription_id integer, reason text)
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
@@ -1865,6 +1857,51 @@ begin atomic
     select count(*)::integer from told;
 end;
 comment on function posthaste.tell_ended(jsonb) is 'Adds an operational event for each of these deliveries, which were exhausted or rejected, and returns how many. Called by record.sql.';
+
+create function posthaste.tell_breaker(subscription_id integer, is_open boolean, failures integer, held_for float8) returns uuid
+    language sql volatile security definer
+    set search_path = pg_catalog, pg_temp
+return posthaste.tell(
+    case when is_open then 'posthaste.breaker.opened' else 'posthaste.breaker.closed' end, case when is_open then 'error' else 'info' end, subscription_id,
+    detail => case when is_open then jsonb_build_object('failures', failures, 'open_for_seconds', round(held_for)) else '{}' end);
+comment on function posthaste.tell_breaker(integer, boolean, integer, float8) is 'Adds the operational event of a breaker that opened or closed. Called by posthaste.weigh.';
+
+create function posthaste.weigh(
+    subscription_ids integer[], requests integer[], failures integer[], runs integer[], asked_for float8[], to_pause text[]
+) returns table (subscription_id integer, breaker text, before text, held_for float8, is_well boolean)
+    language sql volatile security definer
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    with told as materialized (
+        select * from unnest(weigh.subscription_ids, weigh.requests, weigh.failures, weigh.runs, weigh.asked_for, weigh.to_pause)
+            u (subscription_id, requests, failures, run, asked_for, to_pause)
+    ), locked as materialized (
+        -- In one order everywhere, so that two workers never wait for each other.
+        select l.subscription_id, l as lane from posthaste.lane l
+        where l.subscription_id = any (weigh.subscription_ids)
+        order by l.subscription_id for update
+    ), weighed as materialized (
+        select (l.lane).breaker as before, w.*
+        from told t
+        join locked l using (subscription_id)
+        cross join lateral (select x.breaker from posthaste.subscription x where x.subscription_id = t.subscription_id limit 1) s
+        cross join lateral posthaste.weighed(l.lane, s.breaker, t.requests, t.failures, t.run, make_interval(secs => t.asked_for), t.to_pause, now()) w
+    ), changed as (
+        update posthaste.lane l
+        set breaker = w.breaker, hold_until = w.hold_until, openings = w.openings, failures = w.failures, failing_since = w.failing_since,
+            window_since = w.window_since, window_requests = w.window_requests, window_failures = w.window_failures,
+            weighed_at = w.weighed_at, to_pause = w.to_pause
+        from weighed w where l.subscription_id = w.subscription_id
+    ), news as materialized (
+        select posthaste.tell_breaker(w.subscription_id, w.breaker <> 'closed', w.failures, extract(epoch from greatest(w.hold_until, now()) - now())::float8)
+        from weighed w where (w.breaker = 'closed') <> (w.before = 'closed')
+    )
+    select w.subscription_id, w.breaker::text, w.before::text, extract(epoch from greatest(w.hold_until, now()) - now())::float8,
+           w.breaker = 'closed' and w.failures = 0 and w.window_since is null
+    from weighed w cross join (select count(*) from news) told_of;
+end;
+comment on function posthaste.weigh(integer[], integer[], integer[], integer[], float8[], text[]) is
+    'Weighs what came of attempts, subscription by subscription; see posthaste.weighed. Returns what that made of each: its breaker now and before, for how many seconds nothing is to be sent, and whether nothing is remembered that failed. Called by workers.';
 
 create function posthaste.tell_overdue_rotations(most integer) returns table (subscription_id integer, number smallint)
     language sql volatile security definer
@@ -4165,7 +4202,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     -- What is owed.
     ('table queue',                          '', 'select insert delete', '', ''),
     ('table lease',                          '', 'select insert delete update(holder,ends_at)', '', ''),
-    ('table lane',                           '', 'select update(wake_at,rest_until,rate_used_until,hold_until,breaker,openings,failures,failing_since,window_since,window_requests,window_failures,weighed_at,to_pause)', '', ''),
+    ('table lane',                           '', 'select update(wake_at,rest_until,rate_used_until,hold_until,breaker)', '', ''),
     ('table quarantine',                     '', 'select insert(event_id,subscription_id,replay,attempts,reason)', '', ''),
     ('table cancellation',                   '', 'insert', '', ''),
     ('table replay',                         '', 'select(finished_at)', '', ''),
@@ -4230,14 +4267,15 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function matches',                     '', 'execute', 'execute', 'execute'),
     ('function create_partitions',           '', 'execute', '', ''),
     ('function settle_lanes',                '', 'execute', '', ''),
-    ('function weighed',                     '', 'execute', '', ''),
+    ('function weighed',                     '', '', '', ''),
+    ('function weigh',                       '', 'execute', '', ''),
     ('function pause_failing',               '', 'execute', '', ''),
     ('function requeue_released',            '', 'execute', '', ''),
     ('function cancel_removed',              '', 'execute', '', ''),
     ('function expire_waiting',              '', 'execute', '', ''),
     ('function forget_keys',                 '', 'execute', '', ''),
     ('function tell_ended',                  '', 'execute', '', ''),
-    ('function tell_breaker',                '', 'execute', '', ''),
+    ('function tell_breaker',                '', '', '', ''),
     ('function tell_overdue_rotations',      '', 'execute', '', ''),
     ('function queue_replays',               '', 'execute', '', ''),
     ('function carry_out_cancels',           '', 'execute', '', ''),

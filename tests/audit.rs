@@ -567,8 +567,8 @@ async fn acts(world: &World, office: &[Login; 2]) -> Vec<(&'static str, String, 
             "insert into posthaste.event_type (event_type, description, example) values ('ship.lost', 'A ship', '{{}}');
              insert into posthaste.outbox (event_id, event_type, payload)
              select e, 'ship.lost', '1' from unnest('{{{lost},{missed},{third},{fourth},{fifth}}}'::uuid[]) e;
-             insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, replay, number, error)
-             select now(), event_id, {bridge}, 1, 1, 'unreachable', 'exhausted', 0, 1, 'no answer' from posthaste.outbox where event_type = 'ship.lost'"
+             insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, rule, replay, number, error)
+             select now(), event_id, {bridge}, 1, 1, 'unreachable', 'exhausted', 'no_retries_left', 0, 1, 'no answer' from posthaste.outbox where event_type = 'ship.lost'"
         ))
         .await;
     let name = &office[0].name;

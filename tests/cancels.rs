@@ -115,8 +115,8 @@ async fn what_is_quarantined_or_about_to_be_replayed_is_cancelled_too() {
     world
         .run(&format!(
             "delete from posthaste.intake;
-             insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, replay, number, error)
-             values (now(), '{event}', {id}, 1, 1, 'unreachable', 'exhausted', 0, 1, 'no answer');
+             insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, rule, replay, number, error)
+             values (now(), '{event}', {id}, 1, 1, 'unreachable', 'exhausted', 'no_retries_left', 0, 1, 'no answer');
              select posthaste.replay_event('{event}', 'x')"
         ))
         .await;

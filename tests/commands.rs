@@ -576,8 +576,8 @@ async fn dead_letters_are_counted_replayed_and_watched() {
     office.subscribe().await;
     let insert = "insert into posthaste.outbox (event_type, payload) select 'a', '1' from generate_series(1, 3);
         delete from posthaste.intake;
-        insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, replay, number, error)
-        select now(), event_id, 1, 1, 1, 'unreachable', 'exhausted', 0, 1, 'no answer' from posthaste.outbox";
+        insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, rule, replay, number, error)
+        select now(), event_id, 1, 1, 1, 'unreachable', 'exhausted', 'no_retries_left', 0, 1, 'no answer' from posthaste.outbox";
     office.world.run(insert).await;
     let known = "update posthaste.subscription set unknown_types = true";
     office.world.run(known).await;

@@ -472,8 +472,8 @@ async fn dead_letter(world: &World, number: usize, subscription_id: i32, hours: 
             "insert into posthaste.outbox (event_id, event_type, payload, tenant)
              select '{event}', 'a', '1', tenant from posthaste.subscription where subscription_id = {subscription_id};
              delete from posthaste.intake where event_id = '{event}';
-             insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, replay, number, http_status, error)
-             values (now() - make_interval(hours => {hours}), '{event}', {subscription_id}, 1, 1, 'rejected', 'exhausted', 0, 1, 500, 'no answer that we like')"
+             insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, rule, replay, number, http_status, error)
+             values (now() - make_interval(hours => {hours}), '{event}', {subscription_id}, 1, 1, 'rejected', 'exhausted', 'no_retries_left', 0, 1, 500, 'no answer that we like')"
         ))
         .await;
 }
@@ -483,8 +483,8 @@ async fn many_dead_letters(world: &World, subscription_id: i32, count: i32) {
         .run(&format!(
             "insert into posthaste.outbox (event_type, payload) select 'a', '1' from generate_series(1, {count});
              delete from posthaste.intake;
-             insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, replay, number, error)
-             select now() - interval '1 hour', event_id, {subscription_id}, 1, 1, 'unreachable', 'exhausted', 0, 1, 'no answer' from posthaste.outbox"
+             insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, rule, replay, number, error)
+             select now() - interval '1 hour', event_id, {subscription_id}, 1, 1, 'unreachable', 'exhausted', 'no_retries_left', 0, 1, 'no answer' from posthaste.outbox"
         ))
         .await;
 }

@@ -566,7 +566,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::delivery::DeliveryKey;
+    use crate::delivery::{Advice, DeliveryKey, Phases, Report, Ruling, Verdict};
 
     const LIMITS: Limits = Limits {
         deliveries: 1000,
@@ -697,5 +697,102 @@ mod tests {
         large.0.bytes = LIMITS.bytes / 8 * 7;
         lanes.admit(large, now);
         assert_eq!(lanes.free(None, now).slots_of_others, FRESH / 2 - 1);
+    }
+
+    fn answered(status: u16, began: Instant) -> Attempt {
+        let outcome = if status == 200 {
+            Outcome::Accepted
+        } else {
+            Outcome::Rejected
+        };
+        let lease = ready(7).0;
+        Attempt {
+            key: lease.key,
+            number: 1,
+            holder: 1,
+            worker_id: 1,
+            revision: 1,
+            began,
+            report: Report {
+                outcome,
+                http_status: Some(status),
+                error: None,
+                snippet: None,
+                advice: Advice::default(),
+                remote: None,
+                duration: Duration::ZERO,
+                phases: Phases::default(),
+            },
+            ruling: Ruling {
+                verdict: Verdict::Done,
+                rule: None,
+                hold: None,
+            },
+            expires: None,
+            signed_with: Vec::new(),
+            bytes: 100,
+        }
+    }
+
+    /// Sends as many as may be sent, and says how many that were.
+    fn send_all(lanes: &mut Lanes, now: Instant) -> usize {
+        std::iter::from_fn(|| lanes.next(7, now)).count()
+    }
+
+    #[test]
+    fn a_busy_endpoint_gets_half_as_many_at_once_and_recovers_one_by_one() {
+        let now = Instant::now();
+        let mut lanes = lanes_with(200, 7, now);
+        assert_eq!(send_all(&mut lanes, now), 16);
+        for busy in 1..=16 {
+            lanes.finished(7, now);
+            lanes.heed(&answered(503, now), now + SPAN);
+            assert_eq!(send_all(&mut lanes, now), 0, "after {busy} of one round");
+            if busy == 8 {
+                // Half of what was under way has come back: as many more as there may be now are still under way.
+                break;
+            }
+        }
+        lanes.finished(7, now);
+        assert_eq!(send_all(&mut lanes, now), 1);
+        let next = now + 2 * SPAN;
+        lanes.finished(7, next);
+        lanes.heed(&answered(429, next), next);
+        for _ in 0..4 {
+            lanes.finished(7, next);
+        }
+        assert_eq!(send_all(&mut lanes, next), 1, "4 of 8 under way");
+        // As many as are sent at once, and one: after that there is room for one more.
+        for _ in 0..5 {
+            lanes.finished(7, next);
+            lanes.heed(&answered(200, next), next);
+        }
+        assert_eq!(send_all(&mut lanes, next), 5);
+    }
+
+    #[test]
+    fn after_a_run_of_failures_nothing_is_sent_until_they_are_weighed() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(LIMITS);
+        for _ in 0..100 {
+            let (lease, _) = ready(7);
+            let mut terms = Terms::nowhere(7);
+            terms.breaker_failures = Some(3);
+            lanes.admit((lease, Arc::new(terms)), now);
+        }
+        for status in [500, 404, 200, 500, 500] {
+            assert!(lanes.next(7, now).is_some());
+            lanes.finished(7, now);
+            lanes.heed(&answered(status, now), now);
+        }
+        assert!(lanes.next(7, now).is_some());
+        lanes.finished(7, now);
+        lanes.heed(&answered(500, now), now);
+        assert!(lanes.next(7, now).is_none());
+        assert_eq!(lanes.hold(7, 10 * SPAN, now).len(), 94);
+        assert_eq!(lanes.free(None, now).slots, [(7, 0)]);
+        lanes.hold(7, Duration::ZERO, now);
+        lanes.admit(ready(7), now);
+        assert!(lanes.next(7, now + TO_WEIGH).is_some());
     }
 }
