@@ -63,6 +63,7 @@ pub async fn make(lease: Lease, terms: &Terms, circumstances: Circumstances) -> 
     Attempt {
         key: lease.key,
         number: lease.number,
+        ordering_key: lease.ordering_key,
         holder: lease.holder,
         worker_id: lease.holder,
         revision: terms.revision,

@@ -4,6 +4,7 @@ mod columns;
 mod connect;
 mod control;
 mod migrate;
+mod ordering;
 mod people;
 mod presence;
 mod terms;
@@ -19,11 +20,12 @@ use self::columns::Columns;
 pub use self::connect::{Listener, connect_once, listen};
 pub use self::control::{Control, Outdated, Proposal, Proposed, Revealed};
 pub use self::migrate::{Applied, SchemaState, migrate, schema_state};
+pub use self::ordering::Advanced;
 pub use self::people::{COUNT_LIMIT, Deviation, Login, NamedSecret, Overview, Server, WorkerAlive};
 pub use self::presence::{Doze, Presence};
 pub use self::terms::{Changes, StoredSchema, StoredSecret, StoredTerms, StoredValue};
 use crate::config::Config;
-use crate::delivery::{Attempt, DeliveryKey, Lease};
+use crate::delivery::{Attempt, DeliveryKey, Lease, OrderingKey};
 use crate::{Error, Result};
 
 /// The database as the worker sees it: a pool of sessions with the planner settings that the hot
@@ -64,6 +66,10 @@ pub struct Taken {
     pub events: u64,
     /// Deliveries made of them, leased or waiting.
     pub deliveries: u64,
+    /// Of these, those that wait behind others of their ordering key.
+    pub followers: u64,
+    /// Their keys, each once: the next delivery of each is to come up.
+    pub keys: Vec<OrderingKey>,
     /// Events that no subscription matched.
     pub unrouted: u64,
     /// Events of a type that the catalogue does not have, or not as an active one.
@@ -99,6 +105,8 @@ pub struct Adopted {
     pub key: DeliveryKey,
     /// The attempt that it was for.
     pub number: i16,
+    /// The event's ordering key, if it has one.
+    pub ordering_key: Option<Box<str>>,
     /// Who held it.
     pub worker_id: i32,
     /// The subscription's revision today.
@@ -163,6 +171,8 @@ impl Store {
             seen: 0,
             events: 0,
             deliveries: 0,
+            followers: 0,
+            keys: Vec::new(),
             unrouted: 0,
             unknown: 0,
             watermark: Watermark::beginning(),
@@ -172,6 +182,8 @@ impl Store {
                 taken.seen = count(row, "events_seen")?;
                 taken.events = count(row, "events_taken")?;
                 taken.deliveries = count(row, "deliveries_made")?;
+                taken.followers = count(row, "followers")?;
+                taken.keys = ordering_keys(row)?;
                 taken.unrouted = count(row, "unrouted")?;
                 taken.unknown = count(row, "unknown")?;
                 taken.watermark = Watermark {
@@ -245,13 +257,11 @@ impl Store {
         let leases = rows
             .iter()
             .map(|row| {
-                lease(
-                    row,
-                    room,
-                    asked,
-                    row.try_get("replay")?,
-                    row.try_get("number")?,
-                )
+                let (replay, number) = (row.try_get("replay")?, row.try_get("number")?);
+                Ok(Lease {
+                    ordering_key: row.try_get("ordering_key")?,
+                    ..lease(row, room, asked, replay, number)?
+                })
             })
             .collect::<Result<_>>()?;
         Ok((Due::Now, leases))
@@ -327,6 +337,7 @@ impl Store {
                         replay: row.try_get("replay")?,
                     },
                     number: row.try_get("number")?,
+                    ordering_key: row.try_get("ordering_key")?,
                     worker_id: row.try_get("worker_id")?,
                     revision: row.try_get("revision")?,
                     began: now.checked_sub(age).unwrap_or(now),
@@ -421,6 +432,10 @@ statements! {
     LOCK_LANES = "lock_lanes";
     CLAIM_WAITING = "claim_waiting";
     NEXT_LANE = "next_lane";
+    LOCK_LANES_OF = "lock_lanes_of";
+    ADVANCE = "advance";
+    IDLE_KEYS = "idle_keys";
+    FREE_KEYS = "free_keys";
     RECORD = "record";
     RECORDED_ALREADY = "recorded_already";
     GIVE_BACK = "give_back";
@@ -472,6 +487,7 @@ fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, number: i16) -> Re
             replay,
         },
         number,
+        ordering_key: None,
         holder: room.worker_id,
         revision: row.try_get("revision")?,
         schema_revision: row.try_get("schema_revision")?,
@@ -485,6 +501,21 @@ fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, number: i16) -> Re
         bytes: usize::try_from(bytes.unwrap_or(0)).unwrap_or(0),
         ends: asked + room.lease,
     })
+}
+
+/// Two arrays of take.sql, or null.
+fn ordering_keys(row: &Row) -> Result<Vec<OrderingKey>> {
+    let subscriptions: Option<Vec<i32>> = row.try_get("ordered_subscriptions")?;
+    let keys: Option<Vec<Box<str>>> = row.try_get("ordered_keys")?;
+    let both = subscriptions
+        .unwrap_or_default()
+        .into_iter()
+        .zip(keys.unwrap_or_default());
+    let key = |(subscription_id, ordering_key)| OrderingKey {
+        subscription_id,
+        ordering_key,
+    };
+    Ok(both.map(key).collect())
 }
 
 /// Places in a batch, counted from 1 in SQL and from 0 here.

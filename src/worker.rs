@@ -3,6 +3,7 @@
 mod housekeeping;
 mod lanes;
 mod look;
+mod ordering;
 mod plan;
 mod recorder;
 mod shift;

@@ -1,21 +1,23 @@
 -- Records finished attempts: history in, leases out, and what is to be tried again back into the queue, in one statement.
 --
 -- The lease is the fence: an attempt whose lease somebody else took over is recorded as `late` and changes nothing.
+-- Where a delivery with an ordering key is over, its key is free, or held: whoever called this has advance.sql let the next one come up.
 -- Called by: worker, for a batch at a time. Returns the place in the batch (from 1) of each late one.
 -- Relies on: lease_pkey; the planner settings of our sessions. Not safe to repeat by itself: see recorded_already.sql.
 --
 -- $1 to $21: arrays of equal length, one element per attempt; see store::record. Ages are seconds before now, retries seconds
 -- after it: every time that is written comes from the database's clock.
+-- $22 ordering keys, or no element at all where none of the attempts has one
 with result as materialized (
     select r.*, now() + make_interval(secs => r.retry_in) as due_at
     from unnest(
         $1::uuid[], $2::integer[], $3::smallint[], $4::smallint[], $5::integer[], $6::integer[], $7::integer[],
         $8::float8[], $9::float8[], $10::integer[], $11::integer[], $12::integer[], $13::integer[], $14::integer[],
-        $15::text[], $16::text[], $17::smallint[], $18::text[], $19::text[], $20::text[], $21::text[]
+        $15::text[], $16::text[], $17::smallint[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[]
     ) with ordinality as r (
         event_id, subscription_id, replay, number, holder, worker_id, revision,
         age, retry_in, duration_us, dns_us, connect_us, tls_us, body_us,
-        outcome, verdict, http_status, remote_address, signed_with, error, response,
+        outcome, verdict, http_status, remote_address, signed_with, error, response, ordering_key,
         place)
 ), found as materialized (
     -- `limit 1` makes this a look-up by key for each result, whatever the planner believes about the table's size.
@@ -32,8 +34,8 @@ with result as materialized (
     where l.ctid = f.address and l.holder = f.holder and l.number = f.number
     returning f.place
 ), rescheduled as (
-    insert into posthaste.queue (event_id, subscription_id, replay, attempts, due_at)
-    select event_id, subscription_id, replay, number,
+    insert into posthaste.queue (event_id, subscription_id, replay, ordering_key, attempts, due_at)
+    select event_id, subscription_id, replay, ordering_key, number,
            -- Whoever lost an attempt through no fault of its partner does not go behind what came later.
            case when outcome = 'abandoned' then least(due_at, posthaste.event_time(event_id)) else due_at end
     from result
@@ -51,6 +53,22 @@ with result as materialized (
     update posthaste.lane l
     set wake_at = least(l.wake_at, (select w.due_at from lowest w where w.subscription_id = l.subscription_id))
     where l.subscription_id = any (array(select subscription_id from locked))
+), finished as materialized (
+    -- Heads that are over, and whether those behind them wait all the same. A batch without keys reads nothing here.
+    select o.address, r.verdict <> 'done' and s.after_dead_letter = 'hold' as holds
+    from result r
+    cross join lateral (select after_dead_letter from posthaste.subscription where subscription.subscription_id = r.subscription_id limit 1) s
+    cross join lateral (
+        select ctid as address from posthaste.ordering
+        where ordering.subscription_id = r.subscription_id and ordering.ordering_key = r.ordering_key
+          and ordering.event_id = r.event_id and ordering.replay = r.replay
+        limit 1
+    ) o
+    where cardinality($22::text[]) > 0 and r.ordering_key is not null and r.verdict <> 'retry' and (r.place in (select place from ended)) is true
+), freed as (
+    delete from posthaste.ordering where ctid = any (array(select address from finished where not holds))
+), kept as (
+    update posthaste.ordering set held_at = now() where ctid = any (array(select address from finished where holds))
 ), recorded as (
     insert into posthaste.attempt (
         event_id, subscription_id, replay, number, worker_id, subscription_revision,

@@ -1,6 +1,9 @@
 -- Fans out events nobody has taken yet, and leases their deliveries to this worker as far as it has room: one statement, so
 -- that a delivery which succeeds at once is written down thinly once, and deleted once.
 --
+-- An event with an ordering key is never leased here: its deliveries go behind what waits of their key, and whoever called this
+-- has advance.sql let the first one come up.
+--
 -- Called by: worker, whenever it has room. Returns one row per delivery leased, and at least one row (the first, whose
 -- event_id is null) that tells how the scan went.
 -- Relies on: the planner settings of our sessions (see store); intake_by_xid; the primary keys of subscription_event_type and event_type.
@@ -30,7 +33,7 @@ with late as materialized (
                 when (select count(*) from picked) = $3::bigint then (select xid from fresh order by xid desc limit 1)
                 else pg_snapshot_xmax(pg_current_snapshot()) end as watermark
 ), read as materialized (
-    select p.address, o.event_id, o.event_type, o.tenant, o.occurred_at, octet_length(o.payload::text) as bytes,
+    select p.address, o.event_id, o.event_type, o.tenant, o.occurred_at, o.ordering_key, o.deliver_after, o.expires_at, octet_length(o.payload::text) as bytes,
            case when octet_length(o.payload::text) <= $8::integer then o.payload::text end as payload
     from picked p
     -- `limit 1` and `offset 0` keep each of these a look-up by key per row, whatever the planner believes about sizes.
@@ -47,8 +50,8 @@ with late as materialized (
     delete from posthaste.intake where ctid = any (array(select address from read))
 ), kind as materialized (
     -- What the catalogue knows of each type, and who wants it, is asked once for the batch, not once for each event.
-    select t.event_type, coalesce(c.active, false) as is_known, case when c.has_schema then c.revision end as schema_revision
-    from (select distinct event_type from read) t
+    select t.event_type, t.is_ordered, coalesce(c.active, false) as is_known, case when c.has_schema then c.revision end as schema_revision
+    from (select event_type, bool_or(ordering_key is not null) as is_ordered from read group by event_type) t
     left join lateral (
         select active, schema is not null as has_schema, revision from posthaste.event_type
         where event_type.event_type = t.event_type limit 1
@@ -74,25 +77,25 @@ with late as materialized (
     where k.is_known or s.unknown_types
 ), filtered as materialized (
     -- Nothing is judged by a payload that is too long to be sent: it passes, and ends as rejected.
-    select r.event_id, s.subscription_id, s.revision, s.schema_revision, s.slots, least(r.bytes, $8::integer) as bytes,
+    select r.event_id, r.ordering_key, s.subscription_id, s.revision, s.schema_revision, s.slots, least(r.bytes, $8::integer) as bytes,
            r.payload is null or posthaste.matches(s.filter, r.payload) as passes
     from read r join route s using (event_type)
     where (select bool_or(filter is not null) from route) and s.filter is not null and (s.tenant is null or s.tenant = r.tenant)
 ), held as (
     insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
-    select event_id, subscription_id, 0, 0, 'the subscription''s filter cannot be evaluated on the payload' from filtered where passes is null
+    select event_id, subscription_id, 0, 0, 'the subscription''s filter cannot be evaluated on the payload' from filtered where passes is null and ordering_key is null
 ), matched as (
-    select event_id, subscription_id, revision, schema_revision, bytes,
-           row_number() over (partition by subscription_id order by event_id) <= slots as has_slot
+    select event_id, ordering_key, subscription_id, revision, schema_revision, bytes,
+           ordering_key is null and row_number() over (partition by subscription_id, ordering_key is null order by event_id) <= slots as has_slot
     from (
-        select r.event_id, s.subscription_id, s.revision, s.schema_revision, s.slots, least(r.bytes, $8::integer) as bytes
+        select r.event_id, r.ordering_key, s.subscription_id, s.revision, s.schema_revision, s.slots, least(r.bytes, $8::integer) as bytes
         from read r join route s using (event_type)
         where s.filter is null and (s.tenant is null or s.tenant = r.tenant)
         union all
-        select event_id, subscription_id, revision, schema_revision, slots, bytes from filtered where passes
+        select event_id, ordering_key, subscription_id, revision, schema_revision, slots, bytes from filtered where passes
     ) m
 ), placed as materialized (
-    select event_id, subscription_id, revision, schema_revision,
+    select event_id, ordering_key, subscription_id, revision, schema_revision,
            has_slot and count(*) filter (where has_slot) over running <= $6::integer
                     and sum(bytes) filter (where has_slot) over running <= $7::bigint as leased
     from matched
@@ -102,15 +105,30 @@ with late as materialized (
     select event_id, subscription_id, $4::integer, now() + make_interval(secs => $5::float8) from placed where leased
 ), queued as (
     insert into posthaste.queue (event_id, subscription_id, due_at)
-    select event_id, subscription_id, now() from placed where not leased
+    select event_id, subscription_id, now() from placed where not leased and ordering_key is null
+), ordered as materialized (
+    -- Asked first of all, so that a batch without keys reads nothing here.
+    select event_id, subscription_id, ordering_key, null::text as quarantine from placed
+    where (select bool_or(is_ordered) from kind) and ordering_key is not null
+    union all
+    select event_id, subscription_id, ordering_key, 'the subscription''s filter cannot be evaluated on the payload' from filtered
+    where (select bool_or(is_ordered) from kind) and ordering_key is not null and passes is null
+), followed as (
+    insert into posthaste.follower (event_id, subscription_id, ordering_key, quarantine, due_at, expires_at)
+    select o.event_id, o.subscription_id, o.ordering_key, o.quarantine, greatest(now(), r.deliver_after), r.expires_at
+    -- A full join that no condition turns into another can be done by hash alone.
+    from ordered o full join read r on r.event_id = o.event_id
+    where (select exists (select from ordered)) and coalesce(o.subscription_id, 0) > 0
 ), locked as materialized (
     -- In one order everywhere, so that two workers never wait for each other.
     select subscription_id from posthaste.lane
-    where subscription_id = any (array(select subscription_id from placed where not leased))
+    where subscription_id = any (array(select subscription_id from placed where not leased and ordering_key is null))
     order by subscription_id for update
 ), woken as (
     update posthaste.lane set wake_at = least(wake_at, now())
     where subscription_id = any (array(select subscription_id from locked))
+), key as materialized (
+    select subscription_id, ordering_key, row_number() over () as place from (select distinct subscription_id, ordering_key from ordered) k
 )
 select null::uuid as event_id, null::integer as subscription_id, null::integer as revision, null::integer as schema_revision,
        null::text as event_type, null::timestamptz as occurred_at, null::integer as bytes, null::text as payload,
@@ -121,9 +139,13 @@ select null::uuid as event_id, null::integer as subscription_id, null::integer a
        (select count(*) from read join kind using (event_type) where (select bool_or(not is_known) from kind) and not is_known) as unknown,
        (select watermark::text from next) as watermark,
        case when (select count(*) from late) = $3::bigint then $2::text[]
-            else array(select x::text from pg_snapshot_xip(pg_current_snapshot()) x where x < (select watermark from next)) end as still_open
+            else array(select x::text from pg_snapshot_xip(pg_current_snapshot()) x where x < (select watermark from next)) end as still_open,
+       (select count(*) from ordered where quarantine is null) as followers,
+       -- Which keys they are of, each once: an array for each column.
+       (select array_agg(k.subscription_id order by place) from key k) as ordered_subscriptions,
+       (select array_agg(k.ordering_key order by place) from key k) as ordered_keys
 union all
-select p.event_id, p.subscription_id, p.revision, p.schema_revision, r.event_type, r.occurred_at, r.bytes, r.payload, null, null, null, null, null, null, null
+select p.event_id, p.subscription_id, p.revision, p.schema_revision, r.event_type, r.occurred_at, r.bytes, r.payload, null, null, null, null, null, null, null, null, null, null
 -- A full join that no condition turns into another can be done by hash alone: never each delivery against each event.
 from placed p full join read r on r.event_id = p.event_id
 where coalesce(p.leased, false)

@@ -32,6 +32,7 @@ pub(super) struct Columns<'a> {
     signed_with: Vec<Option<String>>,
     error: Vec<Option<Cow<'a, str>>>,
     response: Vec<Option<Cow<'a, str>>>,
+    ordering_key: Vec<Option<&'a str>>,
 }
 
 impl<'a> Columns<'a> {
@@ -39,6 +40,10 @@ impl<'a> Columns<'a> {
         let mut columns = Self::default();
         for attempt in attempts {
             columns.push(attempt, now);
+        }
+        // Without a single one, the statement does without the column.
+        if columns.ordering_key.iter().all(Option::is_none) {
+            columns.ordering_key.clear();
         }
         columns
     }
@@ -78,9 +83,10 @@ impl<'a> Columns<'a> {
             .push(report.error.as_deref().map(|text| bounded(text, 2048)));
         self.response
             .push(report.snippet.as_deref().map(|text| bounded(text, 65_536)));
+        self.ordering_key.push(attempt.ordering_key.as_deref());
     }
 
-    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 21] {
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 22] {
         [
             &self.event_id,
             &self.subscription_id,
@@ -103,6 +109,7 @@ impl<'a> Columns<'a> {
             &self.signed_with,
             &self.error,
             &self.response,
+            &self.ordering_key,
         ]
     }
 

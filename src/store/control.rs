@@ -48,6 +48,8 @@ pub struct Proposal {
     pub headers: Value,
     /// Where the endpoint's address must lie.
     pub networks: Vec<String>,
+    /// What becomes of the events behind a dead letter: `continue` or `hold`.
+    pub after_dead_letter: String,
     /// What it is for.
     pub description: Option<String>,
     /// Whom to ask.
@@ -141,6 +143,7 @@ impl Control {
             &proposal.contact,
             &proposal.reason,
             &rates,
+            &proposal.after_dead_letter,
         ];
         proposed(&self.row(PROPOSE_SUBSCRIPTION, parameters).await?)
     }

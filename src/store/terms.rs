@@ -66,6 +66,8 @@ pub struct Changes {
     pub released: bool,
     /// Signing secrets were asked for that nobody has made yet.
     pub asked_for: bool,
+    /// Ordering keys are to go on past their heads.
+    pub skips: bool,
     /// Where the next look starts: a transaction's id, in decimal.
     pub watermark: String,
 }
@@ -157,6 +159,7 @@ impl Store {
             revisions: Vec::new(),
             released: false,
             asked_for: false,
+            skips: false,
             watermark: watermark.to_owned(),
         };
         for row in &self.query(CHANGED_TERMS, &[&watermark]).await? {
@@ -166,6 +169,7 @@ impl Store {
                 changes.watermark = row.try_get("watermark")?;
                 changes.released = row.try_get("released")?;
                 changes.asked_for = row.try_get("asked_for")?;
+                changes.skips = row.try_get("skips")?;
             }
         }
         Ok(changes)

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::ordering::Keys;
 use super::recorder;
 use crate::attempt;
 use crate::config::Config;
@@ -24,6 +25,7 @@ pub(super) struct Housekeeping {
     pub(super) directory: Arc<Directory>,
     pub(super) config: Arc<Config>,
     pub(super) worker_id: i32,
+    pub(super) keys: Keys,
     /// Rings when a worker is gone.
     pub(super) dropped: Arc<Notify>,
     pub(super) stop: CancellationToken,
@@ -45,7 +47,10 @@ impl Housekeeping {
                 () = self.stop.cancelled() => return,
             }
             let now = Instant::now();
-            if let Err(error) = terms.round(&self.store, &self.directory, now).await {
+            if let Err(error) = terms
+                .round(&self.store, &self.directory, &self.keys, now)
+                .await
+            {
                 tracing::warn!(%error, "cannot see what has changed in the control plane");
             }
             if now >= clock_due {
@@ -95,6 +100,7 @@ impl Housekeeping {
         if !gone.is_empty() {
             tracing::warn!(workers = ?gone, "workers are gone; their leases are taken over");
             self.dropped.notify_one();
+            self.keys.sweep();
             self.store.end_workers(&gone, None).await?;
         }
         Ok(())
@@ -109,6 +115,7 @@ impl Housekeeping {
             attempts.push(Attempt {
                 key: lease.key,
                 number: lease.number,
+                ordering_key: lease.ordering_key.clone(),
                 holder: self.worker_id,
                 worker_id: lease.worker_id,
                 revision: lease.revision,
@@ -123,7 +130,7 @@ impl Housekeeping {
         }
         if !attempts.is_empty() {
             telemetry::adopted(attempts.len());
-            recorder::record(&self.store, &attempts, &self.stop).await;
+            recorder::record(&self.store, &attempts, &self.keys, &self.stop).await;
         }
         Ok(())
     }
@@ -189,7 +196,13 @@ impl TermsWatch {
     }
 
     /// What was agreed is read anew whether or not the lanes can follow just now, and the other way round.
-    async fn round(&mut self, store: &Store, directory: &Directory, now: Instant) -> Result<()> {
+    async fn round(
+        &mut self,
+        store: &Store,
+        directory: &Directory,
+        keys: &Keys,
+        now: Instant,
+    ) -> Result<()> {
         let changes = store
             .changes(self.watermark.as_deref().unwrap_or(NEVER))
             .await?;
@@ -197,7 +210,7 @@ impl TermsWatch {
         if !news.is_empty() {
             self.settle_due = now;
         }
-        let settled = self.settle(store, changes.released, now).await;
+        let settled = self.settle(store, &changes, keys, now).await;
         match self.watermark {
             None => directory.refresh_all().await?,
             Some(_) => directory.refresh(&news).await?,
@@ -212,8 +225,15 @@ impl TermsWatch {
 
     /// Carries out what people decided, as much as fits into a moment: whoever looks after gone workers must not wait long. The
     /// rest is for the next round.
-    async fn settle(&mut self, store: &Store, released: bool, now: Instant) -> Result<()> {
-        if now >= self.settle_due {
+    async fn settle(
+        &mut self,
+        store: &Store,
+        changes: &Changes,
+        keys: &Keys,
+        now: Instant,
+    ) -> Result<()> {
+        let is_due = now >= self.settle_due;
+        if is_due {
             store.settle_lanes().await?;
             let mut is_all = false;
             while !is_all && now.elapsed() < MOMENT {
@@ -223,8 +243,16 @@ impl TermsWatch {
                 self.settle_due = now + SETTLE_EVERY;
             }
         }
-        if released {
+        if changes.released {
             while store.requeue_released(AT_ONCE).await? >= AT_ONCE && now.elapsed() < MOMENT {}
+        }
+        if is_due || changes.skips {
+            let mut freed = AT_ONCE;
+            while freed >= AT_ONCE && now.elapsed() < MOMENT {
+                let free = store.free_keys(AT_ONCE).await?;
+                freed = free.len();
+                keys.go_on(free);
+            }
         }
         Ok(())
     }

@@ -378,6 +378,7 @@ mod tests {
                 replay: 0,
             },
             number: 1,
+            ordering_key: None,
             holder: 1,
             revision: 1,
             schema_revision: None,

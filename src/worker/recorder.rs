@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::ordering::Keys;
 use crate::delivery::Attempt;
 use crate::store::Store;
 use crate::{Error, telemetry};
@@ -21,6 +22,7 @@ pub(super) async fn run(
     store: Store,
     mut attempts: mpsc::Receiver<Attempt>,
     left: mpsc::UnboundedSender<Left>,
+    keys: Keys,
     batch: usize,
     give_up: CancellationToken,
 ) {
@@ -30,7 +32,7 @@ pub(super) async fn run(
         if results.len() < ENOUGH {
             gather(&mut attempts, &mut results, batch, not_before).await;
         }
-        record(&store, &results, &give_up).await;
+        record(&store, &results, &keys, &give_up).await;
         not_before = Instant::now() + GATHER;
         let bytes = results.iter().map(|attempt| attempt.bytes).sum();
         // Nobody listens any more only when the worker is past its end.
@@ -59,15 +61,23 @@ async fn gather(
 
 /// Records a batch, however often it takes: results are held in hand while Postgres is away. Gives up
 /// only when told to; then the leases end by themselves and the attempts are recorded as abandoned.
-pub(super) async fn record(store: &Store, attempts: &[Attempt], give_up: &CancellationToken) {
+pub(super) async fn record(
+    store: &Store,
+    attempts: &[Attempt],
+    keys: &Keys,
+    give_up: &CancellationToken,
+) {
     let mut wait = Duration::from_millis(100);
     let mut left = Cow::Borrowed(attempts);
     loop {
         let error = match store.record(&left).await {
-            Ok(late) => return telemetry::recorded(&left, &late),
+            Ok(late) => {
+                keys.finished(&left);
+                return telemetry::recorded(&left, &late);
+            }
             Err(Error::Data(why)) if left.len() > 1 => {
                 tracing::error!(why, "a batch was refused; recording one by one");
-                return one_by_one(store, &left, give_up).await;
+                return one_by_one(store, &left, keys, give_up).await;
             }
             Err(Error::Data(why)) => return telemetry::unrecordable(&left, &why),
             Err(error) => error,
@@ -83,6 +93,7 @@ pub(super) async fn record(store: &Store, attempts: &[Attempt], give_up: &Cancel
             // It may have committed, and only its answer been lost.
             if let Ok(done) = store.recorded_already(&left).await {
                 let (done, not) = split(&left, &done);
+                keys.finished(&done);
                 telemetry::recorded(&done, &[]);
                 left = Cow::Owned(not);
                 break;
@@ -109,9 +120,9 @@ fn split(attempts: &[Attempt], places: &[usize]) -> (Vec<Attempt>, Vec<Attempt>)
 }
 
 /// One result that Postgres refuses must not keep the others from being recorded.
-async fn one_by_one(store: &Store, attempts: &[Attempt], give_up: &CancellationToken) {
+async fn one_by_one(store: &Store, attempts: &[Attempt], keys: &Keys, give_up: &CancellationToken) {
     for attempt in attempts {
-        Box::pin(record(store, std::slice::from_ref(attempt), give_up)).await;
+        Box::pin(record(store, std::slice::from_ref(attempt), keys, give_up)).await;
     }
 }
 

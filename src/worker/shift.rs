@@ -16,6 +16,7 @@ use super::Worker;
 use super::housekeeping::Housekeeping;
 use super::lanes::{Free, Lanes, Limits, Ready};
 use super::look::{Claim, Claimed, Frontier, Take, Taken};
+use super::ordering::{self, Keys};
 use super::plan::{Plan, Sleep};
 use super::recorder::{self, Left};
 use crate::Result;
@@ -60,6 +61,10 @@ pub(super) struct Shift {
     results: mpsc::Sender<Attempt>,
     left: (mpsc::UnboundedSender<Left>, mpsc::UnboundedReceiver<Left>),
     recorder: JoinHandle<()>,
+    /// Where ordering keys are told that may go on, who sees to it, and what rings when something came up.
+    keys: Keys,
+    ordering: JoinHandle<()>,
+    risen: Arc<Notify>,
     /// What gives leases back or has them held, beside the loop.
     errands: TaskTracker,
     /// Cancelled when requests under way may not be waited for any longer.
@@ -75,10 +80,13 @@ impl Shift {
         let left = mpsc::unbounded_channel();
         let give_up = CancellationToken::new();
         let (store, batch) = (worker.store.clone(), config.batch);
+        let ((keys, calls), risen) = (Keys::new(), Arc::new(Notify::new()));
+        let ordering = tokio::spawn(ordering::run(store.clone(), calls, Arc::clone(&risen)));
         let recorder = tokio::spawn(recorder::run(
             store.clone(),
             attempts,
             left.0.clone(),
+            keys.clone(),
             batch,
             give_up.clone(),
         ));
@@ -113,6 +121,9 @@ impl Shift {
             results,
             left,
             recorder,
+            keys,
+            ordering,
+            risen,
             errands: TaskTracker::new(),
             cut: CancellationToken::new(),
             give_up,
@@ -139,6 +150,7 @@ impl Shift {
                 taken = done(&mut self.taking) => self.took(taken).await,
                 claimed = done(&mut self.claiming) => self.claimed(claimed),
                 () = rings(self.presence.as_ref()) => self.plan.rang(Instant::now()),
+                () = self.risen.notified() => self.plan.stirred(Instant::now()),
                 () = self.dropped.notified() => self.look_for_what_was_dropped(),
                 () = lost(self.presence.as_ref()) => self.clock_out(),
                 presence = done(&mut self.registering) => if let Some(presence) = presence { self.clock_in(presence) },
@@ -162,6 +174,7 @@ impl Shift {
             directory: Arc::clone(&self.directory),
             config: Arc::clone(&self.config),
             worker_id: presence.worker_id(),
+            keys: self.keys.clone(),
             dropped: Arc::clone(&self.dropped),
             stop: self.rounds.clone(),
         };
@@ -170,6 +183,7 @@ impl Shift {
         self.presence = Some(presence);
         self.plan = Plan::new(self.config.poll_interval, Instant::now());
         self.frontier.begin_anew();
+        self.keys.sweep();
         self.say_ready(true);
     }
 
@@ -285,6 +299,7 @@ impl Shift {
             store: self.store.clone(),
             directory: Arc::clone(&self.directory),
             catalogue: Arc::clone(&self.catalogue),
+            keys: self.keys.clone(),
             batch: batch.min(free.deliveries / self.fan_out).max(1),
             room,
             scan: self.frontier.next(now),
@@ -561,6 +576,14 @@ impl Shift {
             {
                 self.recorder.abort();
             }
+        }
+        // Whoever goes on here has no other way to learn of it soon.
+        self.keys.end();
+        if tokio::time::timeout_at(last_call, &mut self.ordering)
+            .await
+            .is_err()
+        {
+            self.ordering.abort();
         }
         if let Some(presence) = &self.presence {
             let ourselves = [presence.worker_id()];

@@ -98,7 +98,7 @@ pub(crate) const RECORD: Call = Call {
     name: "record",
     text: include_str!("../../sql/queries/record.sql"),
     // event, subscription, replay, number, holder, worker, revision, age, retry in, five durations, outcome, verdict, status,
-    // address, secrets, error, response
+    // address, secrets, error, response, ordering keys
     arguments: "select array[
             trial.each(array_agg(event_id)), trial.each(array_agg(subscription_id)),
             trial.all(0, count(*)), trial.all(1, count(*)),
@@ -111,7 +111,7 @@ pub(crate) const RECORD: Call = Call {
             trial.each(array_agg(case when fails then 'retry' else 'done' end)),
             trial.each(array_agg(case when fails then 500 else 200 end)),
             trial.all(null::text, count(*)), trial.all(null::text, count(*)),
-            trial.each(array_agg(case when fails then 'no' end)), trial.all(null::text, count(*))]
+            trial.each(array_agg(case when fails then 'no' end)), trial.all(null::text, count(*)), '{}']
         from (select event_id, subscription_id, row_number() over (order by event_id) % 16 = 0 as fails
               from posthaste.lease where holder = 1 order by event_id limit 512) q",
     indexes: &["lane_pkey", "lease_pkey"],

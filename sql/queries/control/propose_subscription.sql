@@ -3,11 +3,12 @@
 -- Called by: `subscription propose`. Returns the change's id, and whether another administrator must approve it.
 -- $1 name   $2 url   $3 event types   $4 tenant   $5 filter   $6 unknown types too   $7 waits between attempts   $8 their jitter
 -- $9 timeout   $10 concurrency   $11 headers, a JSON object   $12 networks   $13 description   $14 contact   $15 reason
--- $16 rates, a JSON list
+-- $16 rates, a JSON list   $17 what becomes of the events behind a dead letter
 select jsonb_build_object(
     'change_id', posthaste.propose_subscription(
         name => $1::text, url => $2::text, event_types => $3::text[], tenant => $4::text, filter => $5::text,
         unknown_types => $6::boolean, retry_intervals => $7::text[]::interval[], retry_jitter => $8::float8::real,
         timeout => $9::text::interval, concurrency => $10::integer, rates => $16::text::jsonb, headers => $11::text::jsonb, networks => $12::text[],
+        after_dead_letter => $17::text,
         description => $13::text, contact => $14::text, reason => $15::text),
     'four_eyes', (select four_eyes from posthaste.setting))::text

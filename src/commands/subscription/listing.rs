@@ -216,6 +216,7 @@ const TERMS: &[&str] = &[
     "rates",
     "headers",
     "networks",
+    "after_dead_letter",
     "description",
     "contact",
 ];
