@@ -22,6 +22,7 @@ mod hostile_receivers;
 mod intake;
 mod keys;
 mod leases;
+mod ordering;
 mod partitions;
 mod plans;
 mod program;
