@@ -68,7 +68,7 @@ pub struct Taken {
     pub deliveries: u64,
     /// Of these, those that wait behind others of their ordering key.
     pub followers: u64,
-    /// Their keys, each once: the next delivery of each is to come up.
+    /// Their keys, some more than once: the next delivery of each is to come up.
     pub keys: Vec<OrderingKey>,
     /// Events that no subscription matched.
     pub unrouted: u64,
@@ -279,6 +279,9 @@ impl Store {
     /// of those that were late. Before a second try, ask [`recorded_already`](Self::recorded_already).
     pub async fn record(&self, attempts: &[Attempt]) -> Result<Vec<usize>> {
         let columns = Columns::of(attempts, Instant::now());
+        if columns.have_keys() {
+            return self.record_ordered(attempts, &columns).await;
+        }
         places(&self.query(RECORD, &columns.parameters()).await?)
     }
 
@@ -433,6 +436,7 @@ statements! {
     CLAIM_WAITING = "claim_waiting";
     NEXT_LANE = "next_lane";
     LOCK_LANES_OF = "lock_lanes_of";
+    FREE_HEADS = "free_heads";
     ADVANCE = "advance";
     IDLE_KEYS = "idle_keys";
     FREE_KEYS = "free_keys";

@@ -490,7 +490,37 @@ async fn what_a_filter_cannot_be_evaluated_on_is_quarantined_in_its_turn() {
 }
 
 #[tokio::test]
-async fn a_head_given_back_or_paused_keeps_its_place() {
+async fn a_head_that_a_worker_gives_back_keeps_its_place() {
+    let world = World::new().await;
+    let partner = Partner::replying(Reply::Hang).await;
+    world.subscribe("p", &partner, "0s,0s").await;
+    let settings = [("endpoint_concurrency", "1"), ("drain", "0s")];
+    let worker = world.worker(&settings).await;
+    for n in 1..=2 {
+        for key in ["k", "l", "m"] {
+            publish(&world.db, key, n).await;
+        }
+    }
+    partner.wait_for(1).await;
+    world
+        .until("(select count(*) from posthaste.lease) >= 2")
+        .await;
+    worker.stop().await.unwrap();
+    assert!(
+        world
+            .holds("not exists (select from posthaste.lease) and exists (select from posthaste.queue where attempts = 0)")
+            .await
+    );
+    partner.set_reply(Reply::Status(200));
+    let _worker = world.worker(&[]).await;
+    world.until_all_is_done().await;
+    for key in ["k", "l", "m"] {
+        assert_eq!(by_key(&partner, "/p")[key], [1, 2]);
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_waits_while_its_subscription_is_paused_keeps_its_place() {
     let world = World::new().await;
     let partner = Partner::replying(Reply::Status(500)).await;
     world.subscribe("p", &partner, "1h,1h").await;
@@ -503,7 +533,6 @@ async fn a_head_given_back_or_paused_keeps_its_place() {
     world.run("select posthaste.deactivate('p', 'x')").await;
     world.until("not (select active from posthaste.lane)").await;
     worker.stop().await.unwrap();
-    // As give_back.sql leaves it: due, though the subscription is paused.
     world.make_due().await;
     partner.set_reply(Reply::Status(200));
     world.change("p", r#"{"active": true}"#).await;

@@ -1168,6 +1168,21 @@ begin atomic
 end;
 comment on function posthaste.cancel_removed(integer) is 'Cancels deliveries still owed to subscriptions that were removed, and returns how many. Called by workers.';
 
+create function posthaste.follow(
+    event_ids uuid[], subscription_ids integer[], replays smallint[], ordering_keys text[], quarantine text[], due_at timestamptz) returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into posthaste.follower (event_id, subscription_id, replay, ordering_key, quarantine, due_at, expires_at)
+    select u.event_id, u.subscription_id, u.replay, u.ordering_key, u.quarantine, coalesce(follow.due_at, greatest(now(), o.deliver_after)), o.expires_at
+    from unnest(event_ids, subscription_ids, replays, ordering_keys, quarantine) u (event_id, subscription_id, replay, ordering_key, quarantine)
+    left join lateral (select x.deliver_after, x.expires_at from posthaste.outbox x where x.event_id = u.event_id limit 1) o on true;
+end
+$$;
+comment on function posthaste.follow(uuid[], integer[], smallint[], text[], text[], timestamptz) is
+    'Puts deliveries behind what waits of their ordering keys, due then, or when their events say where it is null. Called by workers, who have advance.sql let the first one come up after their commit.';
+
 create function posthaste.free_keys(most integer) returns table (subscription_id integer, ordering_key text)
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
@@ -1180,7 +1195,13 @@ declare
 begin
     for asked in select * from posthaste.skip s order by s.skip_id limit most for update skip locked loop
         select o.held_at is not null into is_held from posthaste.ordering o
-        where (o.subscription_id, o.ordering_key, o.event_id, o.replay) = (asked.subscription_id, asked.ordering_key, asked.event_id, asked.replay);
+        where (o.subscription_id, o.ordering_key, o.event_id, o.replay) = (asked.subscription_id, asked.ordering_key, asked.event_id, asked.replay)
+        for update skip locked;
+        if not found and exists (
+            select from posthaste.ordering o
+            where (o.subscription_id, o.ordering_key, o.event_id, o.replay) = (asked.subscription_id, asked.ordering_key, asked.event_id, asked.replay)) then
+            continue;
+        end if;
         if is_held is false then
             delete from posthaste.queue q
             where q.ctid = any (array(
@@ -3009,6 +3030,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function settle_lanes',                '', 'execute', '', ''),
     ('function requeue_released',            '', 'execute', '', ''),
     ('function cancel_removed',              '', 'execute', '', ''),
+    ('function follow',                      '', 'execute', '', ''),
     ('function free_keys',                   '', 'execute', '', ''),
     ('function fill_secret',                 '', 'execute', '', ''),
     ('function standing',                    '', 'execute', 'execute', 'execute'),

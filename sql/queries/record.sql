@@ -1,13 +1,12 @@
 -- Records finished attempts: history in, leases out, and what is to be tried again back into the queue, in one statement.
 --
 -- The lease is the fence: an attempt whose lease somebody else took over is recorded as `late` and changes nothing.
--- Where a delivery with an ordering key is over, its key is free, or held: whoever called this has advance.sql let the next one come up.
 -- Called by: worker, for a batch at a time. Returns the place in the batch (from 1) of each late one.
 -- Relies on: lease_pkey; the planner settings of our sessions. Not safe to repeat by itself: see recorded_already.sql.
 --
 -- $1 to $21: arrays of equal length, one element per attempt; see store::record. Ages are seconds before now, retries seconds
 -- after it: every time that is written comes from the database's clock.
--- $22 ordering keys, or no element at all where none of the attempts has one
+-- $22 ordering keys, or no element at all where none of the attempts has one; else free_heads.sql follows in the same transaction
 with result as materialized (
     select r.*, now() + make_interval(secs => r.retry_in) as due_at
     from unnest(
@@ -53,22 +52,6 @@ with result as materialized (
     update posthaste.lane l
     set wake_at = least(l.wake_at, (select w.due_at from lowest w where w.subscription_id = l.subscription_id))
     where l.subscription_id = any (array(select subscription_id from locked))
-), finished as materialized (
-    -- Heads that are over, and whether those behind them wait all the same. A batch without keys reads nothing here.
-    select o.address, r.verdict <> 'done' and s.after_dead_letter = 'hold' as holds
-    from result r
-    cross join lateral (select after_dead_letter from posthaste.subscription where subscription.subscription_id = r.subscription_id limit 1) s
-    cross join lateral (
-        select ctid as address from posthaste.ordering
-        where ordering.subscription_id = r.subscription_id and ordering.ordering_key = r.ordering_key
-          and ordering.event_id = r.event_id and ordering.replay = r.replay
-        limit 1
-    ) o
-    where cardinality($22::text[]) > 0 and r.ordering_key is not null and r.verdict <> 'retry' and (r.place in (select place from ended)) is true
-), freed as (
-    delete from posthaste.ordering where ctid = any (array(select address from finished where not holds))
-), kept as (
-    update posthaste.ordering set held_at = now() where ctid = any (array(select address from finished where holds))
 ), recorded as (
     insert into posthaste.attempt (
         event_id, subscription_id, replay, number, worker_id, subscription_revision,

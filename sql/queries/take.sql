@@ -33,7 +33,7 @@ with late as materialized (
                 when (select count(*) from picked) = $3::bigint then (select xid from fresh order by xid desc limit 1)
                 else pg_snapshot_xmax(pg_current_snapshot()) end as watermark
 ), read as materialized (
-    select p.address, o.event_id, o.event_type, o.tenant, o.occurred_at, o.ordering_key, o.deliver_after, o.expires_at, octet_length(o.payload::text) as bytes,
+    select p.address, o.event_id, o.event_type, o.tenant, o.occurred_at, o.ordering_key, octet_length(o.payload::text) as bytes,
            case when octet_length(o.payload::text) <= $8::integer then o.payload::text end as payload
     from picked p
     -- `limit 1` and `offset 0` keep each of these a look-up by key per row, whatever the planner believes about sizes.
@@ -50,8 +50,8 @@ with late as materialized (
     delete from posthaste.intake where ctid = any (array(select address from read))
 ), kind as materialized (
     -- What the catalogue knows of each type, and who wants it, is asked once for the batch, not once for each event.
-    select t.event_type, t.is_ordered, coalesce(c.active, false) as is_known, case when c.has_schema then c.revision end as schema_revision
-    from (select event_type, bool_or(ordering_key is not null) as is_ordered from read group by event_type) t
+    select t.event_type, coalesce(c.active, false) as is_known, case when c.has_schema then c.revision end as schema_revision
+    from (select distinct event_type from read) t
     left join lateral (
         select active, schema is not null as has_schema, revision from posthaste.event_type
         where event_type.event_type = t.event_type limit 1
@@ -106,19 +106,17 @@ with late as materialized (
 ), queued as (
     insert into posthaste.queue (event_id, subscription_id, due_at)
     select event_id, subscription_id, now() from placed where not leased and ordering_key is null
-), ordered as materialized (
-    -- Asked first of all, so that a batch without keys reads nothing here.
-    select event_id, subscription_id, ordering_key, null::text as quarantine from placed
-    where (select bool_or(is_ordered) from kind) and ordering_key is not null
-    union all
-    select event_id, subscription_id, ordering_key, 'the subscription''s filter cannot be evaluated on the payload' from filtered
-    where (select bool_or(is_ordered) from kind) and ordering_key is not null and passes is null
-), followed as (
-    insert into posthaste.follower (event_id, subscription_id, ordering_key, quarantine, due_at, expires_at)
-    select o.event_id, o.subscription_id, o.ordering_key, o.quarantine, greatest(now(), r.deliver_after), r.expires_at
-    -- A full join that no condition turns into another can be done by hash alone.
-    from ordered o full join read r on r.event_id = o.event_id
-    where (select exists (select from ordered)) and coalesce(o.subscription_id, 0) > 0
+), followed as materialized (
+    -- By a function: one more table to write to would cost every call the time to open it.
+    select posthaste.follow(array_agg(event_id), array_agg(subscription_id), array_agg(0::smallint), array_agg(ordering_key), array_agg(quarantine), null),
+           count(*) filter (where quarantine is null) as followers, array_agg(subscription_id) as subscriptions, array_agg(ordering_key) as keys
+    from (
+        select event_id, subscription_id, ordering_key, null::text as quarantine from placed where ordering_key is not null
+        union all
+        select event_id, subscription_id, ordering_key, 'the subscription''s filter cannot be evaluated on the payload' from filtered
+        where ordering_key is not null and passes is null
+    ) o
+    having count(*) > 0
 ), locked as materialized (
     -- In one order everywhere, so that two workers never wait for each other.
     select subscription_id from posthaste.lane
@@ -127,8 +125,6 @@ with late as materialized (
 ), woken as (
     update posthaste.lane set wake_at = least(wake_at, now())
     where subscription_id = any (array(select subscription_id from locked))
-), key as materialized (
-    select subscription_id, ordering_key, row_number() over () as place from (select distinct subscription_id, ordering_key from ordered) k
 )
 select null::uuid as event_id, null::integer as subscription_id, null::integer as revision, null::integer as schema_revision,
        null::text as event_type, null::timestamptz as occurred_at, null::integer as bytes, null::text as payload,
@@ -140,10 +136,9 @@ select null::uuid as event_id, null::integer as subscription_id, null::integer a
        (select watermark::text from next) as watermark,
        case when (select count(*) from late) = $3::bigint then $2::text[]
             else array(select x::text from pg_snapshot_xip(pg_current_snapshot()) x where x < (select watermark from next)) end as still_open,
-       (select count(*) from ordered where quarantine is null) as followers,
-       -- Which keys they are of, each once: an array for each column.
-       (select array_agg(k.subscription_id order by place) from key k) as ordered_subscriptions,
-       (select array_agg(k.ordering_key order by place) from key k) as ordered_keys
+       (select followers from followed) as followers,
+       -- Which keys they are of: an array for each column.
+       (select subscriptions from followed) as ordered_subscriptions, (select keys from followed) as ordered_keys
 union all
 select p.event_id, p.subscription_id, p.revision, p.schema_revision, r.event_type, r.occurred_at, r.bytes, r.payload, null, null, null, null, null, null, null, null, null, null
 -- A full join that no condition turns into another can be done by hash alone: never each delivery against each event.

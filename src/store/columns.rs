@@ -113,6 +113,11 @@ impl<'a> Columns<'a> {
         ]
     }
 
+    /// Whether any of them has an ordering key.
+    pub(super) fn have_keys(&self) -> bool {
+        !self.ordering_key.is_empty()
+    }
+
     /// What tells an attempt from every other, in the order of the parameters of `recorded_already.sql`.
     pub(super) fn identity(&self) -> [&(dyn ToSql + Sync); 6] {
         [

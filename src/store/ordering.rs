@@ -1,11 +1,17 @@
 //! Keys whose deliveries go one after the other, as a worker lets them go on.
 
-use tokio_postgres::Row;
+use std::time::Instant;
 
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::columns::Columns;
 use super::{
-    ADVANCE, FREE_KEYS, IDLE_KEYS, LOCK_LANES_OF, PATIENCE, Store, Watermark, failed, int,
+    ADVANCE, FREE_HEADS, FREE_KEYS, IDLE_KEYS, LOCK_LANES_OF, PATIENCE, RECORD, Store, Watermark,
+    failed, int, places,
 };
-use crate::delivery::OrderingKey;
+use crate::delivery::{Attempt, OrderingKey, Verdict};
 use crate::{Error, Result};
 
 /// What [`Store::advance`] came to.
@@ -46,7 +52,7 @@ impl Store {
             session.prepare_cached(LOCK_LANES_OF.1).await?,
             session.prepare_cached(ADVANCE.1).await?,
         ];
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         let transaction = session.transaction().await.map_err(failed("begin"))?;
         let locked = transaction
             .query(&lock, &[&subscriptions, &names])
@@ -78,6 +84,50 @@ impl Store {
         advanced(&rows).map(Some)
     }
 
+    /// As [`record`](Self::record), where some of the attempts have ordering keys: those of what is over are freed, or held, with it.
+    pub(super) async fn record_ordered(
+        &self,
+        attempts: &[Attempt],
+        columns: &Columns<'_>,
+    ) -> Result<Vec<usize>> {
+        let answer = tokio::time::timeout(PATIENCE, self.record_and_free(attempts, columns)).await;
+        answer.unwrap_or_else(|_| {
+            let name = RECORD.0;
+            Err(Error::Database(format!(
+                "{name}: no answer within {PATIENCE:?}"
+            )))
+        })
+    }
+
+    async fn record_and_free(
+        &self,
+        attempts: &[Attempt],
+        columns: &Columns<'_>,
+    ) -> Result<Vec<usize>> {
+        let mut session = self.session().await?;
+        let [record, free] = [
+            session.prepare_cached(RECORD.1).await?,
+            session.prepare_cached(FREE_HEADS.1).await?,
+        ];
+        let begun = Instant::now();
+        let transaction = session.transaction().await.map_err(failed("begin"))?;
+        let rows = transaction
+            .query(&record, &columns.parameters())
+            .await
+            .map_err(failed(RECORD.0))?;
+        let late = places(&rows)?;
+        let heads = Heads::of(attempts, &late);
+        if !heads.ordering_keys.is_empty() {
+            transaction
+                .execute(&free, &heads.parameters())
+                .await
+                .map_err(failed(FREE_HEADS.0))?;
+        }
+        transaction.commit().await.map_err(failed("commit"))?;
+        crate::telemetry::statement(RECORD.0, begun.elapsed());
+        Ok(late)
+    }
+
     /// Of the first `limit` keys after this one that something waits for: those of which nothing is under way, and the last key
     /// that was looked at, `None` at the end.
     pub async fn idle_keys(
@@ -106,6 +156,46 @@ impl Store {
     pub async fn free_keys(&self, limit: usize) -> Result<Vec<OrderingKey>> {
         let rows = self.query(FREE_KEYS, &[&int(limit)]).await?;
         rows.iter().map(key).collect()
+    }
+}
+
+/// Deliveries with ordering keys that are over, a column each.
+#[derive(Default)]
+struct Heads<'a> {
+    events: Vec<Uuid>,
+    subscriptions: Vec<i32>,
+    replays: Vec<i16>,
+    ordering_keys: Vec<&'a str>,
+    dead: Vec<bool>,
+}
+
+impl<'a> Heads<'a> {
+    fn of(attempts: &'a [Attempt], late: &[usize]) -> Self {
+        let mut heads = Self::default();
+        for (place, attempt) in attempts.iter().enumerate() {
+            let Some(key) = &attempt.ordering_key else {
+                continue;
+            };
+            if matches!(attempt.verdict, Verdict::Retry(_)) || late.contains(&place) {
+                continue;
+            }
+            heads.events.push(attempt.key.event_id);
+            heads.subscriptions.push(attempt.key.subscription_id);
+            heads.replays.push(attempt.key.replay);
+            heads.ordering_keys.push(key);
+            heads.dead.push(attempt.verdict != Verdict::Done);
+        }
+        heads
+    }
+
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 5] {
+        [
+            &self.events,
+            &self.subscriptions,
+            &self.replays,
+            &self.ordering_keys,
+            &self.dead,
+        ]
     }
 }
 
