@@ -78,19 +78,23 @@ with settled as materialized (
 ), crowned_anew as (
     insert into posthaste.ordering (subscription_id, ordering_key, event_id, replay)
     select subscription_id, ordering_key, event_id, replay from risen
-    where (subscription_id, ordering_key) in (select subscription_id, ordering_key from judged where is_held)
+    -- `is true` keeps this from becoming a join: it is a hashed look-up.
+    where ((subscription_id, ordering_key) in (select subscription_id, ordering_key from judged where is_held)) is true
     on conflict (subscription_id, ordering_key) do update set event_id = excluded.event_id, replay = excluded.replay, held_at = null
 ), held as (
     insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
     select event_id, subscription_id, replay, 0, quarantine from risen where quarantine is not null
+), lane as materialized (
+    select l.* from (select distinct subscription_id from risen) r
+    cross join lateral (select subscription_id, wake_at from posthaste.lane where lane.subscription_id = r.subscription_id limit 1) l
 ), queued as (
     insert into posthaste.queue (event_id, subscription_id, replay, ordering_key, expires_at, due_at)
     select r.event_id, r.subscription_id, r.replay, r.ordering_key, r.expires_at,
            -- Among what waits in its lane it takes the place that its age gives it, but none before wake_at: what lies there is dead.
            case when r.due_at > now() then r.due_at else least(now(), greatest(r.due_at, l.wake_at)) end
-    from risen r
-    cross join lateral (select wake_at from posthaste.lane where lane.subscription_id = r.subscription_id limit 1) l
-    where r.quarantine is null
+    -- A full join that no condition turns into another can be done by hash alone: never each delivery against each lane.
+    from risen r full join lane l on l.subscription_id = r.subscription_id
+    where coalesce(r.subscription_id, 0) > 0 and r.quarantine is null
     returning subscription_id, due_at
 ), lowest as materialized (
     select subscription_id, min(due_at) as due_at from queued group by subscription_id
