@@ -63,6 +63,7 @@ pub async fn make(lease: Lease, terms: &Terms, circumstances: Circumstances) -> 
     Attempt {
         key: lease.key,
         number: lease.number,
+        ordering_key: lease.ordering_key,
         holder: lease.holder,
         worker_id: lease.holder,
         revision: terms.revision,
@@ -87,6 +88,7 @@ pub fn refused(lease: &Lease, terms: &Terms, why: String) -> Attempt {
         report: blocked(why),
         ruling: UNSENDABLE,
         expires: lease.expires,
+        ordering_key: lease.ordering_key.clone(),
         signed_with: Vec::new(),
         bytes: lease.bytes,
     }

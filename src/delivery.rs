@@ -23,6 +23,25 @@ impl DeliveryKey {
     }
 }
 
+/// Whose deliveries go one after the other: those of one subscription whose events have one `ordering_key`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OrderingKey {
+    /// The subscription that they go to.
+    pub subscription_id: i32,
+    /// As the events have it.
+    pub ordering_key: Box<str>,
+}
+
+impl OrderingKey {
+    /// Smaller than any that there can be.
+    pub fn before_all() -> Self {
+        Self {
+            subscription_id: i32::MIN,
+            ordering_key: Box::default(),
+        }
+    }
+}
+
 /// What one attempt met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -228,6 +247,8 @@ pub struct Lease {
     pub key: DeliveryKey,
     /// The attempt that it allows, from 1.
     pub number: i16,
+    /// The event's ordering key, if it has one.
+    pub ordering_key: Option<Box<str>>,
     /// The worker that holds it.
     pub holder: i32,
     /// The revision of the subscription that stood when it was claimed.
@@ -257,6 +278,8 @@ pub struct Attempt {
     pub key: DeliveryKey,
     /// Which attempt of it, from 1.
     pub number: i16,
+    /// The event's ordering key, if it has one.
+    pub ordering_key: Option<Box<str>>,
     /// Who must hold the lease for this to count.
     pub holder: i32,
     /// Who made the request.

@@ -6,6 +6,7 @@ mod control;
 mod health;
 mod migrate;
 mod operations;
+mod ordering;
 mod people;
 mod presence;
 mod requests;
@@ -24,12 +25,13 @@ pub use self::control::{Asked, Control, Outdated, Proposal, Proposed, Replay, Re
 pub use self::health::{Tally, Weighed};
 pub use self::migrate::{Applied, SchemaState, migrate, schema_state};
 pub use self::operations::OverdueRotation;
+pub use self::ordering::Advanced;
 pub use self::people::{COUNT_LIMIT, Deviation, Login, NamedSecret, Overview, Server, WorkerAlive};
 pub use self::presence::{Doze, Presence};
 pub use self::requests::Requests;
 pub use self::terms::{Changes, StoredSchema, StoredSecret, StoredTerms, StoredValue};
 use crate::config::Config;
-use crate::delivery::{Attempt, DeliveryKey, Lease};
+use crate::delivery::{Attempt, DeliveryKey, Lease, OrderingKey};
 use crate::{Error, Result};
 
 /// The database as the worker sees it: a pool of sessions with the planner settings that the hot
@@ -70,6 +72,10 @@ pub struct Taken {
     pub events: u64,
     /// Deliveries made of them, leased or waiting.
     pub deliveries: u64,
+    /// Of these, those that wait behind others of their ordering key.
+    pub followers: u64,
+    /// Their keys, some more than once: the next delivery of each is to come up.
+    pub keys: Vec<OrderingKey>,
     /// Events that no subscription matched.
     pub unrouted: u64,
     /// Events of a type that the catalogue does not have, or not as an active one.
@@ -105,6 +111,8 @@ pub struct Adopted {
     pub key: DeliveryKey,
     /// The attempt that it was for.
     pub number: i16,
+    /// The event's ordering key, if it has one.
+    pub ordering_key: Option<Box<str>>,
     /// Who held it.
     pub worker_id: i32,
     /// The subscription's revision today.
@@ -171,6 +179,8 @@ impl Store {
             seen: 0,
             events: 0,
             deliveries: 0,
+            followers: 0,
+            keys: Vec::new(),
             unrouted: 0,
             unknown: 0,
             watermark: Watermark::beginning(),
@@ -180,6 +190,8 @@ impl Store {
                 taken.seen = count(row, "events_seen")?;
                 taken.events = count(row, "events_taken")?;
                 taken.deliveries = count(row, "deliveries_made")?;
+                taken.followers = count(row, "followers")?;
+                taken.keys = ordering_keys(row)?;
                 taken.unrouted = count(row, "unrouted")?;
                 taken.unknown = count(row, "unknown")?;
                 taken.watermark = Watermark {
@@ -253,13 +265,11 @@ impl Store {
         let leases = rows
             .iter()
             .map(|row| {
-                lease(
-                    row,
-                    room,
-                    asked,
-                    row.try_get("replay")?,
-                    row.try_get("number")?,
-                )
+                let (replay, number) = (row.try_get("replay")?, row.try_get("number")?);
+                Ok(Lease {
+                    ordering_key: row.try_get("ordering_key")?,
+                    ..lease(row, room, asked, replay, number)?
+                })
             })
             .collect::<Result<_>>()?;
         Ok((Due::Now, leases))
@@ -277,6 +287,9 @@ impl Store {
     /// of those that were late. Before a second try, ask [`recorded_already`](Self::recorded_already).
     pub async fn record(&self, attempts: &[Attempt]) -> Result<Vec<usize>> {
         let columns = Columns::of(attempts, Instant::now());
+        if columns.have_keys() {
+            return self.record_ordered(attempts, &columns).await;
+        }
         places(&self.query(RECORD, &columns.parameters()).await?)
     }
 
@@ -352,6 +365,7 @@ impl Store {
                         replay: row.try_get("replay")?,
                     },
                     number: row.try_get("number")?,
+                    ordering_key: row.try_get("ordering_key")?,
                     worker_id: row.try_get("worker_id")?,
                     revision: row.try_get("revision")?,
                     began: now.checked_sub(age).unwrap_or(now),
@@ -468,6 +482,11 @@ statements! {
     LOCK_LANES = "lock_lanes";
     CLAIM_WAITING = "claim_waiting";
     NEXT_LANE = "next_lane";
+    LOCK_LANES_OF = "lock_lanes_of";
+    FREE_HEADS = "free_heads";
+    ADVANCE = "advance";
+    IDLE_KEYS = "idle_keys";
+    FREE_KEYS = "free_keys";
     RECORD = "record";
     RECORDED_ALREADY = "recorded_already";
     GIVE_BACK = "give_back";
@@ -528,6 +547,7 @@ fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, number: i16) -> Re
             replay,
         },
         number,
+        ordering_key: None,
         holder: room.worker_id,
         revision: row.try_get("revision")?,
         schema_revision: row.try_get("schema_revision")?,
@@ -552,6 +572,21 @@ fn at(then: Instant, seconds: f64) -> Instant {
 
 /// As far as a clock is ever looked ahead, in seconds.
 const MANY_YEARS: f64 = 3e9;
+
+/// Two arrays of take.sql, or null.
+fn ordering_keys(row: &Row) -> Result<Vec<OrderingKey>> {
+    let subscriptions: Option<Vec<i32>> = row.try_get("ordered_subscriptions")?;
+    let keys: Option<Vec<Box<str>>> = row.try_get("ordered_keys")?;
+    let both = subscriptions
+        .unwrap_or_default()
+        .into_iter()
+        .zip(keys.unwrap_or_default());
+    let key = |(subscription_id, ordering_key)| OrderingKey {
+        subscription_id,
+        ordering_key,
+    };
+    Ok(both.map(key).collect())
+}
 
 /// Places in a batch, counted from 1 in SQL and from 0 here.
 fn places(rows: &[Row]) -> Result<Vec<usize>> {

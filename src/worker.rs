@@ -5,6 +5,7 @@ mod health;
 mod housekeeping;
 mod lanes;
 mod look;
+mod ordering;
 mod plan;
 mod recorder;
 mod requests;

@@ -26,6 +26,7 @@ mod intake;
 mod keys;
 mod leases;
 mod operations;
+mod ordering;
 mod partitions;
 mod plans;
 mod policy;

@@ -164,22 +164,26 @@ comment on column posthaste.outbox.deliver_after is 'Not to be sent before. Null
 comment on column posthaste.outbox.expires_at is 'Not to be sent from then on: deliveries that still wait end as EXPIRED. Null: never.';
 
 create table posthaste.intake (
-    event_id uuid not null,
-    xid      xid8 not null default pg_current_xact_id()
+    event_id      uuid not null,
+    xid           xid8 not null default pg_current_xact_id(),
+    ordering_hash integer
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
         vacuum_truncate = off);
 -- Serves take.sql: `where xid >= <watermark> order by xid`, and the transactions below it that were still open, each by its id.
 -- So a scan never visits the dead entries of events already taken, however long some transaction keeps vacuum from removing them.
 create index intake_by_xid on posthaste.intake (xid);
+-- Serves advance.sql: is an event of this key left that must go first? One without a key has no entry here.
+create index intake_by_ordering on posthaste.intake (ordering_hash, xid) where ordering_hash is not null;
 comment on table posthaste.intake is
     'Events that have not been fanned out yet: one thin row per event, deleted by the worker that makes its deliveries.';
+comment on column posthaste.intake.ordering_hash is 'hashtext of the event''s ordering_key: where two keys share one, they at worst wait for each other''s events to be taken.';
 
 create function posthaste.take_in() returns trigger
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $$
 begin
-    insert into posthaste.intake (event_id) select event_id from inserted;
+    insert into posthaste.intake (event_id, ordering_hash) select event_id, hashtext(ordering_key) from inserted;
     -- The doze lock. A worker that ran dry holds it exclusively, looks once more, and sleeps. If we get it, nobody is asleep,
     -- and nobody can fall asleep until we commit and they have looked again: no notification is needed. If we do not, somebody
     -- is asleep: wake them. So a busy system never pays for NOTIFY, whose lock serialises commits across the whole cluster.
@@ -455,6 +459,7 @@ create table posthaste.subscription (
     rates           jsonb       not null default '[]',
     headers         jsonb       not null default '{}',
     networks        text[]      not null default '{}',
+    after_dead_letter text      not null default 'continue',
     description     text,
     contact         text,
     active          boolean     not null default true,
@@ -469,6 +474,7 @@ create table posthaste.subscription (
     constraint jitter_is_known_or_a_fraction check (retry_jitter in ('none', 'full', 'equal') or retry_jitter::real between 0 and 1),
     constraint client_errors_are_retried_or_rejected check (client_errors in ('retry', 'reject')),
     constraint concurrency_is_1_to_1024 check (concurrency between 1 and 1024),
+    constraint after_dead_letter_is_known check (after_dead_letter in ('continue', 'hold')),
     constraint only_all_can_have_unknown_types check (not unknown_types or event_types = '{*}'),
     constraint removed_is_not_active check (removed_at is null or not active)
 );
@@ -491,6 +497,7 @@ comment on column posthaste.subscription.concurrency is 'Requests at once from o
 comment on column posthaste.subscription.rates is 'How many requests may be sent, all workers together: [{"requests": 1000, "period": "1 minute"}, {"requests": 100, "period": "10 seconds"}], never more in any such period; with a "burst", that many at once where nothing was sent for a while. What is above waits; with a "block", such as "5 minutes", everything does for that long.';
 comment on column posthaste.subscription.headers is 'Extra headers: name to text, or to {"secret": true}, whose value is imported with `posthaste secret import --header` and stored encrypted.';
 comment on column posthaste.subscription.networks is 'If not empty, the endpoint''s address must lie in one of these: 203.0.113.0/24, 203.0.113.0/24:443, [2001:db8::/32]:443.';
+comment on column posthaste.subscription.after_dead_letter is 'What becomes of the events behind one that was given up, where they have the same ordering_key: continue sends them, hold lets them wait for posthaste.skip_ordered or a replay.';
 comment on column posthaste.subscription.active is 'If not, nothing is sent; what comes up waits until it is active again.';
 comment on column posthaste.subscription.revision is 'Counts up with every change of the subscription or its secrets; see subscription_revision.';
 
@@ -1029,6 +1036,58 @@ create trigger queue_wakes_lane after update of due_at on posthaste.queue
     for each row when (new.due_at < old.due_at)
     execute function posthaste.wake_lane();
 
+-- Order. Of each subscription and ordering_key, one delivery at most is in queue, lease or quarantine: the head, which `ordering` names.
+-- All that come behind it are in `follower`, where no claim meets them. advance.sql lets the next one come up.
+
+create table posthaste.follower (
+    event_id        uuid        not null,
+    due_at          timestamptz not null,
+    expires_at      timestamptz,
+    subscription_id integer     not null,
+    replay          smallint    not null default 0,
+    ordering_key    text        not null,
+    quarantine      text,
+    -- Serves people who ask by event; and no delivery can wait twice.
+    constraint follower_pkey primary key (event_id, subscription_id, replay)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
+        vacuum_truncate = off);
+-- Serves advance.sql: which comes next of a key? And idle_keys.sql, which steps from key to key.
+create index follower_by_key on posthaste.follower (subscription_id, ordering_key, event_id, replay);
+-- Serves expire_waiting: what is not to be sent any more.
+create index follower_by_expiry on posthaste.follower (expires_at) where expires_at is not null;
+comment on table posthaste.follower is
+    'Deliveries that wait behind another one of their subscription and ordering_key, or that were just taken. The one with the smallest event_id comes up next.';
+comment on column posthaste.follower.due_at is 'Not to be attempted before. A head that is not due yet holds up those behind it.';
+comment on column posthaste.follower.expires_at is 'As in queue.';
+comment on column posthaste.follower.quarantine is 'Why it goes into quarantine once it comes up, if it must; in its turn, so that those behind it wait for what is decided.';
+
+create table posthaste.ordering (
+    event_id        uuid        not null,
+    held_at         timestamptz,
+    subscription_id integer     not null,
+    replay          smallint    not null,
+    ordering_key    text        not null,
+    -- Serves advance.sql and record.sql: is the key busy? And two heads of one key cannot be.
+    constraint ordering_pkey primary key (subscription_id, ordering_key)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
+        vacuum_truncate = off);
+-- Serves free_keys: what is held for subscriptions that do not want it any more.
+create index ordering_held on posthaste.ordering (subscription_id) where held_at is not null;
+comment on table posthaste.ordering is
+    'Keys that are busy, and their heads. Inserted by advance.sql under the lane''s lock; deleted together with the queue or lease row of the head, by whoever has that.';
+comment on column posthaste.ordering.held_at is 'Since when the head is a dead letter that holds the key. Null: it is in queue, lease or quarantine.';
+
+create table posthaste.skip (
+    skip_id         bigint generated always as identity primary key,
+    subscription_id integer     not null,
+    ordering_key    text        not null,
+    event_id        uuid        not null,
+    replay          smallint    not null,
+    reason          text        not null,
+    asked_by        text        not null default session_user
+);
+comment on table posthaste.skip is 'Heads that are to make way for those behind them, until a worker has seen to it (posthaste.free_keys). Only added to by people, whose transactions may stay open for long: no worker waits for one.';
+
 create table posthaste.worker (
     worker_id  integer generated always as identity primary key,
     name       text        not null,
@@ -1412,10 +1471,10 @@ begin atomic
         where (q.event_id, q.subscription_id, q.replay) = (r.event_id, r.subscription_id, r.replay)
         returning q.*
     ), queued as (
-        insert into posthaste.queue (event_id, subscription_id, replay, attempts, due_at, expires_at)
-        select m.event_id, m.subscription_id, m.replay, m.attempts, now(),
-               (select o.expires_at from posthaste.outbox o where o.event_id = m.event_id)
+        insert into posthaste.queue (event_id, subscription_id, replay, attempts, due_at, ordering_key, expires_at)
+        select m.event_id, m.subscription_id, m.replay, m.attempts, now(), o.ordering_key, o.expires_at
         from marked m
+        left join lateral (select x.ordering_key, x.expires_at from posthaste.outbox x where x.event_id = m.event_id limit 1) o on true
         returning subscription_id
     ), locked as materialized (
         select l.subscription_id from posthaste.lane l
@@ -1451,10 +1510,24 @@ begin atomic
     ), unqueued as (
         delete from posthaste.queue q using (select * from past union select * from old) l
         where (q.event_id, q.subscription_id, q.replay) = (l.event_id, l.subscription_id, l.replay)
-        returning q.event_id, q.subscription_id, q.replay, q.attempts
+        returning q.event_id, q.subscription_id, q.replay, q.attempts, q.ordering_key
+    ), freed as (
+        delete from posthaste.ordering o using unqueued u
+        where (o.subscription_id, o.ordering_key, o.event_id, o.replay) = (u.subscription_id, u.ordering_key, u.event_id, u.replay)
+    ), behind as materialized (
+        select f.event_id, f.subscription_id, f.replay
+        from posthaste.follower f where f.expires_at <= now()
+        order by f.expires_at limit expire_waiting.most for update skip locked
+    ), unfollowed as (
+        delete from posthaste.follower f using behind b
+        where (f.event_id, f.subscription_id, f.replay) = (b.event_id, b.subscription_id, b.replay)
+        returning f.event_id, f.subscription_id, f.replay
     ), ended as (
         insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason, is_expired)
-        select u.*, 'it was not to be sent any more', true from unqueued u
+        select u.event_id, u.subscription_id, u.replay, u.attempts, 'it was not to be sent any more', true
+        from (select event_id, subscription_id, replay, attempts from unqueued
+              union all
+              select event_id, subscription_id, replay, 0::smallint from unfollowed) u
         returning 1
     )
     select count(*)::integer from ended;
@@ -1478,6 +1551,32 @@ begin atomic
         delete from posthaste.queue q using gone g
         where (q.event_id, q.subscription_id, q.replay) = (g.event_id, g.subscription_id, g.replay)
         returning q.event_id, q.subscription_id, q.replay, q.attempts
+    ), behind as materialized (
+        select f.event_id, f.subscription_id, f.replay
+        from posthaste.subscription s
+        cross join lateral (
+            select * from posthaste.follower f where f.subscription_id = s.subscription_id
+            limit cancel_removed.most for update skip locked
+        ) f
+        where s.removed_at is not null
+        limit cancel_removed.most
+    ), unfollowed as (
+        delete from posthaste.follower f using behind b
+        where (f.event_id, f.subscription_id, f.replay) = (b.event_id, b.subscription_id, b.replay)
+        returning f.event_id, f.subscription_id, f.replay, 0::smallint as attempts
+    ), busy as materialized (
+        select o.subscription_id, o.ordering_key
+        from posthaste.subscription s
+        cross join lateral (
+            select * from posthaste.ordering o where o.subscription_id = s.subscription_id
+            limit cancel_removed.most for update skip locked
+        ) o
+        where s.removed_at is not null
+        limit cancel_removed.most
+    ), freed as (
+        -- Nothing of a removed subscription comes up any more, so its keys need no head.
+        delete from posthaste.ordering o using busy b
+        where (o.subscription_id, o.ordering_key) = (b.subscription_id, b.ordering_key)
     ), held as materialized (
         select h.event_id, h.subscription_id, h.replay
         from posthaste.quarantine h join posthaste.subscription s using (subscription_id)
@@ -1491,18 +1590,101 @@ begin atomic
         returning q.event_id, q.subscription_id, q.replay, q.attempts
     ), cancelled as (
         insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason)
-        select u.*, 'the subscription was removed' from (select * from unqueued union all select * from unheld) u
+        select u.*, 'the subscription was removed' from (select * from unqueued union all select * from unfollowed union all select * from unheld) u
         returning 1
     )
     select count(*)::integer from cancelled;
 end;
 comment on function posthaste.cancel_removed(integer) is 'Cancels deliveries still owed to subscriptions that were removed, and returns how many. Called by workers.';
 
+create function posthaste.follow(
+    event_ids uuid[], subscription_ids integer[], replays smallint[], ordering_keys text[], quarantine text[], due_at timestamptz) returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into posthaste.follower (event_id, subscription_id, replay, ordering_key, quarantine, due_at, expires_at)
+    select u.event_id, u.subscription_id, u.replay, u.ordering_key, u.quarantine, coalesce(follow.due_at, greatest(now(), o.deliver_after)), o.expires_at
+    from unnest(event_ids, subscription_ids, replays, ordering_keys, quarantine) u (event_id, subscription_id, replay, ordering_key, quarantine)
+    left join lateral (select x.deliver_after, x.expires_at from posthaste.outbox x where x.event_id = u.event_id limit 1) o on true;
+end
+$$;
+comment on function posthaste.follow(uuid[], integer[], smallint[], text[], text[], timestamptz) is
+    'Puts deliveries behind what waits of their ordering keys, due then, or when their events say where it is null. Called by workers, who have advance.sql let the first one come up after their commit.';
+
+create function posthaste.free_keys(most integer) returns table (subscription_id integer, ordering_key text)
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    asked posthaste.skip;
+    attempts_made smallint;
+    is_held boolean;
+begin
+    for asked in select * from posthaste.skip s order by s.skip_id limit most for update skip locked loop
+        select o.held_at is not null into is_held from posthaste.ordering o
+        where (o.subscription_id, o.ordering_key, o.event_id, o.replay) = (asked.subscription_id, asked.ordering_key, asked.event_id, asked.replay)
+        for update skip locked;
+        if not found and exists (
+            select from posthaste.ordering o
+            where (o.subscription_id, o.ordering_key, o.event_id, o.replay) = (asked.subscription_id, asked.ordering_key, asked.event_id, asked.replay)) then
+            continue;
+        end if;
+        if is_held is false then
+            delete from posthaste.queue q
+            where q.ctid = any (array(
+                select x.ctid from posthaste.queue x
+                where (x.event_id, x.subscription_id, x.replay) = (asked.event_id, asked.subscription_id, asked.replay) for update skip locked))
+            returning q.attempts into attempts_made;
+            if not found then
+                update posthaste.quarantine h
+                set decision = 'discarded', decided_at = now(), decided_by = asked.asked_by, decision_reason = asked.reason
+                where h.ctid = any (array(
+                    select x.ctid from posthaste.quarantine x
+                    where (x.event_id, x.subscription_id, x.replay) = (asked.event_id, asked.subscription_id, asked.replay)
+                      and x.decision is null for update skip locked))
+                returning h.attempts into attempts_made;
+            end if;
+            if found then
+                insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason)
+                values (asked.event_id, asked.subscription_id, asked.replay, attempts_made, asked.reason);
+            elsif not exists (
+                select from posthaste.quarantine x
+                where (x.event_id, x.subscription_id, x.replay) = (asked.event_id, asked.subscription_id, asked.replay)
+                  and x.decision = 'discarded') then
+                -- It is under way, or somebody has it in hand: another round will find it done or waiting.
+                continue;
+            end if;
+        end if;
+        delete from posthaste.skip s where s.skip_id = asked.skip_id;
+        return query
+            delete from posthaste.ordering o
+            where (o.subscription_id, o.ordering_key, o.event_id, o.replay) = (asked.subscription_id, asked.ordering_key, asked.event_id, asked.replay)
+            returning o.subscription_id, o.ordering_key;
+    end loop;
+    return query
+        delete from posthaste.ordering o
+        where o.ctid = any (array(
+            select h.address from posthaste.subscription s
+            cross join lateral (
+                select x.ctid as address from posthaste.ordering x
+                where x.subscription_id = s.subscription_id and x.held_at is not null
+                limit most for update skip locked
+            ) h
+            where s.after_dead_letter = 'continue' limit most))
+        returning o.subscription_id, o.ordering_key;
+end
+$$;
+comment on function posthaste.free_keys(integer) is 'Lets keys go on whose head was skipped or discarded, and those held by a dead letter whose subscription does not hold any more; returns them. Called by workers.';
+
 create function posthaste.unfinished(event_id uuid) returns table (subscription_id integer, replay smallint, why text)
     language sql stable
     set search_path = pg_catalog, pg_temp
 begin atomic
     select q.subscription_id, q.replay, 'it waits' from posthaste.queue q where q.event_id = unfinished.event_id
+    union all
+    select f.subscription_id, f.replay, 'it waits behind others of its ordering key' from posthaste.follower f where f.event_id = unfinished.event_id
     union all
     select l.subscription_id, l.replay, 'it is under way' from posthaste.lease l where l.event_id = unfinished.event_id
     union all
@@ -1536,11 +1718,18 @@ create function posthaste.enqueue(event_ids uuid[], subscription_ids integer[], 
     language sql volatile
     set search_path = pg_catalog, pg_temp
 begin atomic
-    with queued as (
-        insert into posthaste.queue (event_id, subscription_id, replay, due_at, expires_at)
-        select u.event_id, u.subscription_id, u.replay, greatest(now(), o.deliver_after), o.expires_at
+    with given as materialized (
+        select u.event_id, u.subscription_id, u.replay, o.deliver_after, o.expires_at, case when u.replay > 0 then o.ordering_key end as ordering_key
         from unnest(event_ids, subscription_ids, replays) u (event_id, subscription_id, replay)
         cross join lateral (select * from posthaste.outbox where outbox.event_id = u.event_id limit 1) o
+    ), followed as materialized (
+        select posthaste.follow(array_agg(g.event_id), array_agg(g.subscription_id), array_agg(g.replay), array_agg(g.ordering_key),
+                                array_agg(null::text), null)
+        from given g where g.ordering_key is not null having count(*) > 0
+    ), queued as (
+        insert into posthaste.queue (event_id, subscription_id, replay, due_at, expires_at)
+        select g.event_id, g.subscription_id, g.replay, greatest(now(), g.deliver_after), g.expires_at
+        from given g where g.ordering_key is null
         returning subscription_id, due_at
     ), lowest as materialized (
         select subscription_id, min(due_at) as due_at from queued group by subscription_id
@@ -1552,9 +1741,9 @@ begin atomic
     )
     update posthaste.lane l
     set wake_at = least(l.wake_at, (select w.due_at from lowest w where w.subscription_id = l.subscription_id))
-    where l.subscription_id = any (array(select k.subscription_id from locked k));
+    where l.subscription_id = any (array(select k.subscription_id from locked k)) and (select count(*) from followed) >= 0;
 end;
-comment on function posthaste.enqueue(uuid[], integer[], smallint[]) is 'Puts new deliveries into the queue and wakes their lanes. Called where workers carry out what people asked for.';
+comment on function posthaste.enqueue(uuid[], integer[], smallint[]) is 'Puts new deliveries into the queue and wakes their lanes; those with an ordering key go behind what waits of it. Called where workers carry out what people asked for.';
 
 create function posthaste.queue_replays(most integer) returns boolean
     language plpgsql security definer
@@ -1681,6 +1870,12 @@ begin
         ), unqueued as (
             delete from posthaste.queue q where q.ctid = any (array(select address from waiting))
             returning q.event_id, q.subscription_id, q.replay, q.attempts
+        ), behind as materialized (
+            select f.ctid as address from posthaste.follower f
+            where f.event_id = c.event_id and posthaste.is_meant(c, f.subscription_id) for update skip locked
+        ), unfollowed as (
+            delete from posthaste.follower f where f.ctid = any (array(select address from behind))
+            returning f.event_id, f.subscription_id, f.replay, 0::smallint as attempts
         ), held as materialized (
             select h.replay, h.subscription_id from posthaste.quarantine h
             where h.event_id = c.event_id and h.decision is null and posthaste.is_meant(c, h.subscription_id) for update skip locked
@@ -1692,8 +1887,14 @@ begin
             returning q.event_id, q.subscription_id, q.replay, q.attempts
         ), cancelled as (
             insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason)
-            select u.*, c.reason from (select * from unqueued union all select * from unheld) u
+            select u.*, c.reason from (select * from unqueued union all select * from unfollowed union all select * from unheld) u
             returning 1
+        ), freed as (
+            -- Whoever was the head of its ordering key is none any more.
+            delete from posthaste.ordering o
+            using (select * from unqueued union all select * from unheld) u, posthaste.outbox x
+            where x.event_id = c.event_id and x.ordering_key is not null
+              and (o.subscription_id, o.ordering_key, o.event_id, o.replay) = (u.subscription_id, x.ordering_key, u.event_id, u.replay)
         )
         select count(*) into ended from cancelled;
         with item as materialized (
@@ -2070,6 +2271,11 @@ from (
     from posthaste.quarantine h
     where h.decision is null or (h.decision = 'released' and not h.is_requeued)
     union all
+    select f.event_id, f.subscription_id, f.replay, 'PENDING', 0::smallint, null, null, null,
+           'waits behind ' || case when o.held_at is not null then 'the dead letter ' else '' end || coalesce(o.event_id::text, 'others') || ' of its ordering key'
+    from posthaste.follower f
+    left join posthaste.ordering o on (o.subscription_id, o.ordering_key) = (f.subscription_id, f.ordering_key)
+    union all
     select c.event_id, c.subscription_id, c.replay, (case when c.is_expired then 'EXPIRED' else 'CANCELLED' end)::posthaste.delivery_status, c.attempts, null, null, c.cancelled_at, c.reason
     from posthaste.cancellation c
     union all
@@ -2221,7 +2427,8 @@ left join (
 ) a using (subscription_id)
 left join (
     select subscription_id, count(*) as waiting, posthaste.event_time(min(event_id::text)::uuid) as oldest
-    from posthaste.queue group by subscription_id
+    from (select subscription_id, event_id from posthaste.queue union all select subscription_id, event_id from posthaste.follower) w
+    group by subscription_id
 ) b using (subscription_id)
 where (select posthaste.scope()) is null or s.tenant = any ((select posthaste.scope())::text[]);
 comment on view posthaste.subscription_overview is
@@ -2252,6 +2459,16 @@ where q.decision is null
 group by q.event_id, o.event_type;
 comment on view posthaste.unrouted is
     'What did not reach anybody, and why: types that the catalogue does not have (one row each), and events held in quarantine (one row each; see posthaste.release and posthaste.discard).';
+
+create view posthaste.ordered_key with (security_barrier) as
+select o.subscription_id, s.name as subscription, s.tenant, o.ordering_key, o.event_id, o.replay, o.held_at,
+       (select count(*) from posthaste.follower f
+        where f.subscription_id = o.subscription_id and f.ordering_key = o.ordering_key) as waiting
+from posthaste.ordering o
+join posthaste.subscription s using (subscription_id)
+where (select posthaste.scope()) is null or s.tenant = any ((select posthaste.scope())::text[]);
+comment on view posthaste.ordered_key is
+    'Ordering keys of which a delivery is under way, waits or holds the others (held_at), and how many wait behind it; see posthaste.skip_ordered.';
 
 create view posthaste.worker_alive as
 select w.worker_id, w.name, w.version, w.started_at
@@ -2324,10 +2541,12 @@ begin atomic
     select posthaste.refuse_scoped();
     select
         (select count(*) from (select from posthaste.intake limit counts_stop_at) i),
-        (select count(*) from (select from posthaste.queue limit counts_stop_at) q),
+        (select count(*) from (select from posthaste.queue union all select from posthaste.follower limit counts_stop_at) q),
         (select count(*) from (select from posthaste.lease limit counts_stop_at) l),
         (select extract(epoch from now() - posthaste.event_time(o.event_id))::float8
          from ((select q.event_id from posthaste.queue q order by q.event_id limit 1)
+               union all
+               (select f.event_id from posthaste.follower f order by f.event_id limit 1)
                union all
                (select l.event_id from posthaste.lease l order by l.event_id limit 1) order by event_id limit 1) o),
         (select extract(epoch from now() - posthaste.event_time(i.event_id))::float8
@@ -2494,6 +2713,7 @@ return jsonb_build_object(
     'filter', s.filter, 'retry_intervals', to_jsonb(s.retry_intervals::text[]), 'retry_jitter', s.retry_jitter,
     'client_errors', s.client_errors, 'max_age', s.max_age::text, 'breaker', s.breaker, 'pause_after', s.pause_after::text, 'sandbox', s.sandbox,
     'timeout', s.timeout::text, 'concurrency', s.concurrency, 'rates', s.rates, 'headers', s.headers, 'networks', to_jsonb(s.networks),
+    'after_dead_letter', s.after_dead_letter,
     'description', s.description, 'contact', s.contact, 'active', s.active);
 comment on function posthaste.terms(posthaste.subscription) is 'A subscription''s terms as one JSON object: what is proposed, approved, and kept for each revision.';
 
@@ -2909,8 +3129,8 @@ as $$
 declare
     t jsonb := '{"tenant": null, "unknown_types": false, "filter": null, "retry_intervals": "standard_webhooks", "retry_jitter": 0.1,
                  "client_errors": "retry", "max_age": null, "breaker": {}, "pause_after": "5 days", "sandbox": false, "timeout": null,
-                 "concurrency": null, "rates": [], "headers": {}, "networks": [], "description": null, "contact": null, "active": true}';
-    fields constant text[] := '{name,tenant,url,event_types,unknown_types,filter,retry_intervals,retry_jitter,client_errors,max_age,breaker,pause_after,sandbox,timeout,concurrency,rates,headers,networks,description,contact,active}';
+                 "concurrency": null, "rates": [], "headers": {}, "networks": [], "after_dead_letter": "continue", "description": null, "contact": null, "active": true}';
+    fields constant text[] := '{name,tenant,url,event_types,unknown_types,filter,retry_intervals,retry_jitter,client_errors,max_age,breaker,pause_after,sandbox,timeout,concurrency,rates,headers,networks,after_dead_letter,description,contact,active}';
     field text;
     value jsonb;
 begin
@@ -2970,6 +3190,9 @@ begin
     end if;
     t := jsonb_set(t, '{networks}', coalesce(
         (select jsonb_agg(posthaste.checked_network(v) order by place) from jsonb_array_elements_text(value) with ordinality u (v, place)), '[]'));
+    if t -> 'after_dead_letter' not in ('"continue"', '"hold"') then
+        perform posthaste.refuse('after_dead_letter', coalesce(t ->> 'after_dead_letter', 'null'), 'continue or hold');
+    end if;
     perform posthaste.checked_text('description', t -> 'description', 1000);
     perform posthaste.checked_text('contact', t -> 'contact', 200);
     return t;
@@ -3050,6 +3273,7 @@ create function posthaste.propose_subscription(
     rates jsonb default '[]',
     headers jsonb default '{}',
     networks text[] default '{}',
+    after_dead_letter text default 'continue',
     description text default null,
     contact text default null,
     reason text default null
@@ -3065,10 +3289,10 @@ begin
             'filter', filter, 'retry_intervals', to_jsonb(retry_intervals::text[]), 'retry_jitter', retry_jitter,
             'client_errors', client_errors, 'max_age', max_age::text, 'breaker', breaker, 'pause_after', pause_after::text, 'sandbox', sandbox,
             'timeout', timeout::text, 'concurrency', concurrency, 'rates', rates, 'headers', headers, 'networks', to_jsonb(networks),
-            'description', description, 'contact', contact)), reason);
+            'after_dead_letter', after_dead_letter, 'description', description, 'contact', contact)), reason);
 end
 $$;
-comment on function posthaste.propose_subscription(text, text, text[], text, text, boolean, interval[], text, text, interval, jsonb, interval, boolean, interval, integer, jsonb, jsonb, text[], text, text, text) is
+comment on function posthaste.propose_subscription(text, text, text[], text, text, boolean, interval[], text, text, interval, jsonb, interval, boolean, interval, integer, jsonb, jsonb, text[], text, text, text, text) is
     'Proposes a new subscription and returns the change''s id, for another administrator to approve or reject. It gets every event committed after its approval.';
 
 create function posthaste.propose_change(subscription text, changes jsonb, reason text default null) returns bigint
@@ -3191,12 +3415,12 @@ begin
             if c.kind = 'create' then
                 insert into posthaste.subscription (
                     subscription_id, name, tenant, url, event_types, unknown_types, filter, retry_intervals, retry_jitter,
-                    client_errors, max_age, breaker, pause_after, sandbox, timeout, concurrency, rates, headers, networks, description, contact,
-                    active, created_by)
+                    client_errors, max_age, breaker, pause_after, sandbox, timeout, concurrency, rates, headers, networks, after_dead_letter,
+                    description, contact, active, created_by)
                 overriding system value
                 values (c.subscription_id, t.name, t.tenant, t.url, t.event_types, t.unknown_types, t.filter, t.retry_intervals, t.retry_jitter,
                     t.client_errors, t.max_age, nullif(t.breaker, 'null'), t.pause_after, t.sandbox, t.timeout, t.concurrency, t.rates, t.headers, t.networks,
-                    t.description, t.contact, t.active, c.proposed_by);
+                    t.after_dead_letter, t.description, t.contact, t.active, c.proposed_by);
                 insert into posthaste.lane (subscription_id, active, rate_capacity, rate_interval, rate_block)
                 select c.subscription_id, t.active, p.capacity, p.seconds, p.block from posthaste.pace(t.rates) p;
                 insert into posthaste.signing_secret (secret_id, subscription_id, number) values (gen_random_uuid(), c.subscription_id, 1);
@@ -3206,7 +3430,8 @@ begin
                     filter = t.filter, retry_intervals = t.retry_intervals, retry_jitter = t.retry_jitter,
                     client_errors = t.client_errors, max_age = t.max_age, breaker = nullif(t.breaker, 'null'), pause_after = t.pause_after,
                     sandbox = t.sandbox, timeout = t.timeout,
-                    concurrency = t.concurrency, rates = t.rates, headers = t.headers, networks = t.networks, description = t.description,
+                    concurrency = t.concurrency, rates = t.rates, headers = t.headers, networks = t.networks,
+                    after_dead_letter = t.after_dead_letter, description = t.description,
                     contact = t.contact, active = t.active
                 where x.subscription_id = c.subscription_id;
             end if;
@@ -3257,6 +3482,30 @@ end
 $$;
 comment on function posthaste.deactivate(text, text) is
     'Pauses a subscription at once: nothing more is sent, what comes up waits. One administrator may, since it only stops something; to go on, propose {"active": true}.';
+
+create function posthaste.skip_ordered(subscription text, ordering_key text, reason text) returns uuid
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+    head posthaste.ordering;
+begin
+    perform posthaste.because(reason);
+    select * into head from posthaste.ordering o where o.subscription_id = s.subscription_id and o.ordering_key = skip_ordered.ordering_key;
+    if head.event_id is null then
+        perform posthaste.refuse('ordering_key', coalesce(ordering_key, 'null'), 'none of its deliveries is under way or waits there; see posthaste.ordered_key');
+    end if;
+    insert into posthaste.skip (subscription_id, ordering_key, event_id, replay, reason)
+    values (head.subscription_id, head.ordering_key, head.event_id, head.replay, reason);
+    perform posthaste.note('ordering_skipped', s.name, s.tenant, null,
+        jsonb_build_object('ordering_key', head.ordering_key, 'event_id', head.event_id, 'replay', head.replay, 'held_at', head.held_at), reason);
+    return head.event_id;
+end
+$$;
+comment on function posthaste.skip_ordered(text, text, text) is
+    'Lets an ordering key of a subscription go on past its head, and returns that event''s id. A dead letter stays one; a delivery that waits for a retry, or in quarantine, is cancelled; one that is under way ends first, and is cancelled if it would be tried again. A worker carries it out within a second.';
 
 -- Settings.
 
@@ -3638,6 +3887,11 @@ begin
     if decision = 'discarded' then
         insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason)
         select q.event_id, q.subscription_id, q.replay, q.attempts, decide_quarantine.reason from unnest(decided) q;
+        -- Those behind it go on.
+        insert into posthaste.skip (subscription_id, ordering_key, event_id, replay, reason)
+        select q.subscription_id, o.ordering_key, q.event_id, q.replay, decide_quarantine.reason
+        from unnest(decided) q join posthaste.outbox o on o.event_id = q.event_id
+        where o.ordering_key is not null;
     end if;
     tenants := array(
         select distinct s.tenant from unnest(decided) q join posthaste.subscription s using (subscription_id));
@@ -4181,6 +4435,10 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('table queue',                          '', 'select insert delete', '', ''),
     ('table lease',                          '', 'select insert delete update(holder,ends_at)', '', ''),
     ('table lane',                           '', 'select update(wake_at,rest_until,rate_used_until,hold_until,breaker)', '', ''),
+    ('table follower',                       '', 'select insert delete', '', ''),
+    ('table ordering',                       '', 'select insert delete update(event_id,replay,held_at)', '', ''),
+    ('table skip',                           '', 'select(skip_id)', '', ''),
+    ('sequence skip_skip_id_seq',            '', '', '', ''),
     ('table quarantine',                     '', 'select insert(event_id,subscription_id,replay,attempts,reason)', '', ''),
     ('table cancellation',                   '', 'insert', '', ''),
     ('table replay',                         '', 'select(finished_at)', '', ''),
@@ -4228,6 +4486,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('view audit',                           '', '', 'select', 'select'),
     ('view unrouted',                        '', '', 'select', 'select'),
     ('view worker_alive',                    '', 'select', 'select', 'select'),
+    ('view ordered_key',                     '', '', 'select', 'select'),
     -- What producers call, and what their INSERT runs.
     ('function publish',                     'execute', '', '', ''),
     ('function new_event_id',                'execute', '', '', ''),
@@ -4257,6 +4516,8 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function tell_overdue_rotations',      '', 'execute', '', ''),
     ('function queue_replays',               '', 'execute', '', ''),
     ('function carry_out_cancels',           '', 'execute', '', ''),
+    ('function follow',                      '', 'execute', '', ''),
+    ('function free_keys',                   '', 'execute', '', ''),
     ('function fill_secret',                 '', 'execute', '', ''),
     ('function standing',                    '', 'execute', 'execute', 'execute'),
     -- What administrators do.
@@ -4270,6 +4531,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function approve',                     '', '', 'execute', ''),
     ('function reject',                      '', '', 'execute', ''),
     ('function deactivate',                  '', '', 'execute', ''),
+    ('function skip_ordered',                '', '', 'execute', ''),
     ('function set_secret_rotation',         '', '', 'execute', ''),
     ('function set_dedup_window',            '', '', 'execute', ''),
     ('function set_partner_scope',           '', '', 'execute', ''),

@@ -15,11 +15,11 @@ update posthaste.lease l
 set holder = $1::integer, ends_at = now() + make_interval(secs => $2::float8)
 from picked p
 where l.ctid = p.address
-returning l.event_id, l.subscription_id, l.replay, l.number, p.holder as worker_id,
+returning l.event_id, l.subscription_id, l.replay, l.number, l.ordering_key, p.holder as worker_id,
     -- How long ago the lease began, in seconds.
     coalesce((select extract(epoch from now() - p.ends_at + w.lease) from posthaste.worker w where w.worker_id = p.holder), 0)::float8 as age,
     (select s.revision from posthaste.subscription s where s.subscription_id = l.subscription_id) as revision,
     -- How long the event may still be sent, in seconds.
-    (select extract(epoch from least(o.expires_at, case when l.replay = 0 then posthaste.event_time(l.event_id) + s.max_age end) - now())::float8
+    (select (extract(epoch from least(o.expires_at, case when l.replay = 0 then posthaste.event_time(l.event_id) + s.max_age end))::float8 - extract(epoch from now())::float8)
      from posthaste.outbox o, posthaste.subscription s
      where o.event_id = l.event_id and s.subscription_id = l.subscription_id) as expires_in

@@ -1,6 +1,6 @@
 -- Which subscriptions have a new revision since the last look, whether anything was released from quarantine, whether any signing
 -- secret was asked for that nobody has made, whether any subscription is to be paused, whether a replay is under way or an event is to
--- be cancelled, and how endpoints fare that some worker has weighed a moment ago.
+-- be cancelled, whether any ordering key is to go on, and how endpoints fare that some worker has weighed a moment ago.
 --
 -- Called by: worker, twice a second. Returns at least one row, whose subscription_id is null: where the next look starts. A change
 -- that was not committed yet when we looked lies at or beyond that point.
@@ -13,14 +13,15 @@ select null::integer as subscription_id, null::integer as revision, pg_snapshot_
        exists (select from posthaste.lane where to_pause is not null and active) as to_pause,
        exists (select from posthaste.replay where finished_at is null) as replays,
        exists (select from posthaste.cancel_request where closed_at is null) as cancels,
+       exists (select skip_id from posthaste.skip) as skips,
        null::text as breaker, null::text as before, null::float8 as held_for, null::boolean as is_well
 union all
 -- Ids that this server has not given out yet come with a restored dump, and mean nothing.
-(select subscription_id, max(revision), null::text, null::boolean, null::boolean, null::boolean, null::boolean, null::boolean,
+(select subscription_id, max(revision), null::text, null::boolean, null::boolean, null::boolean, null::boolean, null::boolean, null::boolean,
         null::text, null::text, null::float8, null::boolean
  from posthaste.subscription_revision
  where xid >= $1::text::xid8 and xid < pg_snapshot_xmax(pg_current_snapshot()) group by subscription_id)
 union all
-(select subscription_id, null::integer, null::text, null::boolean, null::boolean, null::boolean, null::boolean, null::boolean, breaker::text, breaker::text,
+(select subscription_id, null::integer, null::text, null::boolean, null::boolean, null::boolean, null::boolean, null::boolean, null::boolean, breaker::text, breaker::text,
         extract(epoch from greatest(hold_until, now()) - now())::float8, breaker = 'closed' and failures = 0 and window_since is null
  from posthaste.lane where weighed_at > now() - interval '2 seconds' order by weighed_at desc limit 5000)

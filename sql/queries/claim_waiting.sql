@@ -25,7 +25,7 @@ with lane as materialized (
     select w.*, l.slots, l.revision, l.max_age, row_number() over (partition by w.subscription_id order by w.due_at) as place
     from lane l
     cross join lateral (
-        select q.ctid as address, q.event_id, q.subscription_id, q.replay, q.attempts, q.due_at, q.expires_at
+        select q.ctid as address, q.event_id, q.subscription_id, q.replay, q.attempts, q.due_at, q.expires_at, q.ordering_key
         from posthaste.queue q
         where q.subscription_id = l.subscription_id and q.due_at >= l.wake_at
         order by q.due_at limit l.slots + 1
@@ -55,10 +55,10 @@ with lane as materialized (
     cross join lateral (select revision from posthaste.event_type where event_type.event_type = t.event_type and schema is not null limit 1) c
 ), claimed as (
     delete from posthaste.queue where ctid = any (array(select address from fitting))
-    returning event_id, subscription_id, replay, attempts
+    returning event_id, subscription_id, replay, attempts, ordering_key
 ), leased as (
-    insert into posthaste.lease (event_id, subscription_id, replay, number, holder, ends_at)
-    select event_id, subscription_id, replay, attempts + 1, $3::integer, now() + make_interval(secs => $4::float8) from claimed
+    insert into posthaste.lease (event_id, subscription_id, replay, ordering_key, number, holder, ends_at)
+    select event_id, subscription_id, replay, ordering_key, attempts + 1, $3::integer, now() + make_interval(secs => $4::float8) from claimed
     returning event_id, subscription_id, replay, number
 ), left_waiting as materialized (
     select subscription_id, min(due_at) as due_at
@@ -92,9 +92,9 @@ with lane as materialized (
     where l.subscription_id = any ($1::integer[])
 )
 select l.event_id, l.subscription_id, l.replay, l.number, f.revision,
-       (select k.revision from kind k where k.event_type = f.event_type) as schema_revision, f.event_type, f.occurred_at, f.bytes, f.payload,
+       (select k.revision from kind k where k.event_type = f.event_type) as schema_revision, f.event_type, f.occurred_at, f.bytes, f.payload, f.ordering_key,
        -- A replay was asked for, however old the event is.
-       extract(epoch from least(f.expires_at, case when l.replay = 0 then posthaste.event_time(l.event_id) + f.max_age end) - now())::float8 as expires_in
+       (extract(epoch from least(f.expires_at, case when l.replay = 0 then posthaste.event_time(l.event_id) + f.max_age end))::float8 - extract(epoch from now())::float8) as expires_in
 -- A full join that no condition turns into another can be done by hash alone: never each lease against each row that fits.
 from leased l
 full join fitting f using (event_id, subscription_id, replay)

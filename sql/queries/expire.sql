@@ -1,6 +1,6 @@
 -- Ends deliveries that were claimed and are not to be sent any more: their leases go, their attempts are never made.
 --
--- Called by: worker. Relies on: lease_pkey; the lease as the fence.
+-- Called by: worker, which has advance.sql let their ordering keys go on. Relies on: lease_pkey; the lease as the fence; ordering_pkey.
 -- $1.. arrays of equal length: event_id, subscription_id, replay, number, holder
 with late as materialized (
     select * from unnest($1::uuid[], $2::integer[], $3::smallint[], $4::smallint[], $5::integer[]) u (event_id, subscription_id, replay, number, holder)
@@ -16,7 +16,10 @@ with late as materialized (
 ), ended as (
     delete from posthaste.lease l using found f
     where l.ctid = f.address and l.holder = f.holder and l.number = f.number
-    returning l.event_id, l.subscription_id, l.replay, l.number
+    returning l.event_id, l.subscription_id, l.replay, l.number, l.ordering_key
+), freed as (
+    delete from posthaste.ordering o using ended e
+    where (o.subscription_id, o.ordering_key, o.event_id, o.replay) = (e.subscription_id, e.ordering_key, e.event_id, e.replay)
 ), noted as (
     insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason, is_expired)
     select event_id, subscription_id, replay, number - 1, 'it was not to be sent any more', true from ended

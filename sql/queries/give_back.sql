@@ -17,10 +17,10 @@ with unbegun as materialized (
 ), released as (
     delete from posthaste.lease l using found f
     where l.ctid = f.address and l.holder = $5::integer and l.number = f.number
-    returning l.event_id, l.subscription_id, l.replay, l.number
+    returning l.event_id, l.subscription_id, l.replay, l.number, l.ordering_key
 ), queued as (
-    insert into posthaste.queue (event_id, subscription_id, replay, attempts, due_at, expires_at)
-    select event_id, subscription_id, replay, number - 1, least(now(), posthaste.event_time(event_id)),
+    insert into posthaste.queue (event_id, subscription_id, replay, ordering_key, attempts, due_at, expires_at)
+    select event_id, subscription_id, replay, ordering_key, number - 1, least(now(), posthaste.event_time(event_id)),
            (select o.expires_at from posthaste.outbox o where o.event_id = released.event_id)
     from released
     returning subscription_id, due_at

@@ -7,16 +7,17 @@
 --
 -- $1 to $23: arrays of equal length, one element per attempt; see store::record. Ages are seconds before now, retries seconds
 -- after it: every time that is written comes from the database's clock.
+-- $24 ordering keys, or no element at all where none of the attempts has one; else free_heads.sql follows in the same transaction
 with result as materialized (
     select r.*, now() + make_interval(secs => r.retry_in) as due_at
     from unnest(
         $1::uuid[], $2::integer[], $3::smallint[], $4::smallint[], $5::integer[], $6::integer[], $7::integer[],
         $8::float8[], $9::float8[], $10::integer[], $11::integer[], $12::integer[], $13::integer[], $14::integer[],
-        $15::text[], $16::text[], $17::smallint[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::boolean[]
+        $15::text[], $16::text[], $17::smallint[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::boolean[], $24::text[]
     ) with ordinality as r (
         event_id, subscription_id, replay, number, holder, worker_id, revision,
         age, retry_in, duration_us, dns_us, connect_us, tls_us, body_us,
-        outcome, verdict, http_status, remote_address, signed_with, error, response, rule, expires,
+        outcome, verdict, http_status, remote_address, signed_with, error, response, rule, expires, ordering_key,
         place)
 ), found as materialized (
     -- `limit 1` makes this a look-up by key for each result, whatever the planner believes about the table's size.
@@ -33,8 +34,8 @@ with result as materialized (
     where l.ctid = f.address and l.holder = f.holder and l.number = f.number
     returning f.place
 ), rescheduled as (
-    insert into posthaste.queue (event_id, subscription_id, replay, attempts, due_at, expires_at)
-    select event_id, subscription_id, replay, number,
+    insert into posthaste.queue (event_id, subscription_id, replay, ordering_key, attempts, due_at, expires_at)
+    select event_id, subscription_id, replay, ordering_key, number,
            -- Whoever lost an attempt through no fault of its partner does not go behind what came later.
            case when outcome = 'abandoned' then least(due_at, posthaste.event_time(event_id)) else due_at end,
            case when expires then (select o.expires_at from posthaste.outbox o where o.event_id = result.event_id) end

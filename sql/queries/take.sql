@@ -1,6 +1,9 @@
 -- Fans out events nobody has taken yet, and leases their deliveries to this worker as far as it has room: one statement, so
 -- that a delivery which succeeds at once is written down thinly once, and deleted once.
 --
+-- An event with an ordering key is never leased here: its deliveries go behind what waits of their key, and whoever called this
+-- has advance.sql let the first one come up.
+--
 -- Called by: worker, whenever it has room. Returns one row per delivery leased, and at least one row (the first, whose
 -- event_id is null) that tells how the scan went.
 -- Relies on: the planner settings of our sessions (see store); intake_by_xid; the primary keys of subscription_event_type and event_type.
@@ -32,7 +35,7 @@ with late as materialized (
                 else pg_snapshot_xmax(pg_current_snapshot()) end as watermark
     from (select (select count(*) from picked) as picked, (select count(*) from late) as late offset 0) n
 ), read as materialized (
-    select p.address, o.event_id, o.event_type, o.tenant, o.occurred_at, o.deliver_after, o.expires_at, octet_length(o.payload::text) as bytes,
+    select p.address, o.event_id, o.event_type, o.tenant, o.occurred_at, o.deliver_after, o.expires_at, o.ordering_key, octet_length(o.payload::text) as bytes,
            case when octet_length(o.payload::text) <= $8::integer then o.payload::text end as payload
     from picked p
     -- `limit 1` and `offset 0` keep each of these a look-up by key per row, whatever the planner believes about sizes.
@@ -91,12 +94,12 @@ with late as materialized (
     where a.is_known or s.unknown_types
 ), met as materialized (
     -- Nothing is judged by a payload that is too long to be sent: it passes, and ends as rejected.
-    select r.event_id, r.deliver_after, s.subscription_id, s.revision, s.schema_revision, s.max_age, s.slots, least(r.bytes, $8::integer) as bytes,
+    select r.event_id, r.deliver_after, r.ordering_key, s.subscription_id, s.revision, s.schema_revision, s.max_age, s.slots, least(r.bytes, $8::integer) as bytes,
            s.filter is null or r.payload is null or posthaste.matches(s.filter, r.payload) as passes
     from (
-        select event_type, '' as tenant, event_id, deliver_after, bytes, payload from read
+        select event_type, '' as tenant, event_id, deliver_after, ordering_key, bytes, payload from read
         union all
-        select event_type, tenant, event_id, deliver_after, bytes, payload from read
+        select event_type, tenant, event_id, deliver_after, ordering_key, bytes, payload from read
         where (select bool_or(is_of_tenants) from kind) and tenant > ''
     ) r
     full join route s using (event_type, tenant)
@@ -104,14 +107,15 @@ with late as materialized (
 ), held as (
     insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
     select event_id, subscription_id, 0, 0, 'the subscription''s filter cannot be evaluated on the payload' from met
-    where (select bool_or(filter is not null) from route) and passes is null
+    where (select bool_or(filter is not null) from route) and passes is null and ordering_key is null
 ), matched as (
-    select event_id, deliver_after, subscription_id, revision, schema_revision, max_age, bytes,
-           row_number() over (partition by subscription_id order by event_id) <= slots and (deliver_after is null or deliver_after <= now()) as has_slot
+    select event_id, deliver_after, ordering_key, subscription_id, revision, schema_revision, max_age, bytes,
+           ordering_key is null and row_number() over (partition by subscription_id, ordering_key is null order by event_id) <= slots
+               and (deliver_after is null or deliver_after <= now()) as has_slot
     from met
     where passes
 ), placed as materialized (
-    select event_id, deliver_after, subscription_id, revision, schema_revision, max_age,
+    select event_id, deliver_after, ordering_key, subscription_id, revision, schema_revision, max_age,
            has_slot and count(*) filter (where has_slot) over running <= $6::integer
                     and sum(bytes) filter (where has_slot) over running <= $7::bigint as leased
     from matched
@@ -123,8 +127,19 @@ with late as materialized (
     insert into posthaste.queue (event_id, subscription_id, due_at, expires_at)
     select p.event_id, p.subscription_id, coalesce(greatest(p.deliver_after, now()), now()), r.expires_at
     from placed p full join read r on r.event_id = p.event_id
-    where not coalesce(p.leased, true)
+    where not coalesce(p.leased, true) and p.ordering_key is null
     returning subscription_id, due_at
+), followed as materialized (
+    -- By a function: one more table to write to would cost every call the time to open it.
+    select posthaste.follow(array_agg(event_id), array_agg(subscription_id), array_agg(0::smallint), array_agg(ordering_key), array_agg(quarantine), null),
+           count(*) filter (where quarantine is null) as followers, array_agg(subscription_id) as subscriptions, array_agg(ordering_key) as keys
+    from (
+        select event_id, subscription_id, ordering_key, null::text as quarantine from placed where ordering_key is not null
+        union all
+        select event_id, subscription_id, ordering_key, 'the subscription''s filter cannot be evaluated on the payload' from met
+        where (select bool_or(filter is not null) from route) and ordering_key is not null and passes is null
+    ) o
+    having count(*) > 0
 ), lowest as materialized (
     select subscription_id, min(due_at) as due_at from queued group by subscription_id
 ), locked as materialized (
@@ -151,10 +166,13 @@ select null::uuid as event_id, null::integer as subscription_id, null::integer a
        (select coalesce(sum(events), 0)::bigint from kind where not is_known) as unknown,
        (select watermark::text from next) as watermark,
        case when (select is_same from next) then $2::text[]
-            else array(select x::text from pg_snapshot_xip(pg_current_snapshot()) x where x < (select watermark from next)) end as still_open
+            else array(select x::text from pg_snapshot_xip(pg_current_snapshot()) x where x < (select watermark from next)) end as still_open,
+       (select followers from followed) as followers,
+       -- Which keys they are of: an array for each column.
+       (select subscriptions from followed) as ordered_subscriptions, (select keys from followed) as ordered_keys
 union all
 select p.event_id, p.subscription_id, p.revision, p.schema_revision, r.event_type, r.occurred_at, r.bytes, r.payload,
-       extract(epoch from least(r.expires_at, posthaste.event_time(p.event_id) + p.max_age) - now())::float8, null, null, null, null, null, null, null
+       (extract(epoch from least(r.expires_at, posthaste.event_time(p.event_id) + p.max_age))::float8 - extract(epoch from now())::float8), null, null, null, null, null, null, null, null, null, null
 -- A full join that no condition turns into another can be done by hash alone: never each delivery against each event.
 from placed p full join read r on r.event_id = p.event_id
 where coalesce(p.leased, false)

@@ -34,6 +34,7 @@ pub(super) struct Columns<'a> {
     signed_with: Vec<Option<String>>,
     error: Vec<Option<Cow<'a, str>>>,
     response: Vec<Option<Cow<'a, str>>>,
+    ordering_key: Vec<Option<&'a str>>,
 }
 
 impl<'a> Columns<'a> {
@@ -41,6 +42,10 @@ impl<'a> Columns<'a> {
         let mut columns = Self::default();
         for attempt in attempts {
             columns.push(attempt, now);
+        }
+        // Without a single one, the statement does without the column.
+        if columns.ordering_key.iter().all(Option::is_none) {
+            columns.ordering_key.clear();
         }
         columns
     }
@@ -84,7 +89,7 @@ impl<'a> Columns<'a> {
             .push(report.snippet.as_deref().map(|text| bounded(text, 65_536)));
     }
 
-    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 23] {
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 24] {
         [
             &self.event_id,
             &self.subscription_id,
@@ -109,7 +114,13 @@ impl<'a> Columns<'a> {
             &self.response,
             &self.rule,
             &self.expires,
+            &self.ordering_key,
         ]
+    }
+
+    /// Whether any of them has an ordering key.
+    pub(super) fn have_keys(&self) -> bool {
+        !self.ordering_key.is_empty()
     }
 
     /// What tells an attempt from every other, in the order of the parameters of `recorded_already.sql`.

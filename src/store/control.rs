@@ -63,6 +63,8 @@ pub struct Proposal {
     pub headers: Value,
     /// Where the endpoint's address must lie.
     pub networks: Vec<String>,
+    /// What becomes of the events behind a dead letter: `continue` or `hold`.
+    pub after_dead_letter: String,
     /// What it is for.
     pub description: Option<String>,
     /// Whom to ask.
@@ -163,6 +165,7 @@ impl Control {
             &breaker,
             &proposal.pause_after,
             &proposal.sandbox,
+            &proposal.after_dead_letter,
         ];
         proposed(&self.row(PROPOSE_SUBSCRIPTION, parameters).await?)
     }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::forgetting::Forgetting;
 use super::health::Health;
+use super::ordering::Keys;
 use super::{recorder, requests};
 use crate::attempt;
 use crate::config::Config;
@@ -27,6 +28,7 @@ pub(super) struct Housekeeping {
     pub(super) directory: Arc<Directory>,
     pub(super) config: Arc<Config>,
     pub(super) worker_id: i32,
+    pub(super) keys: Keys,
     /// Rings when a worker is gone.
     pub(super) dropped: Arc<Notify>,
     pub(super) health: Health,
@@ -103,6 +105,7 @@ impl Housekeeping {
         if !gone.is_empty() {
             tracing::warn!(workers = ?gone, "workers are gone; their leases are taken over");
             self.dropped.notify_one();
+            self.keys.sweep();
             self.store.end_workers(&gone, None).await?;
         }
         Ok(())
@@ -125,6 +128,7 @@ impl Housekeeping {
             attempts.push(Attempt {
                 key: lease.key,
                 number: lease.number,
+                ordering_key: lease.ordering_key.clone(),
                 holder: self.worker_id,
                 worker_id: lease.worker_id,
                 revision: lease.revision,
@@ -138,7 +142,14 @@ impl Housekeeping {
         }
         if !attempts.is_empty() {
             telemetry::adopted(attempts.len());
-            recorder::record(&self.store, &self.directory, &attempts, &self.stop).await;
+            recorder::record(
+                &self.store,
+                &self.directory,
+                &attempts,
+                &self.keys,
+                &self.stop,
+            )
+            .await;
         }
         Ok(())
     }
@@ -244,10 +255,8 @@ impl TermsWatch {
         if !news.is_empty() {
             self.settle_due = now;
         }
-        let settled = self
-            .settle(house, changes.released, changes.to_pause, now)
-            .await;
-        requests::carry_out(store, changes.requests, now).await;
+        let settled = self.settle(house, &changes, now).await;
+        requests::carry_out(store, changes.requests, &house.keys, now).await;
         match self.watermark {
             None => directory.refresh_all().await?,
             Some(_) => directory.refresh(&news).await?,
@@ -265,32 +274,43 @@ impl TermsWatch {
     async fn settle(
         &mut self,
         house: &Housekeeping,
-        released: bool,
-        to_pause: bool,
+        changes: &Changes,
         now: Instant,
     ) -> Result<()> {
-        let store = &house.store;
-        if to_pause || now >= self.settle_due {
+        let Housekeeping { store, keys, .. } = house;
+        if changes.to_pause || now >= self.settle_due {
             for (id, why) in store.pause_failing(AT_ONCE).await? {
                 let name = house.directory.name(id).unwrap_or_default();
                 telemetry::told(OperationalEvent::SubscriptionPaused, id, &name, &why);
                 self.settle_due = now;
             }
         }
-        if now >= self.settle_due {
+        let is_due = now >= self.settle_due;
+        if is_due {
             store.settle_lanes().await?;
             let mut is_all = false;
             while !is_all && now.elapsed() < MOMENT {
                 let cancelled = store.cancel_removed(AT_ONCE).await?;
                 let expired = store.expire_waiting(AT_ONCE).await?;
                 is_all = cancelled.max(expired) < AT_ONCE;
+                if expired > 0 {
+                    keys.sweep();
+                }
             }
             if is_all {
                 self.settle_due = now + SETTLE_EVERY;
             }
         }
-        if released {
+        if changes.released {
             while store.requeue_released(AT_ONCE).await? >= AT_ONCE && now.elapsed() < MOMENT {}
+        }
+        if is_due || changes.skips {
+            let mut freed = AT_ONCE;
+            while freed >= AT_ONCE && now.elapsed() < MOMENT {
+                let free = store.free_keys(AT_ONCE).await?;
+                freed = free.len();
+                keys.go_on(free);
+            }
         }
         Ok(())
     }

@@ -584,6 +584,7 @@ mod tests {
                 replay: 0,
             },
             number: 1,
+            ordering_key: None,
             holder: 1,
             revision: 1,
             schema_revision: None,
@@ -729,6 +730,7 @@ mod tests {
                 hold: None,
             },
             expires: None,
+            ordering_key: None,
             signed_with: Vec::new(),
             bytes: 100,
         }

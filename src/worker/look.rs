@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
 use super::lanes::Ready;
+use super::ordering::Keys;
 use crate::Result;
 use crate::catalogue::Catalogue;
 use crate::delivery::Lease;
@@ -20,6 +21,7 @@ pub(super) struct Take {
     pub(super) directory: Arc<Directory>,
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) room: Room,
+    pub(super) keys: Keys,
     /// Events at most.
     pub(super) batch: usize,
     pub(super) scan: Scan,
@@ -65,6 +67,7 @@ impl Take {
             .store
             .take(&self.room, self.batch, &self.scan.watermark, ids)
             .await?;
+        self.keys.go_on(taken.keys);
         telemetry::taken(
             taken.events,
             taken.deliveries,
@@ -83,7 +86,7 @@ impl Take {
             events: taken.events,
             deliveries: taken.deliveries,
             more: met == Met::TooFar || (taken.seen >= self.batch as u64 && taken.events > 0),
-            left_waiting: taken.deliveries > taken.leases.len() as u64,
+            left_waiting: taken.deliveries > taken.leases.len() as u64 + taken.followers,
             met,
             scan: self.scan,
             next: taken.watermark,

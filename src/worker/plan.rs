@@ -22,6 +22,10 @@ pub(super) struct Plan {
     waiting_idle: Duration,
     found_at: Instant,
     rang_at: Instant,
+    /// Something came up since the last look at waiting deliveries began: that look may not have seen it.
+    stirred: bool,
+    /// That look was made because something had come up.
+    sought: bool,
     /// A producer rang since the last look at new events began: that look may not have seen why.
     rung: bool,
     /// Since when new events have waited for a brisk lane.
@@ -54,6 +58,8 @@ impl Plan {
             waiting_idle: SHORTEST,
             found_at: now,
             rang_at: now,
+            stirred: false,
+            sought: false,
             rung: false,
             held_since: None,
             hectic: 0,
@@ -79,6 +85,7 @@ impl Plan {
 
     /// A look at waiting deliveries begins; tells why it was due.
     pub(super) fn look_at_waiting(&mut self) -> Source {
+        self.sought = std::mem::take(&mut self.stirred);
         std::mem::replace(&mut self.waiting_source, Source::Work)
     }
 
@@ -177,6 +184,19 @@ impl Plan {
             (true, _) => (Duration::ZERO, Source::Work),
         };
         (self.waiting_at, self.waiting_source) = (now + wait, source);
+        // A lane that somebody else had locked was left out.
+        if std::mem::take(&mut self.sought) && !any {
+            self.waiting_by(now + PACE);
+        }
+        if self.stirred {
+            self.waiting_by(now);
+        }
+    }
+
+    /// The next delivery of an ordering key has come up.
+    pub(super) fn stirred(&mut self, now: Instant) {
+        self.stirred = true;
+        self.waiting_by(now);
     }
 
     /// A lane that was full has room again: what waits in it is due a look.

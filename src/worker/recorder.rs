@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
+use super::ordering::Keys;
 use crate::delivery::Attempt;
 use crate::directory::Directory;
 use crate::store::Store;
@@ -25,6 +26,7 @@ pub(super) async fn run(
     directory: Arc<Directory>,
     mut attempts: mpsc::Receiver<Attempt>,
     left: mpsc::UnboundedSender<Left>,
+    keys: Keys,
     batch: usize,
     health: Health,
     give_up: CancellationToken,
@@ -35,7 +37,7 @@ pub(super) async fn run(
         if results.len() < ENOUGH {
             gather(&mut attempts, &mut results, batch, not_before).await;
         }
-        record(&store, &directory, &results, &give_up).await;
+        record(&store, &directory, &results, &keys, &give_up).await;
         health.weigh(&store, &directory, &results).await;
         not_before = Instant::now() + GATHER;
         let bytes = results.iter().map(|attempt| attempt.bytes).sum();
@@ -69,6 +71,7 @@ pub(super) async fn record(
     store: &Store,
     directory: &Directory,
     attempts: &[Attempt],
+    keys: &Keys,
     give_up: &CancellationToken,
 ) {
     let name_of = |id| directory.name(id);
@@ -76,10 +79,13 @@ pub(super) async fn record(
     let mut left = Cow::Borrowed(attempts);
     loop {
         let error = match store.record(&left).await {
-            Ok(late) => return telemetry::recorded(&left, &late, name_of),
+            Ok(late) => {
+                keys.finished(&left);
+                return telemetry::recorded(&left, &late, name_of);
+            }
             Err(Error::Data(why)) if left.len() > 1 => {
                 tracing::error!(why, "a batch was refused; recording one by one");
-                return one_by_one(store, directory, &left, give_up).await;
+                return one_by_one(store, directory, &left, keys, give_up).await;
             }
             Err(Error::Data(why)) => return telemetry::unrecordable(&left, &why),
             Err(error) => error,
@@ -95,6 +101,7 @@ pub(super) async fn record(
             // It may have committed, and only its answer been lost.
             if let Ok(done) = store.recorded_already(&left).await {
                 let (done, not) = split(&left, &done);
+                keys.finished(&done);
                 telemetry::recorded(&done, &[], name_of);
                 left = Cow::Owned(not);
                 break;
@@ -125,11 +132,12 @@ async fn one_by_one(
     store: &Store,
     directory: &Directory,
     attempts: &[Attempt],
+    keys: &Keys,
     give_up: &CancellationToken,
 ) {
     for attempt in attempts {
         let alone = std::slice::from_ref(attempt);
-        Box::pin(record(store, directory, alone, give_up)).await;
+        Box::pin(record(store, directory, alone, keys, give_up)).await;
     }
 }
 

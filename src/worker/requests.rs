@@ -2,11 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use super::ordering::Keys;
 use crate::Result;
 use crate::store::{Requests, Store};
 
 /// Does as much of it as fits into a moment; the rest is for the next round, or another worker's.
-pub(super) async fn carry_out(store: &Store, requests: Requests, now: Instant) {
+pub(super) async fn carry_out(store: &Store, requests: Requests, keys: &Keys, now: Instant) {
+    if !requests.cancels && !requests.replays {
+        return;
+    }
     if requests.cancels
         && let Err(error) = store.carry_out_cancels(CANCELS).await
     {
@@ -17,6 +21,8 @@ pub(super) async fn carry_out(store: &Store, requests: Requests, now: Instant) {
     {
         tracing::warn!(%error, "replays do not go on");
     }
+    // What was put behind others, and what others waited for, may go on.
+    keys.sweep();
 }
 
 async fn replay(store: &Store, now: Instant) -> Result<()> {

@@ -17,13 +17,14 @@ use super::health::{Health, Hold};
 use super::housekeeping::Housekeeping;
 use super::lanes::{Free, Lanes, Limits, Ready};
 use super::look::{Claim, Claimed, Frontier, Take, Taken};
+use super::ordering::{self, Keys};
 use super::plan::{Plan, Sleep};
 use super::recorder::{self, Left};
 use crate::Result;
 use crate::attempt::{self, Circumstances};
 use crate::catalogue::Catalogue;
 use crate::config::Config;
-use crate::delivery::{Attempt, DeliveryKey, Lease};
+use crate::delivery::{Attempt, DeliveryKey, Lease, OrderingKey};
 use crate::directory::{Directory, Terms};
 use crate::store::{Presence, Room, Store};
 use crate::telemetry;
@@ -64,6 +65,10 @@ pub(super) struct Shift {
     holds: mpsc::UnboundedReceiver<Hold>,
     left: (mpsc::UnboundedSender<Left>, mpsc::UnboundedReceiver<Left>),
     recorder: JoinHandle<()>,
+    /// Where ordering keys are told that may go on, who sees to it, and what rings when something came up.
+    keys: Keys,
+    ordering: JoinHandle<()>,
+    risen: Arc<Notify>,
     /// What gives leases back or has them held, beside the loop.
     errands: TaskTracker,
     /// Cancelled when requests under way may not be waited for any longer.
@@ -79,6 +84,8 @@ impl Shift {
         let left = mpsc::unbounded_channel();
         let give_up = CancellationToken::new();
         let (store, batch) = (worker.store.clone(), config.batch);
+        let ((keys, calls), risen) = (Keys::new(), Arc::new(Notify::new()));
+        let ordering = tokio::spawn(ordering::run(store.clone(), calls, Arc::clone(&risen)));
         let (hold, holds) = mpsc::unbounded_channel();
         let health = Health::new(hold);
         let recorder = tokio::spawn(recorder::run(
@@ -86,6 +93,7 @@ impl Shift {
             Arc::clone(&worker.directory),
             attempts,
             left.0.clone(),
+            keys.clone(),
             batch,
             health.clone(),
             give_up.clone(),
@@ -124,6 +132,9 @@ impl Shift {
             holds,
             left,
             recorder,
+            keys,
+            ordering,
+            risen,
             errands: TaskTracker::new(),
             cut: CancellationToken::new(),
             give_up,
@@ -151,6 +162,7 @@ impl Shift {
                 taken = done(&mut self.taking) => self.took(taken).await,
                 claimed = done(&mut self.claiming) => self.claimed(claimed),
                 () = rings(self.presence.as_ref()) => self.plan.rang(Instant::now()),
+                () = self.risen.notified() => self.plan.stirred(Instant::now()),
                 () = self.dropped.notified() => self.look_for_what_was_dropped(),
                 () = lost(self.presence.as_ref()) => self.clock_out(),
                 presence = done(&mut self.registering) => if let Some(presence) = presence { self.clock_in(presence) },
@@ -174,6 +186,7 @@ impl Shift {
             directory: Arc::clone(&self.directory),
             config: Arc::clone(&self.config),
             worker_id: presence.worker_id(),
+            keys: self.keys.clone(),
             dropped: Arc::clone(&self.dropped),
             health: self.health.clone(),
             stop: self.rounds.clone(),
@@ -183,6 +196,7 @@ impl Shift {
         self.presence = Some(presence);
         self.plan = Plan::new(self.config.poll_interval, Instant::now());
         self.frontier.begin_anew();
+        self.keys.sweep();
         self.say_ready(true);
     }
 
@@ -298,6 +312,7 @@ impl Shift {
             store: self.store.clone(),
             directory: Arc::clone(&self.directory),
             catalogue: Arc::clone(&self.catalogue),
+            keys: self.keys.clone(),
             batch: batch.min(free.deliveries / self.fan_out).max(1),
             room,
             scan: self.frontier.next(now),
@@ -547,13 +562,20 @@ impl Shift {
         if late.is_empty() {
             return;
         }
-        let (store, left) = (self.store.clone(), self.left.0.clone());
+        let (store, left, keys) = (self.store.clone(), self.left.0.clone(), self.keys.clone());
         self.errands.spawn(async move {
             for (holder, leases) in by_holder(&late) {
                 if let Err(error) = store.expire(holder, &leases).await {
                     tracing::warn!(%error, "deliveries cannot be ended; their leases will end by themselves");
                 }
             }
+            let over = late.iter().filter_map(|(lease, _)| {
+                Some(OrderingKey {
+                    subscription_id: lease.key.subscription_id,
+                    ordering_key: lease.ordering_key.clone()?,
+                })
+            });
+            keys.go_on(over.collect());
             let bytes = late.iter().map(|(lease, _)| lease.bytes).sum();
             let _ = left.send((late.len(), bytes));
         });
@@ -611,6 +633,14 @@ impl Shift {
             {
                 self.recorder.abort();
             }
+        }
+        // Whoever goes on here has no other way to learn of it soon.
+        self.keys.end();
+        if tokio::time::timeout_at(last_call, &mut self.ordering)
+            .await
+            .is_err()
+        {
+            self.ordering.abort();
         }
         if let Some(presence) = &self.presence {
             let ourselves = [presence.worker_id()];

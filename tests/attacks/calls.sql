@@ -4,7 +4,7 @@
 with likely (name, literal) as (
     values ('name', '''novel'''), ('url', '''https://novel.example/'''), ('event_types', '''{*}'''), ('tenant', 'null'), ('filter', '''$.a > 1'''),
            ('unknown_types', 'false'), ('retry_intervals', '''{5 s}'''), ('retry_jitter', '''0.5'''), ('client_errors', '''reject'''), ('max_age', '''1 day'''), ('breaker', '''{"failures": 3}'''), ('pause_after', '''1 day'''), ('sandbox', 'false'), ('base', '''10 s'''), ('factor', '2'), ('cap', '''1 hour'''), ('count', '5'), ('timeout', '''5 s'''), ('concurrency', '3'),
-           ('headers', '''{"X-Berth": "7"}'''), ('rates', '''[{"requests": 5, "period": "1 s"}]'''), ('networks', '''{203.0.113.0/24}'''), ('description', '''what it is'''), ('contact', '''they'''),
+           ('headers', '''{"X-Berth": "7"}'''), ('rates', '''[{"requests": 5, "period": "1 s"}]'''), ('networks', '''{203.0.113.0/24}'''), ('after_dead_letter', '''hold'''), ('description', '''what it is'''), ('contact', '''they'''),
            ('reason', '''because'''), ('subscription', '''harbour'''), ('changes', '''{"description": "another"}'''), ('event_type', '''ship.arrived'''),
            ('payload', '''{}'''), ('occurred_at', 'pg_catalog.now()'), ('metadata', '''{}'''), ('traceparent', '''00-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-bbbbbbbbbbbbbbbb-01'''),
            ('ordering_key', '''ship-1'''), ('dedup_key', '''d-1'''), ('deliver_after', 'pg_catalog.now()'), ('expires_at', '''infinity'''), ('schema', '''{}'''), ('example', '''{}'''), ('owner', '''ops'''), ('change_id', '2'), ('login', 'session_user'), ('tenants', '''{}'''),

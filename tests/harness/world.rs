@@ -278,7 +278,7 @@ impl World {
     pub(crate) async fn until_all_is_done(&self) {
         self.until(
             "not exists (select from posthaste.intake) and not exists (select from posthaste.queue)
-             and not exists (select from posthaste.lease)
+             and not exists (select from posthaste.lease) and not exists (select from posthaste.follower)
              and not exists (select from posthaste.quarantine where decision = 'released' and not is_requeued)",
         )
         .await;
@@ -366,6 +366,11 @@ impl World {
             ("intake", "select * from posthaste.intake"),
             ("queue", "select * from posthaste.queue order by event_id"),
             ("lease", "select * from posthaste.lease order by event_id"),
+            (
+                "follower",
+                "select * from posthaste.follower order by event_id",
+            ),
+            ("ordering", "select * from posthaste.ordering"),
             ("lane", "select * from posthaste.lane"),
             ("worker", "select * from posthaste.worker order by worker_id"),
             (

@@ -56,6 +56,58 @@ pub(crate) const LOCK_LANES: Call = Call {
     returns: 64.0,
 };
 
+/// Keys of which something may come up, the deep one among them.
+pub(crate) const LOCK_LANES_OF: Call = Call {
+    name: "lock_lanes_of",
+    text: include_str!("../../sql/queries/lock_lanes_of.sql"),
+    // subscriptions, keys
+    arguments: "select array[trial.each(array_agg(subscription_id)), trial.each(array_agg(ordering_key))] from trial.free_key()",
+    indexes: &["follower_by_key", "lane_pkey"],
+    reads_whole: &[],
+    returns: 29.0,
+};
+
+pub(crate) const ADVANCE: Call = Call {
+    name: "advance",
+    text: include_str!("../../sql/queries/advance.sql"),
+    // subscriptions, keys, watermark, transactions open below it
+    arguments: "select array[trial.each(array_agg(subscription_id)), trial.each(array_agg(ordering_key)), '0', '{}'] from trial.free_key()",
+    indexes: &[
+        "follower_by_key",
+        "intake_by_ordering",
+        "intake_by_xid",
+        "lane_pkey",
+        "ordering_pkey",
+        "subscription_pkey",
+    ],
+    reads_whole: &[],
+    returns: 1.0,
+};
+
+/// From the beginning: free keys and busy ones.
+pub(crate) const IDLE_KEYS: Call = Call {
+    name: "idle_keys",
+    text: include_str!("../../sql/queries/idle_keys.sql"),
+    // subscription and key to start after, keys
+    arguments: "select array['-2147483648', '', '512']",
+    indexes: &["follower_by_key", "ordering_pkey"],
+    reads_whole: &[],
+    returns: BATCH,
+};
+
+pub(crate) const FREE_HEADS: Call = Call {
+    name: "free_heads",
+    text: include_str!("../../sql/queries/free_heads.sql"),
+    // event, subscription, replay, key, whether dead
+    arguments: "select array[
+            trial.each(array_agg(event_id)), trial.each(array_agg(subscription_id)), trial.all(0, count(*)),
+            trial.each(array_agg(ordering_key)), trial.all(true, count(*))]
+        from (select * from posthaste.ordering order by subscription_id, ordering_key limit 512) o",
+    indexes: &["ordering_pkey", "subscription_pkey"],
+    reads_whole: &[],
+    returns: 0.0,
+};
+
 pub(crate) const NEXT_LANE: Call = Call {
     name: "next_lane",
     text: include_str!("../../sql/queries/next_lane.sql"),
@@ -98,7 +150,7 @@ pub(crate) const RECORD: Call = Call {
     name: "record",
     text: include_str!("../../sql/queries/record.sql"),
     // event, subscription, replay, number, holder, worker, revision, age, retry in, five durations, outcome, verdict, status,
-    // address, secrets, error, response, rule, whether it expires
+    // address, secrets, error, response, rule, whether it expires, ordering keys
     arguments: "select array[
             trial.each(array_agg(event_id)), trial.each(array_agg(subscription_id)),
             trial.all(0, count(*)), trial.all(1, count(*)),
@@ -112,7 +164,7 @@ pub(crate) const RECORD: Call = Call {
             trial.each(array_agg(case when fails then 500 else 200 end)),
             trial.all(null::text, count(*)), trial.all(null::text, count(*)),
             trial.each(array_agg(case when fails then 'no' end)), trial.all(null::text, count(*)),
-            trial.each(array_agg(case when fails then 'interval' end)), trial.all(false, count(*))]
+            trial.each(array_agg(case when fails then 'interval' end)), trial.all(false, count(*)), '{}']
         from (select event_id, subscription_id, row_number() over (order by event_id) % 16 = 0 as fails
               from posthaste.lease where holder = 1 order by event_id limit 512) q",
     indexes: &["lane_pkey", "lease_pkey", "outbox_pkey"],
@@ -216,6 +268,10 @@ pub(crate) const CALLS: &[&Call] = &[
     &TAKE_FROM_WATERMARK,
     &TAKE_WITHOUT_ROOM,
     &LOCK_LANES,
+    &LOCK_LANES_OF,
+    &ADVANCE,
+    &IDLE_KEYS,
+    &FREE_HEADS,
     &NEXT_LANE,
     &CLAIM_WAITING,
     &CLAIM_WAITING_OF_ONE,

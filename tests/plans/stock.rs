@@ -41,9 +41,9 @@ impl Stock {
 
     /// Nothing is owed any more, and vacuum has been here.
     pub(crate) async fn clear(&self) {
-        self.run("delete from posthaste.intake; delete from posthaste.queue; delete from posthaste.lease; update posthaste.lane set wake_at = 'infinity'")
+        self.run("delete from posthaste.intake; delete from posthaste.queue; delete from posthaste.lease; delete from posthaste.follower; delete from posthaste.ordering; update posthaste.lane set wake_at = 'infinity'")
             .await;
-        for table in ["intake", "queue", "lease", "lane"] {
+        for table in ["intake", "queue", "lease", "lane", "follower", "ordering"] {
             self.run(&format!("vacuum posthaste.{table}")).await;
         }
     }

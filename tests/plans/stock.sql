@@ -6,6 +6,8 @@ alter table posthaste.intake set (autovacuum_enabled = off);
 alter table posthaste.queue set (autovacuum_enabled = off);
 alter table posthaste.lease set (autovacuum_enabled = off);
 alter table posthaste.lane set (autovacuum_enabled = off);
+alter table posthaste.follower set (autovacuum_enabled = off);
+alter table posthaste.ordering set (autovacuum_enabled = off);
 alter table posthaste.subscription set (autovacuum_enabled = off);
 alter table posthaste.subscription_event_type set (autovacuum_enabled = off);
 alter table posthaste.signing_secret set (autovacuum_enabled = off);
@@ -47,6 +49,12 @@ create table trial.watermark as select '0' as xid, '{}'::text[] as open;
 create function trial.each(anyarray) returns text language sql as $$ select coalesce($1, '{}')::text $$;
 create function trial.all(anyelement, bigint) returns text language sql as $$ select array_fill($1, array[$2::integer])::text $$;
 
+-- The keys of the oldest followers.
+create function trial.free_key() returns table (subscription_id integer, ordering_key text) language sql as $$
+    select distinct f.subscription_id, f.ordering_key
+    from (select f.subscription_id, f.ordering_key from posthaste.follower f order by f.event_id limit 700) f
+$$;
+
 -- One row in each of intake, outbox and attempt for every n, and one in queue or lease: of four, the first waits in the one
 -- deep lane, the second is due in one of many lanes, the third waits there for a later time. The fourth is leased to one of
 -- four workers, up to what four workers have in their hands, and waits in the deep lane beyond that. The 250 oldest leases
@@ -81,8 +89,8 @@ begin
     -- The events of the deliveries that are due first.
     insert into posthaste.outbox (event_id, event_type, payload)
     select (day || '9' || lpad(to_hex(n), 15, '0'))::uuid, 'thing.happened', '{}' from generate_series(low, least(high, low + 9999)) n;
-    insert into posthaste.intake (event_id, xid)
-    select (day || '8' || lpad(to_hex(n), 15, '0'))::uuid, (3 + n / 10)::text::xid8 from generate_series(low, high) n;
+    insert into posthaste.intake (event_id, xid, ordering_hash)
+    select (day || '8' || lpad(to_hex(n), 15, '0'))::uuid, (3 + n / 10)::text::xid8, case when n % 4 = 0 then hashtext('taken ' || n) end from generate_series(low, high) n;
 
     insert into posthaste.lease (event_id, subscription_id, holder, ends_at)
     select (day || '9' || lpad(to_hex(n), 15, '0'))::uuid, 1, 1 + n / 4 % 4,
@@ -96,6 +104,15 @@ begin
     update posthaste.lane l set wake_at = least(l.wake_at, w.due_at)
     from (select subscription_id, min(due_at) as due_at from posthaste.queue group by 1) w
     where l.subscription_id = w.subscription_id;
+
+    -- Of four followers, one is of the one deep key, the others have a key each. The oldest keys are free, of the others one is under way.
+    insert into posthaste.follower (event_id, subscription_id, ordering_key, due_at)
+    select (day || 'a' || lpad(to_hex(n), 15, '0'))::uuid, case when n % 16 = 0 then 1 else 2 + (n - 1) / 100 end,
+           case when n % 16 = 0 then 'deep' else 'key ' || n end, hour_ago
+    from generate_series(low, high) n where n % 4 = 0;
+    insert into posthaste.ordering (event_id, subscription_id, replay, ordering_key)
+    select (day || '7' || lpad(to_hex(n), 15, '0'))::uuid, 2 + (n - 1) / 100, 0, 'key ' || n
+    from generate_series(low + 4000, high) n where n % 4 = 0 and n % 16 <> 0;
 
     insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, replay, number, http_status)
     select now(), (day || '8' || lpad(to_hex(n), 15, '0'))::uuid, 1, 1, 1, 'accepted', 'done', 0, 1, 200 from generate_series(low, high) n;

@@ -4,7 +4,7 @@
 -- $1 name   $2 url   $3 event types   $4 tenant   $5 filter   $6 unknown types too   $7 waits between attempts   $8 their jitter
 -- $9 timeout   $10 concurrency   $11 headers, a JSON object   $12 networks   $13 description   $14 contact   $15 reason
 -- $16 rates, a JSON list   $17 the name of a schedule, instead of $7   $18 client errors   $19 max age   $20 breaker, JSON; null for the default
--- $21 pause after, a JSON text or null   $22 sandbox
+-- $21 pause after, a JSON text or null   $22 sandbox   $23 what becomes of the events behind a dead letter
 select jsonb_build_object(
     'change_id', posthaste.propose_subscription(
         name => $1::text, url => $2::text, event_types => $3::text[], tenant => $4::text, filter => $5::text,
@@ -12,5 +12,5 @@ select jsonb_build_object(
         client_errors => $18::text, max_age => $19::text::interval, breaker => coalesce($20::text::jsonb, '{}'), pause_after => $21::text::interval,
         sandbox => $22::boolean,
         timeout => $9::text::interval, concurrency => $10::integer, rates => $16::text::jsonb, headers => $11::text::jsonb, networks => $12::text[],
-        description => $13::text, contact => $14::text, reason => $15::text),
+        after_dead_letter => $23::text, description => $13::text, contact => $14::text, reason => $15::text),
     'four_eyes', (select four_eyes from posthaste.setting))::text

@@ -221,6 +221,7 @@ const TERMS: &[&str] = &[
     "rates",
     "headers",
     "networks",
+    "after_dead_letter",
     "description",
     "contact",
 ];

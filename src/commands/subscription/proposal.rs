@@ -22,6 +22,7 @@ pub(super) fn command() -> Command {
         .args(paced())
         .args(guarded())
         .args(sent())
+        .arg(after_dead_letter())
         .arg(text("description", "What it is for"))
         .arg(text("contact", "Whom to ask"))
         .arg(reason())
@@ -124,6 +125,14 @@ fn sent() -> [Arg; 4] {
     ]
 }
 
+fn after_dead_letter() -> Arg {
+    let what = "Whether the events behind one that was given up are sent or wait, where they have its ordering key";
+    text("after-dead-letter", what)
+        .value_name("WHAT")
+        .value_parser(["continue", "hold"])
+        .default_value("continue")
+}
+
 fn header(text: &str) -> std::result::Result<(String, Value), &'static str> {
     let (name, value) = text.split_once(':').ok_or("must be `Name: value`")?;
     Ok((name.trim().to_owned(), json!(value.trim())))
@@ -179,6 +188,7 @@ pub(super) fn read(args: &ArgMatches) -> Result<Proposal> {
             .collect(),
         headers: headers(args)?,
         networks: all_given(args, "network"),
+        after_dead_letter: given(args, "after-dead-letter").to_owned(),
         description: owned("description"),
         contact: owned("contact"),
         reason: owned("reason"),
