@@ -556,6 +556,7 @@ async fn acts(world: &World, office: &[Login; 2]) -> Vec<(&'static str, String, 
         .run(&format!(
             "insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
              values ('{released}', {bridge}, 0, 0, 'too odd'), ('{discarded}', {bridge}, 0, 0, 'too odd');
+             insert into posthaste.ordering (event_id, subscription_id, replay, ordering_key) values ('{released}', {bridge}, 0, 'ship-1');
              insert into posthaste.unknown_event_type (event_type, events, last_event)
              values ('noise.a', 4, '{released}'), ('noise.b.c', 5, '{released}'), ('noises', 1, '{released}')"
         ))
@@ -593,6 +594,7 @@ async fn acts(world: &World, office: &[Login; 2]) -> Vec<(&'static str, String, 
          format!(r#"quarantine_discarded|{discarded}|||{{"because": ["too odd"], "deliveries": 1}}|odd indeed"#)),
         ("bob", "dismiss_unknown('noise.*', 'a typo')".into(),
          r#"unknown_type_dismissed|noise.*||{"types": 2, "events": 9}||a typo"#.into()),
+        ("bob", "skip_ordered('bridge', 'ship-1', 'settled')".into(), "ordering_skipped|bridge|||4 fields|settled".into()),
         ("ada", "seal_partitions()".into(), format!("partition_sealed|{outbox}|||3 fields|")),
         ("ada", "propose_removal('harbour', 'left')".into(), r#"proposed_remove|harbour|north|17 fields|{"change_id": 5}|left"#.into()),
         ("bob", format!("approve({newest}, 'bye')"), r#"approved_remove|harbour|north|17 fields|{"change_id": 5}|bye"#.into()),
