@@ -556,6 +556,7 @@ async fn acts(world: &World, office: &[Login; 2]) -> Vec<(&'static str, String, 
         .run(&format!(
             "insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
              values ('{released}', {bridge}, 0, 0, 'too odd'), ('{discarded}', {bridge}, 0, 0, 'too odd');
+             insert into posthaste.ordering (event_id, subscription_id, replay, ordering_key) values ('{released}', {bridge}, 0, 'ship-1');
              insert into posthaste.unknown_event_type (event_type, events, last_event)
              values ('noise.a', 4, '{released}'), ('noise.b.c', 5, '{released}'), ('noises', 1, '{released}')"
         ))
@@ -615,6 +616,7 @@ async fn acts(world: &World, office: &[Login; 2]) -> Vec<(&'static str, String, 
         ("ada", "cancel_replay(5, 'enough')".into(), r#"replay_cancelled|replay 5|||{"left_out": 1, "replay_id": 5}|enough"#.into()),
         ("ada", format!("cancel('{missed}', 'a mistake')"), format!(r#"cancel_asked_for|{missed}|||{{"waiting": 1}}|a mistake"#)),
         ("bob", "send_test('bridge', 'ship.lost', 'a trial')".into(), "test_asked_for|replay 6|||6 fields|a trial".into()),
+        ("bob", "skip_ordered('bridge', 'ship-1', 'settled')".into(), "ordering_skipped|bridge|||4 fields|settled".into()),
         ("ada", "seal_partitions()".into(), format!("partition_sealed|{outbox}|||3 fields|")),
         ("ada", "propose_removal('harbour', 'left')".into(), r#"proposed_remove|harbour|north|22 fields|{"change_id": 5}|left"#.into()),
         ("bob", format!("approve({newest}, 'bye')"), r#"approved_remove|harbour|north|22 fields|{"change_id": 5}|bye"#.into()),

@@ -13,7 +13,8 @@ with likely (name, literal) as (
            ('event_id', '''01900000-0000-7000-8000-000000000001'''), ('known_entry', '1'), ('known_digest', '''00'''), ('only_partition', '''outbox_20200101'''),
            ('counts_stop_at', '10'), ('days_ahead', '0'), ('most', '10'), ('at', 'pg_catalog.now()'), ('value', '''a.b'''), ('what', '''x'''), ('given', '''y'''), ('allowed', '''z'''),
            ('predicate', '''http_status = 500'''), ('dry_run', 'false'), ('rate', '5'), ('replay_id', '1'),
-           ('event_ids', '''{01900000-0000-7000-8000-000000000001}'''), ('subscription_ids', '''{1}'''), ('last_attempts', '''{2026-01-01}''')
+           ('event_ids', '''{01900000-0000-7000-8000-000000000001}'''), ('subscription_ids', '''{1}'''), ('last_attempts', '''{2026-01-01}'''),
+           ('replays', '''{0}'''), ('ordering_keys', '''{ship-1}'''), ('quarantine', '''{too odd}'''), ('due_at', 'pg_catalog.now()')
 ), parameter as (
     select p.oid, n as place, p.proargnames[n] as name, t.typname as type
     from posthaste.access a
