@@ -338,6 +338,36 @@ async fn after_long_enough_with_nothing_but_failures_it_is_paused_and_what_came_
 }
 
 #[tokio::test]
+async fn a_worker_that_starts_knows_what_failed_before_it_came() {
+    let world = World::new().await;
+    let partner = Partner::replying(Reply::Status(500)).await;
+    world.subscribe("p", &partner, "1h,1h").await;
+    let first = world.worker(&[]).await;
+    world.publish("a", "1").await;
+    world
+        .until("(select failing_since is not null from posthaste.lane)")
+        .await;
+    first.stop().await.unwrap();
+    world
+        .run("update posthaste.lane set weighed_at = now() - interval '1 day', failing_since = now() - interval '1 day'")
+        .await;
+    partner.set_reply(Reply::Status(200));
+    world.subscribe("other", &partner, "1h").await;
+    let _next = world.worker(&[]).await;
+    world
+        .run("select posthaste.deactivate('other', 'to see that it has looked')")
+        .await;
+    world
+        .until("(select not active from posthaste.lane where subscription_id = 2)")
+        .await;
+    world.publish("a", "2").await;
+    // Or it would be paused some day, for nothing but failures.
+    world
+        .until("(select failing_since is null and failures = 0 from posthaste.lane where subscription_id = 1)")
+        .await;
+}
+
+#[tokio::test]
 async fn no_worker_waits_for_a_person_to_pause_somebody() {
     let world = World::new().await;
     let partner = Partner::replying(Reply::Status(410)).await;

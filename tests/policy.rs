@@ -127,6 +127,28 @@ async fn an_event_that_comes_too_late_is_not_sent() {
 }
 
 #[tokio::test]
+async fn an_end_at_infinity_is_none_and_one_before_all_time_has_passed() {
+    let world = World::new().await;
+    let partner = Partner::replying(Reply::Status(500)).await;
+    world.subscribe("p", &partner, "1s,1s").await;
+    let _worker = world.worker(&[]).await;
+    world
+        .run("insert into posthaste.outbox (event_type, payload, expires_at) values ('a', '1', 'infinity'), ('a', '2', '-infinity')")
+        .await;
+    partner.wait_for(1).await;
+    partner.set_reply(Reply::Status(200));
+    world.make_due().await;
+    partner.wait_for(2).await;
+    world.until_all_is_done().await;
+    assert_eq!(
+        world
+            .text("select string_agg(status::text, ' ' order by status) from posthaste.delivery")
+            .await,
+        "SUCCESS EXPIRED"
+    );
+}
+
+#[tokio::test]
 async fn no_attempt_is_owed_after_the_end() {
     let world = World::new().await;
     let partner = Partner::replying(Reply::Status(500)).await;

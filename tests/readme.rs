@@ -1,8 +1,10 @@
 //! The README says what is so: its tables are the program's own, and its SQL runs.
 
 use std::path::Path;
+use std::time::Duration;
 
-use posthaste::{config, operational, telemetry};
+use posthaste::secret::SigningSecret;
+use posthaste::{config, operational, signature, telemetry};
 use uuid::Uuid;
 
 use crate::harness::World;
@@ -20,6 +22,58 @@ fn its_table_of_metrics_is_the_programs() {
 #[test]
 fn its_table_of_operational_events_is_the_programs() {
     says("operations", &operational::markdown_table());
+}
+
+/// What an administrator may agree with a partner, and what holds where nothing was said.
+#[tokio::test]
+async fn its_table_of_terms_has_the_defaults_of_the_schema() {
+    let readme =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let table = between(&readme, "<!-- policy:start -->", "<!-- policy:end -->");
+    let told = table.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.split(" | ").collect();
+        let term = cells.first()?.strip_prefix("| `")?.strip_suffix('`')?;
+        let default = cells.get(1)?.strip_prefix('`')?.strip_suffix('`')?;
+        Some(format!(r#""{term}": {default}"#))
+    });
+    let told: Vec<String> = told.collect();
+    assert_eq!(told.len(), 10, "{told:?}");
+    let world = World::new().await;
+    let wrong = world
+        .text(&format!(
+            "select coalesce(string_agg(format('%s is %s', key, d -> key), ', '), 'none')
+             from (select posthaste.checked_terms('{{\"name\": \"p\", \"url\": \"https://p.example/\", \"event_types\": [\"*\"]}}') as d,
+                          '{{{}}}'::jsonb as told) t, jsonb_each(t.told)
+             where d -> key is distinct from case when key = 'retry_intervals' then posthaste.checked_schedule(value) else value end",
+            told.join(", ")
+        ))
+        .await;
+    assert_eq!(wrong, "none");
+}
+
+/// Whoever builds a receiver tries their code with it.
+#[test]
+fn the_request_that_receivers_are_shown_is_signed_with_the_secret_they_are_shown() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/receiving.md")).unwrap();
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let request = between(&page, "```http\n", "\n```");
+    assert!(readme.contains(request), "README shows another request");
+    let (head, body) = request.split_once("\n\n").unwrap();
+    let header = |name: &str| between(head, &format!("{name}: "), "\n");
+    let secret = between(&page, "signed with\n`", "`");
+    let timestamp = header("webhook-timestamp");
+    assert_eq!(header("content-length"), body.len().to_string());
+    signature::verify(
+        &[SigningSecret::parse(secret).unwrap()],
+        header("webhook-id"),
+        timestamp,
+        header("webhook-signature"),
+        body.as_bytes(),
+        timestamp.parse().unwrap(),
+        Duration::ZERO,
+    )
+    .unwrap();
 }
 
 /// Compares the text between two markers; rewrites it instead where `POSTHASTE_UPDATE_README` is set.
@@ -121,4 +175,9 @@ fn tour(trial: &str, url: &str) -> Vec<Stop> {
         Stop { login, sql }
     });
     stops.collect()
+}
+
+fn between<'t>(text: &'t str, before: &str, after: &str) -> &'t str {
+    let (_, rest) = text.split_once(before).unwrap();
+    rest.split_once(after).unwrap().0
 }

@@ -19,7 +19,7 @@ returning l.event_id, l.subscription_id, l.replay, l.number, l.ordering_key, p.h
     -- How long ago the lease began, in seconds.
     coalesce((select extract(epoch from now() - p.ends_at + w.lease) from posthaste.worker w where w.worker_id = p.holder), 0)::float8 as age,
     (select s.revision from posthaste.subscription s where s.subscription_id = l.subscription_id) as revision,
-    -- How long the event may still be sent, in seconds.
-    (select (extract(epoch from least(o.expires_at, case when l.replay = 0 then posthaste.event_time(l.event_id) + s.max_age end))::float8 - extract(epoch from now())::float8)
+    -- How long the event may still be sent, in seconds; for ever, where its end lies at infinity, which no time can be subtracted from.
+    (select (extract(epoch from least(o.expires_at, case when l.replay = 0 then posthaste.event_time(l.event_id) + s.max_age end)) - extract(epoch from now()))::float8
      from posthaste.outbox o, posthaste.subscription s
      where o.event_id = l.event_id and s.subscription_id = l.subscription_id) as expires_in

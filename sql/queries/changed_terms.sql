@@ -1,6 +1,7 @@
 -- Which subscriptions have a new revision since the last look, whether anything was released from quarantine, whether any signing
 -- secret was asked for that nobody has made, whether any subscription is to be paused, whether a replay is under way or an event is to
--- be cancelled, whether any ordering key is to go on, and how endpoints fare that some worker has weighed a moment ago.
+-- be cancelled, whether any ordering key is to go on, and how endpoints fare that some worker has weighed a moment ago; at the first
+-- look, all that do not fare well.
 --
 -- Called by: worker, twice a second. Returns at least one row, whose subscription_id is null: where the next look starts. A change
 -- that was not committed yet when we looked lies at or beyond that point.
@@ -24,4 +25,9 @@ union all
 union all
 (select subscription_id, null::integer, null::text, null::boolean, null::boolean, null::boolean, null::boolean, null::boolean, null::boolean, breaker::text, breaker::text,
         extract(epoch from greatest(hold_until, now()) - now())::float8, breaker = 'closed' and failures = 0 and window_since is null
- from posthaste.lane where weighed_at > now() - interval '2 seconds' order by weighed_at desc limit 5000)
+ from posthaste.lane
+ -- Long enough that a slow look misses nothing; and a worker that looks for the first time, from beyond every id, learns what failed
+ -- before it came, or it would not tell anybody that it is well again.
+ where weighed_at > case when $1::text = '18446744073709551615' then '-infinity' else now() - interval '10 seconds' end
+   and ($1::text <> '18446744073709551615' or breaker <> 'closed' or failures > 0 or window_since is not null)
+ order by weighed_at desc limit 5000)

@@ -172,7 +172,8 @@ select null::uuid as event_id, null::integer as subscription_id, null::integer a
        (select subscriptions from followed) as ordered_subscriptions, (select keys from followed) as ordered_keys
 union all
 select p.event_id, p.subscription_id, p.revision, p.schema_revision, r.event_type, r.occurred_at, r.bytes, r.payload,
-       (extract(epoch from least(r.expires_at, posthaste.event_time(p.event_id) + p.max_age))::float8 - extract(epoch from now())::float8), null, null, null, null, null, null, null, null, null, null
+       -- An end may lie at infinity, which no time can be subtracted from.
+       (extract(epoch from least(r.expires_at, posthaste.event_time(p.event_id) + p.max_age)) - extract(epoch from now()))::float8, null, null, null, null, null, null, null, null, null, null
 -- A full join that no condition turns into another can be done by hash alone: never each delivery against each event.
 from placed p full join read r on r.event_id = p.event_id
 where coalesce(p.leased, false)
