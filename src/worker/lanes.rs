@@ -319,13 +319,16 @@ impl Free {
         }
     }
 
-    /// A quarter of it, of each lane's slots a half, and of a single slot all; of the bytes no less than one payload may have.
+    /// A quarter of it, of each lane's slots a half, and of a single slot all; of the bytes no less than one payload may have. For no
+    /// lane more than for one of which nothing is known: many small claims delay new events less than a large one.
     pub(super) fn quarter(self, max_body: usize) -> Self {
         let slots = self.slots.into_iter();
         Self {
             deliveries: self.deliveries.div_ceil(4),
             bytes: self.bytes.div_ceil(4).max(max_body).min(self.bytes),
-            slots: slots.map(|(id, slots)| (id, slots.div_ceil(2))).collect(),
+            slots: slots
+                .map(|(id, slots)| (id, slots.min(self.slots_of_others).div_ceil(2)))
+                .collect(),
             slots_of_others: self.slots_of_others.div_ceil(2),
             events: self.events,
         }
