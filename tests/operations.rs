@@ -46,7 +46,9 @@ async fn what_was_given_up_is_told_with_the_attempt_that_ended_it() {
         world.text(told).await,
         format!("posthaste.delivery.exhausted error exhausted a 0 2 1 rejected 503 t, {rejected}")
     );
-    let about = format!("(select bool_and(event_id = '{event}') from posthaste.operations where event_type like '%.delivery.%')");
+    let about = format!(
+        "(select bool_and(event_id = '{event}') from posthaste.operations where event_type like '%.delivery.%')"
+    );
     assert!(world.holds(&about).await);
     let together = "(select count(*) = 2 from posthaste.operational_event o join posthaste.attempt a using (event_id, subscription_id, number)
         where a.xmin = o.xmin and a.verdict in ('exhausted', 'rejected'))";

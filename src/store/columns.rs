@@ -87,6 +87,7 @@ impl<'a> Columns<'a> {
             .push(report.error.as_deref().map(|text| bounded(text, 2048)));
         self.response
             .push(report.snippet.as_deref().map(|text| bounded(text, 65_536)));
+        self.ordering_key.push(attempt.ordering_key.as_deref());
     }
 
     pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 24] {
