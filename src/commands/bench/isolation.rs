@@ -166,13 +166,12 @@ impl Turn {
     fn line(&self) -> String {
         let at = |share| self.at(share).map_or_else(String::new, |ms| grouped(ms, 2));
         format!(
-            "isolation, round {}, {}: p50 {} ms, p95 {} ms, p99 {} ms, {} of the backlog done",
+            "isolation, round {}, {}: p50 {} ms, p95 {} ms, p99 {} ms",
             self.round,
             name(self.bad),
             at(0.5),
             at(0.95),
             at(0.99),
-            self.caught_up,
         )
     }
 
@@ -249,7 +248,9 @@ fn report(bench: &Bench, turns: &[Turn]) -> Report {
                 2,
             )
         };
-        let done = of(bad).map(|turn| float(turn.caught_up.unsigned_abs()));
+        let done = of(bad)
+            .filter(|turn| turn.bad)
+            .map(|turn| float(turn.caught_up.unsigned_abs()));
         page.add_row([
             name(bad).to_owned(),
             at(0.5),
