@@ -1376,6 +1376,8 @@ begin
         -- Whoever takes it up again has seen to it; what failed before counts no more.
         breaker = case when l.active = s.active and s.breaker is not null then l.breaker else 'closed' end,
         hold_until = case when l.active = s.active and (s.breaker is not null or l.breaker = 'closed') then l.hold_until else '-infinity' end,
+        -- Workers that leave it alone learn that they need not any more.
+        weighed_at = case when l.active = s.active and (s.breaker is not null or l.breaker = 'closed') then l.weighed_at else now() end,
         openings = case when l.active = s.active then l.openings else 0 end,
         failures = case when l.active = s.active then l.failures else 0 end,
         failing_since = case when l.active = s.active then l.failing_since end,

@@ -368,6 +368,35 @@ async fn a_worker_that_starts_knows_what_failed_before_it_came() {
 }
 
 #[tokio::test]
+async fn whoever_takes_it_up_again_need_not_wait_for_what_its_receiver_asked() {
+    let world = World::new().await;
+    let busy = Reply::StatusWith {
+        status: 503,
+        headers: vec![("retry-after".to_owned(), "7200".to_owned())],
+        body: Bytes::new(),
+    };
+    let partner = Partner::replying(busy).await;
+    world.subscribe("p", &partner, "1h").await;
+    let _worker = world.worker(&[]).await;
+    world.publish("a", "1").await;
+    world
+        .until("(select hold_until > now() + interval '1 hour' from posthaste.lane)")
+        .await;
+    // As if that had been a while ago: no worker reads it any more.
+    world
+        .run("update posthaste.lane set weighed_at = now() - interval '1 minute'")
+        .await;
+    world
+        .run("select posthaste.deactivate('p', 'they mend it')")
+        .await;
+    world.until("(select not active from posthaste.lane)").await;
+    partner.set_reply(Reply::Status(200));
+    world.change("p", r#"{"active": true}"#).await;
+    world.publish("a", "2").await;
+    partner.wait_for(2).await;
+}
+
+#[tokio::test]
 async fn no_worker_waits_for_a_person_to_pause_somebody() {
     let world = World::new().await;
     let partner = Partner::replying(Reply::Status(410)).await;
