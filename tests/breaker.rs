@@ -368,6 +368,27 @@ async fn a_worker_that_starts_knows_what_failed_before_it_came() {
 }
 
 #[tokio::test]
+async fn one_failure_long_ago_pauses_nobody() {
+    let world = World::new().await;
+    world
+        .subscribe_url("p", "https://127.0.0.1:1/", &["*"], None, "1h")
+        .await;
+    for (weighed, paused) in [("now() - interval '6 days'", 0), ("now()", 1)] {
+        world
+            .run(&format!(
+                "update posthaste.lane set failures = 1, failing_since = now() - interval '6 days', weighed_at = {weighed}"
+            ))
+            .await;
+        assert_eq!(
+            world
+                .count("select count(*) from posthaste.pause_failing(10)")
+                .await,
+            paused
+        );
+    }
+}
+
+#[tokio::test]
 async fn whoever_takes_it_up_again_need_not_wait_for_what_its_receiver_asked() {
     let world = World::new().await;
     let busy = Reply::StatusWith {
