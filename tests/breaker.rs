@@ -144,6 +144,40 @@ async fn a_probe_that_nobody_ever_tells_of_is_followed_by_another() {
 }
 
 #[tokio::test]
+async fn what_is_too_old_to_be_sent_does_not_stand_in_for_the_probe() {
+    let (world, partner) = breaking(Reply::Status(500)).await;
+    world.change("p", r#"{"max_age": "90 minutes"}"#).await;
+    let worker = world.worker(&[]).await;
+    world.publish_many("a", 8).await;
+    world
+        .until("(select breaker = 'open' from posthaste.lane) and not exists (select from posthaste.lease)")
+        .await;
+    worker.stop().await.unwrap();
+    // The first four of those that wait are too old by now.
+    world
+        .run(
+            "update posthaste.queue set event_id = posthaste.first_event_id(now() - interval '2 hours' + n * interval '1 ms'),
+                                        due_at = now() - interval '2 hours'
+             from (select event_id as old, row_number() over (order by event_id) as n from posthaste.queue where attempts = 0) q
+             where event_id = old and n <= 4;
+             update posthaste.lane set wake_at = now() - interval '2 hours'",
+        )
+        .await;
+    partner.set_reply(Reply::Status(200));
+    let_hold_pass(&world).await;
+    let _next = world.worker(&[]).await;
+    world
+        .until("(select breaker = 'closed' from posthaste.lane)")
+        .await;
+    assert_eq!(
+        world
+            .count("select count(*) from posthaste.delivery where status = 'EXPIRED'")
+            .await,
+        4
+    );
+}
+
+#[tokio::test]
 async fn where_too_large_a_part_fails_it_opens_too() {
     let world = World::new().await;
     let partner = Partner::replying(Reply::Status(200)).await;
