@@ -512,7 +512,7 @@ comment on column posthaste.subscription.retry_jitter is 'How chance varies the 
 comment on column posthaste.subscription.client_errors is 'What a 4xx status means, but for 408, 425 and 429, which are always tried again, and 410, which ends it: retry, or reject (the delivery is REJECTED at once).';
 comment on column posthaste.subscription.max_age is 'How long after an event was inserted it is still sent. Later its delivery ends as EXPIRED. Null: for as long as the retry policy lasts.';
 comment on column posthaste.subscription.breaker is 'When its circuit breaker opens: after so many failures in a row, or where of so many requests in a window more than that ratio fail; and for how long nothing is sent then, until a single probe tells: twice as long each time, up to the longest. See posthaste.checked_breaker. Null: never.';
-comment on column posthaste.subscription.pause_after is 'After so long with nothing but failures a worker pauses it. Null: never.';
+comment on column posthaste.subscription.pause_after is 'Where it fails so long after it began to, and nothing was accepted since, a worker pauses it. Null: never.';
 comment on column posthaste.subscription.sandbox is 'Everything is rendered, signed and recorded, and nothing leaves: attempts are sandboxed, and deliveries end as SUCCESS.';
 comment on column posthaste.subscription.timeout is 'One whole request. Null: the worker''s request_timeout. Never longer than the worker''s lease allows.';
 comment on column posthaste.subscription.concurrency is 'Requests at once from one worker. Null: the worker''s endpoint_concurrency.';
@@ -1376,6 +1376,8 @@ begin
         -- Whoever takes it up again has seen to it; what failed before counts no more.
         breaker = case when l.active = s.active and s.breaker is not null then l.breaker else 'closed' end,
         hold_until = case when l.active = s.active and (s.breaker is not null or l.breaker = 'closed') then l.hold_until else '-infinity' end,
+        -- Workers that leave it alone learn that they need not any more.
+        weighed_at = case when l.active = s.active and (s.breaker is not null or l.breaker = 'closed') then l.weighed_at else now() end,
         openings = case when l.active = s.active then l.openings else 0 end,
         failures = case when l.active = s.active then l.failures else 0 end,
         failing_since = case when l.active = s.active then l.failing_since end,
@@ -1461,7 +1463,8 @@ begin
         from posthaste.lane l
         join posthaste.subscription x on x.subscription_id = l.subscription_id
         where (l.failing_since is not null or l.to_pause is not null)
-          and x.active and (l.to_pause is not null or l.failing_since + x.pause_after <= now())
+          -- Not where it failed once, long ago, and nothing was sent since: it must have failed again.
+          and x.active and (l.to_pause is not null or l.failing_since + x.pause_after <= l.weighed_at)
         order by l.subscription_id limit most
     loop
         select * into s from posthaste.subscription x

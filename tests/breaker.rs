@@ -144,6 +144,40 @@ async fn a_probe_that_nobody_ever_tells_of_is_followed_by_another() {
 }
 
 #[tokio::test]
+async fn what_is_too_old_to_be_sent_does_not_stand_in_for_the_probe() {
+    let (world, partner) = breaking(Reply::Status(500)).await;
+    world.change("p", r#"{"max_age": "90 minutes"}"#).await;
+    let worker = world.worker(&[]).await;
+    world.publish_many("a", 8).await;
+    world
+        .until("(select breaker = 'open' from posthaste.lane) and not exists (select from posthaste.lease)")
+        .await;
+    worker.stop().await.unwrap();
+    // The first four of those that wait are too old by now.
+    world
+        .run(
+            "update posthaste.queue set event_id = posthaste.first_event_id(now() - interval '2 hours' + n * interval '1 ms'),
+                                        due_at = now() - interval '2 hours'
+             from (select event_id as old, row_number() over (order by event_id) as n from posthaste.queue where attempts = 0) q
+             where event_id = old and n <= 4;
+             update posthaste.lane set wake_at = now() - interval '2 hours'",
+        )
+        .await;
+    partner.set_reply(Reply::Status(200));
+    let_hold_pass(&world).await;
+    let _next = world.worker(&[]).await;
+    world
+        .until("(select breaker = 'closed' from posthaste.lane)")
+        .await;
+    assert_eq!(
+        world
+            .count("select count(*) from posthaste.delivery where status = 'EXPIRED'")
+            .await,
+        4
+    );
+}
+
+#[tokio::test]
 async fn where_too_large_a_part_fails_it_opens_too() {
     let world = World::new().await;
     let partner = Partner::replying(Reply::Status(200)).await;
@@ -365,6 +399,56 @@ async fn a_worker_that_starts_knows_what_failed_before_it_came() {
     world
         .until("(select failing_since is null and failures = 0 from posthaste.lane where subscription_id = 1)")
         .await;
+}
+
+#[tokio::test]
+async fn one_failure_long_ago_pauses_nobody() {
+    let world = World::new().await;
+    world
+        .subscribe_url("p", "https://127.0.0.1:1/", &["*"], None, "1h")
+        .await;
+    for (weighed, paused) in [("now() - interval '6 days'", 0), ("now()", 1)] {
+        world
+            .run(&format!(
+                "update posthaste.lane set failures = 1, failing_since = now() - interval '6 days', weighed_at = {weighed}"
+            ))
+            .await;
+        assert_eq!(
+            world
+                .count("select count(*) from posthaste.pause_failing(10)")
+                .await,
+            paused
+        );
+    }
+}
+
+#[tokio::test]
+async fn whoever_takes_it_up_again_need_not_wait_for_what_its_receiver_asked() {
+    let world = World::new().await;
+    let busy = Reply::StatusWith {
+        status: 503,
+        headers: vec![("retry-after".to_owned(), "7200".to_owned())],
+        body: Bytes::new(),
+    };
+    let partner = Partner::replying(busy).await;
+    world.subscribe("p", &partner, "1h").await;
+    let _worker = world.worker(&[]).await;
+    world.publish("a", "1").await;
+    world
+        .until("(select hold_until > now() + interval '1 hour' from posthaste.lane)")
+        .await;
+    // As if that had been a while ago: no worker reads it any more.
+    world
+        .run("update posthaste.lane set weighed_at = now() - interval '1 minute'")
+        .await;
+    world
+        .run("select posthaste.deactivate('p', 'they mend it')")
+        .await;
+    world.until("(select not active from posthaste.lane)").await;
+    partner.set_reply(Reply::Status(200));
+    world.change("p", r#"{"active": true}"#).await;
+    world.publish("a", "2").await;
+    partner.wait_for(2).await;
 }
 
 #[tokio::test]

@@ -69,10 +69,10 @@ with lane as materialized (
 ), slept as (
     update posthaste.lane l
     set wake_at = coalesce((select due_at from left_waiting w where w.subscription_id = l.subscription_id), 'infinity'),
-        breaker = case when l.breaker <> 'closed' and exists (select from fitting f where f.subscription_id = l.subscription_id)
-                       then 'half_open' else l.breaker end,
+        -- A hashed look-up, and only where a breaker is not closed.
+        breaker = case when l.breaker <> 'closed' and l.subscription_id in (select subscription_id from fitting) then 'half_open' else l.breaker end,
         -- Longer than the lease: should nobody ever tell what came of it, the next one tries.
-        hold_until = case when l.breaker <> 'closed' and exists (select from fitting f where f.subscription_id = l.subscription_id)
+        hold_until = case when l.breaker <> 'closed' and l.subscription_id in (select subscription_id from fitting)
                           then now() + make_interval(secs => $4::float8 + 5) else l.hold_until end,
         (rate_used_until, rest_until) = (
             select coalesce(array_agg(to_timestamp(r.used) order by r.place), '{}'),

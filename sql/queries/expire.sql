@@ -1,6 +1,7 @@
--- Ends deliveries that were claimed and are not to be sent any more: their leases go, their attempts are never made.
+-- Ends deliveries that were claimed and are not to be sent any more: their leases go, their attempts are never made. One that was to be
+-- the probe of a breaker leaves that to the next.
 --
--- Called by: worker, which has advance.sql let their ordering keys go on. Relies on: lease_pkey; the lease as the fence; ordering_pkey.
+-- Called by: worker, for one lane; it has advance.sql let their ordering keys go on. Relies on: lease_pkey; the lease as the fence; ordering_pkey.
 -- $1.. arrays of equal length: event_id, subscription_id, replay, number, holder
 with late as materialized (
     select * from unnest($1::uuid[], $2::integer[], $3::smallint[], $4::smallint[], $5::integer[]) u (event_id, subscription_id, replay, number, holder)
@@ -23,5 +24,12 @@ with late as materialized (
 ), noted as (
     insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason, is_expired)
     select event_id, subscription_id, replay, number - 1, 'it was not to be sent any more', true from ended
+), locked as materialized (
+    -- Never waiting: whoever has a lane may want what we have.
+    select subscription_id from posthaste.lane
+    where subscription_id = any (array(select subscription_id from ended)) and breaker = 'half_open'
+    for update skip locked
+), left_to_next as (
+    update posthaste.lane set hold_until = now() where subscription_id = any (array(select subscription_id from locked))
 )
 select count(*) from ended

@@ -63,6 +63,11 @@ impl Health {
         }
     }
 
+    /// What a subscription was held for is over without an attempt: the next one may be made.
+    pub(super) fn free(&self, subscription_id: i32) {
+        let _ = self.holds.send((subscription_id, Duration::ZERO));
+    }
+
     /// What a batch tells of the subscriptions that failed in it, or before.
     fn tallies(&self, attempts: &[Attempt]) -> Vec<Tally> {
         let mut all: BTreeMap<i32, Tally> = BTreeMap::new();

@@ -530,8 +530,12 @@ impl Shift {
 
     /// Leaves an endpoint alone for a while: what is in hand for it goes back; or goes on with it.
     fn hold(&mut self, subscription_id: i32, wait: Duration) {
-        let unbegun = self.lanes.hold(subscription_id, wait, Instant::now());
+        let now = Instant::now();
+        let unbegun = self.lanes.hold(subscription_id, wait, now);
         self.give_back(unbegun);
+        if wait.is_zero() {
+            self.plan.has_room(now);
+        }
         self.send_from(subscription_id);
     }
 
@@ -563,6 +567,7 @@ impl Shift {
             return;
         }
         let (store, left, keys) = (self.store.clone(), self.left.0.clone(), self.keys.clone());
+        let health = self.health.clone();
         self.errands.spawn(async move {
             for (holder, leases) in by_holder(&late) {
                 if let Err(error) = store.expire(holder, &leases).await {
@@ -576,6 +581,9 @@ impl Shift {
                 })
             });
             keys.go_on(over.collect());
+            if let Some((lease, _)) = late.first() {
+                health.free(lease.key.subscription_id);
+            }
             let bytes = late.iter().map(|(lease, _)| lease.bytes).sum();
             let _ = left.send((late.len(), bytes));
         });
