@@ -169,3 +169,60 @@ async fn rates_that_are_none_are_refused() {
         assert!(refused.contains(said), "{rates}: {refused}");
     }
 }
+
+/// Claims as fast as a lane with these rates allows, in a time of its own: when each was made, in seconds.
+fn claims(rates: &[(i32, f64)], seconds: f64) -> Vec<f64> {
+    let mut used: Vec<f64> = rates.iter().map(|_| f64::NEG_INFINITY).collect();
+    let mut made = Vec::new();
+    let mut now = 0.0_f64;
+    while now < seconds {
+        let is_allowed = |(used, (_, interval)): (&f64, &(i32, f64))| used + interval <= now;
+        if used.iter().zip(rates).all(is_allowed) {
+            for (used, (capacity, interval)) in used.iter_mut().zip(rates) {
+                *used = used.max(now - f64::from(*capacity) * interval) + interval;
+            }
+            made.push(now);
+        } else {
+            now += 0.001;
+        }
+    }
+    made
+}
+
+/// The most that lie within so many seconds of each other.
+fn most_within(made: &[f64], seconds: f64) -> usize {
+    (0..made.len())
+        .map(|first| made[first..].partition_point(|at| at - made[first] < seconds))
+        .max()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_thousand_a_minute_with_a_hundred_in_ten_seconds_and_a_hundred_a_minute_with_a_burst_of_250()
+ {
+    let world = World::new().await;
+    let pace = async |rates: &str| -> Vec<(i32, f64)> {
+        let query = format!("select capacity, seconds from posthaste.pace('{rates}')");
+        let row = world.db.query_one(&query, &[]).await.unwrap();
+        let (capacity, seconds): (Vec<i32>, Vec<f64>) = (row.get(0), row.get(1));
+        capacity.into_iter().zip(seconds).collect()
+    };
+    let both = pace(
+        r#"[{"requests": 1000, "period": "1 minute"}, {"requests": 100, "period": "10 seconds"}]"#,
+    )
+    .await;
+    let made = claims(&both, 300.0);
+    // What is claimed is sent within a grace of a second.
+    let (ten, minute) = (most_within(&made, 11.0), most_within(&made, 61.0));
+    assert!(
+        (95..=100).contains(&ten) && minute <= 1000,
+        "{ten} {minute}"
+    );
+
+    let with_burst = pace(r#"[{"requests": 100, "period": "1 minute", "burst": 250}]"#).await;
+    let made = claims(&with_burst, 300.0);
+    assert_eq!(most_within(&made, 0.001), 250);
+    let later: Vec<f64> = made.into_iter().filter(|at| *at > 1.0).collect();
+    let minute = most_within(&later, 60.0);
+    assert!((100..=101).contains(&minute), "{minute}");
+}
