@@ -47,9 +47,9 @@ async fn a_worker_that_was_declared_gone_comes_back_under_a_new_id_and_what_it_d
     let partner = world.partner().await;
     let wire = Wire::to(&partner).await;
     world.subscribe_through(&wire, &partner, "1h,1h").await;
-    // With five in flight it does not send the second attempts too, and soon gives them back.
+    // One subscription gets a quarter of the room: with five in flight it cannot take the second attempts too.
     let worker = world
-        .worker(&[PATIENT, &[("endpoint_concurrency", "5")]].concat())
+        .worker(&[PATIENT, &[("max_in_flight", "20")]].concat())
         .await;
     world.publish("warm.up", "1").await;
     world.until_all_is_done().await;

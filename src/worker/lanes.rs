@@ -34,8 +34,8 @@ pub(super) struct Limits {
     pub(super) bytes: usize,
     /// Requests to one endpoint at once.
     pub(super) concurrency: usize,
-    /// What a lane may hold that does not finish it at once. For [`Lanes`] to say, by the room there is.
-    pub(super) each: usize,
+    /// Deliveries that there is room for. For [`Lanes`] to say.
+    pub(super) free: usize,
 }
 
 /// How much more fits.
@@ -80,7 +80,7 @@ impl Lanes {
         Self {
             by_subscription: HashMap::new(),
             limits: Limits {
-                each: usize::MAX,
+                free: usize::MAX,
                 ..limits
             },
             deliveries: 0,
@@ -132,7 +132,7 @@ impl Lanes {
         let most = if lane.pace.recent(now) > 0 {
             concurrency
         } else {
-            concurrency.min(limits.each)
+            concurrency.min(limits.fair_share(lane.held()))
         };
         if lane.sending >= most || lane.is_held(now) {
             return None;
@@ -244,7 +244,7 @@ impl Lanes {
         let promised_to = |id| promised_slots.get(id).unwrap_or(&promised.slots_of_others);
         let slots_of_others = limits
             .fresh_share()
-            .min(limits.each)
+            .min(limits.fair_share(0))
             .saturating_sub(promised.slots_of_others);
         let slots = self.by_subscription.iter().map(|(id, lane)| {
             let taken = lane.held() + promised_to(id);
@@ -278,8 +278,7 @@ impl Lanes {
         lane.look == self.look && 4 * lane.events >= self.events
     }
 
-    /// The limits, with no more for each lane than a quarter of what is free, of deliveries and of bytes: the more endpoints hang, the less
-    /// each gets, and some room stays for the others. A lane that finishes what it holds at once keeps nobody from it.
+    /// The limits, and what is free by now, of deliveries or of bytes, whichever is the lesser part.
     fn limits_now(&self) -> Limits {
         let limits = self.limits;
         let free_bytes = limits.bytes.saturating_sub(self.bytes);
@@ -287,7 +286,7 @@ impl Lanes {
         let by_bytes = limits.deliveries * (free_bytes / (limits.bytes / 16).max(1)).min(16) / 16;
         let free = limits.deliveries.saturating_sub(self.deliveries);
         Limits {
-            each: (free.min(by_bytes) / 4).max(1),
+            free: free.min(by_bytes),
             ..limits
         }
     }
@@ -352,6 +351,12 @@ impl Limits {
     /// The most that one lane may hold, however fast it is.
     fn most(self) -> usize {
         (self.deliveries / 2).max(1)
+    }
+
+    /// What a lane may hold, that holds so much, where it does not finish it at once: a quarter of what the others leave. The more
+    /// endpoints hang, the less each gets, and some room stays. One that finishes what it holds keeps nobody from it.
+    fn fair_share(self, held: usize) -> usize {
+        (self.free.saturating_add(held) / 4).max(1)
     }
 
     /// What a lane may hold of which nothing is known yet.
@@ -420,11 +425,12 @@ impl Lane {
         if self.throttle.is_on() {
             return self.at_once(limits);
         }
+        let fair_share = limits.fair_share(self.held());
         if self.is_paced || (self.sending > 0 && self.pace.is_slow(now)) {
-            return self.concurrency(limits).min(limits.most()).min(limits.each);
+            return self.concurrency(limits).min(limits.most()).min(fair_share);
         }
         let brisk_share = self.pace.recent(now) / 4;
-        let fresh_share = self.fresh_share(limits).min(limits.each);
+        let fresh_share = self.fresh_share(limits).min(fair_share);
         brisk_share.max(fresh_share).min(limits.most())
     }
 
@@ -432,7 +438,7 @@ impl Lane {
     /// before its pace was measured gets the benefit of the doubt.
     fn is_brisk(&self, limits: Limits, now: Instant) -> bool {
         let limits = Limits {
-            each: usize::MAX,
+            free: usize::MAX,
             ..limits
         };
         let fresh_and_filling =
@@ -575,7 +581,7 @@ mod tests {
         deliveries: 1000,
         bytes: 1_000_000,
         concurrency: 16,
-        each: usize::MAX,
+        free: usize::MAX,
     };
     const FRESH: usize = 64;
 

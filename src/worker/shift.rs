@@ -102,7 +102,7 @@ impl Shift {
             deliveries: config.max_in_flight,
             bytes: config.max_in_flight_bytes,
             concurrency: config.endpoint_concurrency,
-            each: usize::MAX,
+            free: config.max_in_flight,
         };
         let now = Instant::now();
         let mut shift = Self {
