@@ -146,9 +146,10 @@ fn prepare<'t>(
         .headers
         .as_ref()
         .map_err(|why| Refusal::ForNow(why.clone()))?;
-    let left = match is_test {
-        true => 0,
-        false => terms.retry.left_after(lease.number),
+    let left = if is_test {
+        0
+    } else {
+        terms.retry.left_after(lease.number)
     };
     let numbers = (lease.number, left);
     let mut headers = headers(extra, &id, timestamp, &signature, numbers)

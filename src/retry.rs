@@ -47,34 +47,35 @@ impl RetryPolicy {
         left: Option<Duration>,
         chance: f64,
     ) -> Ruling {
-        let Some(rule) = self.final_rule(report) else {
-            return self.try_again(report, number, left, chance);
-        };
-        let is_done = matches!(report.outcome, Outcome::Accepted | Outcome::Sandboxed);
-        Ruling {
-            verdict: if is_done {
-                Verdict::Done
-            } else {
-                Verdict::Rejected
+        match self.ending(report) {
+            Some((verdict, rule)) => Ruling {
+                verdict,
+                rule,
+                hold: None,
             },
-            rule,
-            hold: None,
+            None => self.try_again(report, number, left, chance),
         }
     }
 
-    /// The rule by which the delivery ends here, where one does; an accepted one needs none.
-    fn final_rule(&self, report: &Report) -> Option<Option<Rule>> {
-        let status = report.http_status;
-        let wish = report.advice.wish;
-        match report.outcome {
-            _ if wish == Some(Wish::Disable) => Some(Some(Rule::Disable)),
-            Outcome::Accepted => Some(None),
-            Outcome::Sandboxed => Some(Some(Rule::Sandbox)),
-            _ if wish == Some(Wish::AbortMessage) => Some(Some(Rule::AbortMessage)),
-            Outcome::Rejected if status == Some(GONE) => Some(Some(Rule::Gone)),
-            Outcome::Rejected if self.is_final(status) => Some(Some(Rule::ClientError)),
-            _ => None,
-        }
+    /// How the delivery ends here, where it does, and by which rule; one that is accepted needs none.
+    fn ending(&self, report: &Report) -> Option<(Verdict, Option<Rule>)> {
+        let (status, wish) = (report.http_status, report.advice.wish);
+        let is_done = matches!(report.outcome, Outcome::Accepted | Outcome::Sandboxed);
+        let rule = match report.outcome {
+            _ if wish == Some(Wish::Disable) => Some(Rule::Disable),
+            Outcome::Accepted => None,
+            Outcome::Sandboxed => Some(Rule::Sandbox),
+            _ if wish == Some(Wish::AbortMessage) => Some(Rule::AbortMessage),
+            Outcome::Rejected if status == Some(GONE) => Some(Rule::Gone),
+            Outcome::Rejected if self.is_final(status) => Some(Rule::ClientError),
+            _ => return None,
+        };
+        let verdict = if is_done {
+            Verdict::Done
+        } else {
+            Verdict::Rejected
+        };
+        Some((verdict, rule))
     }
 
     fn is_final(&self, status: Option<u16>) -> bool {

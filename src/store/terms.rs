@@ -77,8 +77,6 @@ pub struct Changes {
     pub weighed: Vec<Weighed>,
     /// What people asked for and workers have not carried out yet.
     pub requests: Requests,
-    /// Ordering keys are to go on past their heads.
-    pub skips: bool,
     /// Where the next look starts: a transaction's id, in decimal.
     pub watermark: String,
 }
@@ -173,7 +171,6 @@ impl Store {
             to_pause: false,
             weighed: Vec::new(),
             requests: Requests::default(),
-            skips: false,
             watermark: watermark.to_owned(),
         };
         for row in &self.query(CHANGED_TERMS, &[&watermark]).await? {
@@ -189,8 +186,8 @@ impl Store {
                 changes.requests = Requests {
                     replays: row.try_get("replays")?,
                     cancels: row.try_get("cancels")?,
+                    skips: row.try_get("skips")?,
                 };
-                changes.skips = row.try_get("skips")?;
             }
         }
         Ok(changes)
