@@ -10,6 +10,8 @@ pub struct Requests {
     pub replays: bool,
     /// An event is to be cancelled.
     pub cancels: bool,
+    /// Ordering keys are to go on past their heads.
+    pub skips: bool,
 }
 
 impl Store {

@@ -304,7 +304,7 @@ impl TermsWatch {
         if changes.released {
             while store.requeue_released(AT_ONCE).await? >= AT_ONCE && now.elapsed() < MOMENT {}
         }
-        if is_due || changes.skips {
+        if is_due || changes.requests.skips {
             let mut freed = AT_ONCE;
             while freed >= AT_ONCE && now.elapsed() < MOMENT {
                 let free = store.free_keys(AT_ONCE).await?;

@@ -18,32 +18,49 @@ use crate::{Error, telemetry};
 /// How many deliveries, and how many payload bytes, have left the worker.
 pub(super) type Left = (usize, usize);
 
-/// Records what arrives until the channel closes. What has arrived by the time a statement is sent
-/// goes with it, so batches grow with the load by themselves; and a small batch right after another
-/// gathers for a moment.
-pub(super) async fn run(
-    store: Store,
-    directory: Arc<Directory>,
-    mut attempts: mpsc::Receiver<Attempt>,
-    left: mpsc::UnboundedSender<Left>,
-    keys: Keys,
-    batch: usize,
-    health: Health,
-    give_up: CancellationToken,
-) {
-    let mut results = Vec::with_capacity(batch);
-    let mut not_before = Instant::now();
-    while attempts.recv_many(&mut results, batch).await > 0 {
-        if results.len() < ENOUGH {
-            gather(&mut attempts, &mut results, batch, not_before).await;
+/// What it takes to record, and to let others know.
+pub(super) struct Recorder {
+    pub(super) store: Store,
+    pub(super) directory: Arc<Directory>,
+    pub(super) keys: Keys,
+    pub(super) health: Health,
+    /// Attempts in one statement, at most.
+    pub(super) batch: usize,
+    /// Cancelled when results in hand may not be held any longer.
+    pub(super) give_up: CancellationToken,
+}
+
+impl Recorder {
+    /// Records what arrives until the channel closes. What has arrived by the time a statement is sent
+    /// goes with it, so batches grow with the load by themselves; and a small batch right after another
+    /// gathers for a moment.
+    pub(super) async fn run(
+        self,
+        mut attempts: mpsc::Receiver<Attempt>,
+        left: mpsc::UnboundedSender<Left>,
+    ) {
+        let Self {
+            store,
+            directory,
+            keys,
+            health,
+            batch,
+            give_up,
+        } = self;
+        let mut results = Vec::with_capacity(batch);
+        let mut not_before = Instant::now();
+        while attempts.recv_many(&mut results, batch).await > 0 {
+            if results.len() < ENOUGH {
+                gather(&mut attempts, &mut results, batch, not_before).await;
+            }
+            record(&store, &directory, &results, &keys, &give_up).await;
+            health.weigh(&store, &directory, &results).await;
+            not_before = Instant::now() + GATHER;
+            let bytes = results.iter().map(|attempt| attempt.bytes).sum();
+            // Nobody listens any more only when the worker is past its end.
+            let _ = left.send((results.len(), bytes));
+            results.clear();
         }
-        record(&store, &directory, &results, &keys, &give_up).await;
-        health.weigh(&store, &directory, &results).await;
-        not_before = Instant::now() + GATHER;
-        let bytes = results.iter().map(|attempt| attempt.bytes).sum();
-        // Nobody listens any more only when the worker is past its end.
-        let _ = left.send((results.len(), bytes));
-        results.clear();
     }
 }
 

@@ -19,7 +19,7 @@ use super::lanes::{Free, Lanes, Limits, Ready};
 use super::look::{Claim, Claimed, Frontier, Take, Taken};
 use super::ordering::{self, Keys};
 use super::plan::{Plan, Sleep};
-use super::recorder::{self, Left};
+use super::recorder::{Left, Recorder};
 use crate::Result;
 use crate::attempt::{self, Circumstances};
 use crate::catalogue::Catalogue;
@@ -88,16 +88,15 @@ impl Shift {
         let ordering = tokio::spawn(ordering::run(store.clone(), calls, Arc::clone(&risen)));
         let (hold, holds) = mpsc::unbounded_channel();
         let health = Health::new(hold);
-        let recorder = tokio::spawn(recorder::run(
-            store.clone(),
-            Arc::clone(&worker.directory),
-            attempts,
-            left.0.clone(),
-            keys.clone(),
+        let recorder = Recorder {
+            store: store.clone(),
+            directory: Arc::clone(&worker.directory),
+            keys: keys.clone(),
+            health: health.clone(),
             batch,
-            health.clone(),
-            give_up.clone(),
-        ));
+            give_up: give_up.clone(),
+        };
+        let recorder = tokio::spawn(recorder.run(attempts, left.0.clone()));
         let limits = Limits {
             deliveries: config.max_in_flight,
             bytes: config.max_in_flight_bytes,
