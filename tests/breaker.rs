@@ -186,10 +186,10 @@ async fn where_too_large_a_part_fails_it_opens_too() {
         .change("p", r#"{"breaker": {"failures": null, "ratio": 0.5, "requests": 10, "window": "1 hour", "open_for": "1 hour"}, "concurrency": 1}"#)
         .await;
     partner.set_reply(posthaste::trial::partner::Replies::by(|received| {
-        Reply::Status(if !received.sequence.is_multiple_of(3) {
-            500
-        } else {
+        Reply::Status(if received.sequence.is_multiple_of(3) {
             200
+        } else {
+            500
         })
     }));
     let _worker = world.worker(&[]).await;
