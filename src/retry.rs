@@ -51,6 +51,7 @@ impl RetryPolicy {
             return self.try_again(report, number, left, chance);
         };
         let is_done = matches!(report.outcome, Outcome::Accepted | Outcome::Sandboxed);
+        let is_paused = rule.is_some_and(Rule::pauses);
         Ruling {
             verdict: if is_done {
                 Verdict::Done
@@ -58,7 +59,8 @@ impl RetryPolicy {
                 Verdict::Rejected
             },
             rule,
-            hold: None,
+            // That one message is over does not end what was asked for the endpoint.
+            hold: hold(report).filter(|_| !is_done && !is_paused),
         }
     }
 
@@ -90,7 +92,7 @@ impl RetryPolicy {
         left: Option<Duration>,
         chance: f64,
     ) -> Ruling {
-        let asked = report.advice.retry_after.map(|wait| wait.min(LONGEST_HOLD));
+        let asked = hold(report);
         let (wait, rule) = match (report.outcome, self.interval_after(number)) {
             // Nobody failed but a worker: it is sent again at once, even where the list has ended. But not for ever: what kills
             // every worker that touches it must end some day.
@@ -142,6 +144,11 @@ impl RetryPolicy {
         let index = usize::try_from(number).ok()?.checked_sub(1)?;
         self.intervals.get(index).copied()
     }
+}
+
+/// For how long the receiver asked to be left alone, as far as we do that.
+fn hold(report: &Report) -> Option<Duration> {
+    report.advice.retry_after.map(|wait| wait.min(LONGEST_HOLD))
 }
 
 impl Jitter {
@@ -315,7 +322,7 @@ mod tests {
             (&strict, status(404), 3, NO, Verdict::Rejected, Some(ClientError), NO),
             (&strict, status(422), 1, NO, Verdict::Rejected, Some(ClientError), NO),
             (&strict, status(499), 1, NO, Verdict::Rejected, Some(ClientError), NO),
-            (&strict, status(400).after(M), 1, NO, Verdict::Rejected, Some(ClientError), NO),
+            (&strict, status(400).after(M), 1, NO, Verdict::Rejected, Some(ClientError), Some(M)),
             (&strict, status(408), 1, NO, retry(5 * S), Some(Interval), NO),
             (&strict, status(425), 1, NO, retry(5 * S), Some(Interval), NO),
             (&strict, status(429), 2, NO, retry(300 * S), Some(Interval), NO),
@@ -328,7 +335,7 @@ mod tests {
             (&plain, status(410).wishing(DISABLE), 1, NO, Verdict::Rejected, Some(Disable), NO),
             (&plain, status(500).wishing(ABORT), 1, NO, Verdict::Rejected, Some(AbortMessage), NO),
             (&strict, status(404).wishing(ABORT), 1, NO, Verdict::Rejected, Some(AbortMessage), NO),
-            (&plain, status(503).wishing(ABORT).after(M), 1, NO, Verdict::Rejected, Some(AbortMessage), NO),
+            (&plain, status(503).wishing(ABORT).after(M), 1, NO, Verdict::Rejected, Some(AbortMessage), Some(M)),
             // Retry-After: the later of the two, and the endpoint is left alone meanwhile.
             (&plain, status(503).after(M), 1, NO, retry(M), Some(RetryAfter), Some(M)),
             (&plain, status(429).after(M), 1, NO, retry(M), Some(RetryAfter), Some(M)),
