@@ -419,11 +419,9 @@ impl Lane {
         if self.is_held(now) {
             return 0;
         }
-        if self.throttle.is_on() {
-            return self.at_once(limits);
-        }
-        if self.is_paced || (self.sending > 0 && self.pace.is_slow(now)) {
-            return self.concurrency(limits).min(limits.most()).min(limits.each);
+        let is_slow = self.sending > 0 && self.pace.is_slow(now);
+        if self.throttle.is_on() || self.is_paced || is_slow {
+            return self.at_once(limits).min(limits.most()).min(limits.each);
         }
         let brisk_share = self.pace.recent(now) / 4;
         let fresh_share = self.fresh_share(limits).min(limits.each);
@@ -803,6 +801,34 @@ mod tests {
         lanes.hold(7, Duration::ZERO, now);
         lanes.admit(ready(7), now);
         assert!(lanes.next(7, now + TO_WEIGH).is_some());
+    }
+
+    #[test]
+    fn a_busy_endpoint_gets_no_more_of_a_scarce_room_than_others() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(LIMITS);
+        let mut terms = Terms::nowhere(7);
+        terms.concurrency = Some(1024);
+        let terms = Arc::new(terms);
+        for _ in 0..400 {
+            lanes.admit((ready(7).0, Arc::clone(&terms)), now);
+        }
+        let sent = send_all(&mut lanes, now);
+        lanes.finished(7, now);
+        lanes.heed(&answered(503, now), now);
+        (1..sent).for_each(|_| drop(lanes.finished(7, now)));
+        let left = lanes.take_unbegun().len() + sent;
+        lanes.release(left, 0);
+        for _ in 0..960 {
+            lanes.admit(ready(8), now);
+        }
+        let free = lanes.free(None, now);
+        assert_eq!((free.slots_of_others, free.deliveries), (10, 40));
+        assert!(
+            !free.slots.iter().any(|(id, slots)| *id == 7 && *slots > 10),
+            "{:?}",
+            free.slots
+        );
     }
 
     #[test]
