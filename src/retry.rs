@@ -51,7 +51,9 @@ impl RetryPolicy {
             Some((verdict, rule)) => Ruling {
                 verdict,
                 rule,
-                hold: None,
+                // That one message is over does not end what was asked for the endpoint.
+                hold: hold(report)
+                    .filter(|_| verdict != Verdict::Done && !rule.is_some_and(Rule::pauses)),
             },
             None => self.try_again(report, number, left, chance),
         }
@@ -91,7 +93,7 @@ impl RetryPolicy {
         left: Option<Duration>,
         chance: f64,
     ) -> Ruling {
-        let asked = report.advice.retry_after.map(|wait| wait.min(LONGEST_HOLD));
+        let asked = hold(report);
         let (wait, rule) = match (report.outcome, self.interval_after(number)) {
             // Nobody failed but a worker: it is sent again at once, even where the list has ended. But not for ever: what kills
             // every worker that touches it must end some day.
@@ -143,6 +145,11 @@ impl RetryPolicy {
         let index = usize::try_from(number).ok()?.checked_sub(1)?;
         self.intervals.get(index).copied()
     }
+}
+
+/// For how long the receiver asked to be left alone, as far as we do that.
+fn hold(report: &Report) -> Option<Duration> {
+    report.advice.retry_after.map(|wait| wait.min(LONGEST_HOLD))
 }
 
 impl Jitter {
@@ -316,7 +323,7 @@ mod tests {
             (&strict, status(404), 3, NO, Verdict::Rejected, Some(ClientError), NO),
             (&strict, status(422), 1, NO, Verdict::Rejected, Some(ClientError), NO),
             (&strict, status(499), 1, NO, Verdict::Rejected, Some(ClientError), NO),
-            (&strict, status(400).after(M), 1, NO, Verdict::Rejected, Some(ClientError), NO),
+            (&strict, status(400).after(M), 1, NO, Verdict::Rejected, Some(ClientError), Some(M)),
             (&strict, status(408), 1, NO, retry(5 * S), Some(Interval), NO),
             (&strict, status(425), 1, NO, retry(5 * S), Some(Interval), NO),
             (&strict, status(429), 2, NO, retry(300 * S), Some(Interval), NO),
@@ -329,7 +336,7 @@ mod tests {
             (&plain, status(410).wishing(DISABLE), 1, NO, Verdict::Rejected, Some(Disable), NO),
             (&plain, status(500).wishing(ABORT), 1, NO, Verdict::Rejected, Some(AbortMessage), NO),
             (&strict, status(404).wishing(ABORT), 1, NO, Verdict::Rejected, Some(AbortMessage), NO),
-            (&plain, status(503).wishing(ABORT).after(M), 1, NO, Verdict::Rejected, Some(AbortMessage), NO),
+            (&plain, status(503).wishing(ABORT).after(M), 1, NO, Verdict::Rejected, Some(AbortMessage), Some(M)),
             // Retry-After: the later of the two, and the endpoint is left alone meanwhile.
             (&plain, status(503).after(M), 1, NO, retry(M), Some(RetryAfter), Some(M)),
             (&plain, status(429).after(M), 1, NO, retry(M), Some(RetryAfter), Some(M)),

@@ -476,6 +476,139 @@ async fn no_worker_waits_for_a_person_to_pause_somebody() {
         .await;
 }
 
+#[tokio::test]
+async fn what_was_answered_after_a_pause_does_not_pause_it_again() {
+    let world = World::new().await;
+    let partner = world.partner().await;
+    world.subscribe("p", &partner, "1h").await;
+    let _worker = world.worker(&[]).await;
+    world
+        .run("select posthaste.deactivate('p', 'a trial')")
+        .await;
+    world.until("(select not active from posthaste.lane)").await;
+    // As requests leave it that were under way when it was paused.
+    world
+        .run("update posthaste.lane set to_pause = 'its receiver answered 410 Gone', failures = 1, weighed_at = now(), failing_since = now() - interval '9 days'")
+        .await;
+    world.publish("a", "1").await;
+    world.change("p", r#"{"active": true}"#).await;
+    partner.wait_for(1).await;
+    world.until_all_is_done().await;
+    assert_eq!(
+        world
+            .text("select format('%s %s %s', s.active, l.to_pause, l.failing_since) from posthaste.subscription s join posthaste.lane l using (subscription_id)")
+            .await,
+        "t  "
+    );
+}
+
+#[tokio::test]
+async fn who_is_taken_up_again_is_sent_to_however_long_its_receiver_asked_to_be_left_alone() {
+    let world = World::new().await;
+    let busy = Reply::StatusWith {
+        status: 429,
+        headers: vec![("retry-after".to_owned(), "86400".to_owned())],
+        body: Bytes::new(),
+    };
+    let partner = Partner::replying(busy).await;
+    world.subscribe("p", &partner, "1s").await;
+    let _worker = world.worker(&[]).await;
+    world.publish("a", "1").await;
+    world
+        .until("(select hold_until > now() + interval '1 hour' from posthaste.lane)")
+        .await;
+    world
+        .run("select posthaste.deactivate('p', 'to try again'); update posthaste.lane set weighed_at = now() - interval '1 hour'")
+        .await;
+    world.until("(select not active from posthaste.lane)").await;
+    partner.set_reply(Reply::Status(200));
+    world.change("p", r#"{"active": true}"#).await;
+    world.publish("a", "2").await;
+    partner.wait_for(2).await;
+}
+
+#[tokio::test]
+async fn a_failure_that_nothing_followed_pauses_nobody() {
+    let world = World::new().await;
+    let partner = Partner::replying(Reply::Status(500)).await;
+    world.subscribe("p", &partner, "1h,1h").await;
+    world.subscribe("other", &partner, "1h").await;
+    let worker = world.worker(&[]).await;
+    world.publish("a", "1").await;
+    world
+        .until("(select count(failing_since) = 2 from posthaste.lane)")
+        .await;
+    worker.stop().await.unwrap();
+    world
+        .run("update posthaste.lane set failing_since = failing_since - interval '6 days', weighed_at = weighed_at - interval '6 days'")
+        .await;
+    let _next = world.worker(&[]).await;
+    world
+        .run("select posthaste.deactivate('other', 'to see that it has looked')")
+        .await;
+    world
+        .until("(select not active from posthaste.lane where subscription_id = 2)")
+        .await;
+    assert!(
+        world
+            .holds("(select active from posthaste.subscription where subscription_id = 1)")
+            .await
+    );
+    // The next one tells that nothing else has come of it for so long.
+    world.make_due().await;
+    world
+        .until("(select failures = 2 from posthaste.lane where subscription_id = 1)")
+        .await;
+    world.change("other", r#"{"contact": "x"}"#).await;
+    world
+        .until("(select not active from posthaste.subscription where subscription_id = 1)")
+        .await;
+}
+
+#[tokio::test]
+async fn a_sandbox_has_no_breaker_and_nobody_is_paused_in_it() {
+    let (world, partner) = breaking(Reply::Status(500)).await;
+    let _worker = world.worker(&[]).await;
+    world.publish_many("a", 8).await;
+    world
+        .until("(select breaker = 'open' from posthaste.lane) and not exists (select from posthaste.lease)")
+        .await;
+    world.change("p", r#"{"sandbox": true}"#).await;
+    world
+        .until("(select breaker = 'closed' and failing_since is null from posthaste.lane)")
+        .await;
+    world.make_due().await;
+    world.until_all_is_done().await;
+    assert_eq!(partner.count(), 3);
+}
+
+#[tokio::test]
+async fn what_has_grown_too_old_is_no_probe() {
+    let world = World::new().await;
+    let partner = world.partner().await;
+    world.subscribe("p", &partner, "1h").await;
+    world.change("p", r#"{"max_age": "1 hour"}"#).await;
+    world
+        .run("update posthaste.lane set breaker = 'open', openings = 1, failures = 20, hold_until = now(), weighed_at = now()")
+        .await;
+    world.publish_old("a", 20).await;
+    world.publish_many("a", 3).await;
+    let _worker = world.worker(&[]).await;
+    partner.wait_for(3).await;
+    world.until_all_is_done().await;
+    assert_eq!(
+        world
+            .text("select string_agg(format('%s %s', status, n), ', ') from (select status, count(*) as n from posthaste.delivery group by status order by status) c")
+            .await,
+        "SUCCESS 3, EXPIRED 20"
+    );
+    assert!(
+        world
+            .holds("(select breaker = 'closed' from posthaste.lane)")
+            .await
+    );
+}
+
 /// The state of a lane, what is told, and what becomes of it, as `breaker, failures, openings, hours held`.
 #[tokio::test]
 async fn states_and_tallies_lead_to_states() {

@@ -149,6 +149,41 @@ async fn an_end_at_infinity_is_none_and_one_before_all_time_has_passed() {
 }
 
 #[tokio::test]
+async fn times_beyond_all_measure_keep_nobody_from_being_sent() {
+    let world = World::new().await;
+    let partner = world.partner().await;
+    world.subscribe("p", &partner, "1h").await;
+    world
+        .change("p", r#"{"max_age": "1 year", "pause_after": "1 second"}"#)
+        .await;
+    let _worker = world.worker(&[]).await;
+    for (column, time) in [
+        ("occurred_at", "infinity"),
+        ("occurred_at", "-infinity"),
+        ("occurred_at", "4713-01-01 BC"),
+        ("occurred_at", "294276-12-31"),
+        ("deliver_after", "-infinity"),
+        ("deliver_after", "4713-01-01 BC"),
+        ("deliver_after", "infinity"),
+        ("deliver_after", "294276-12-31"),
+        ("expires_at", "294276-12-31"),
+        ("expires_at", "4713-01-01 BC"),
+    ] {
+        world
+            .run(&format!("insert into posthaste.outbox (event_type, payload, {column}) values ('a', '1', '{time}')"))
+            .await;
+    }
+    world.publish_many("a", 5).await;
+    partner.wait_for(12).await;
+    world
+        .until("(select count(*) from posthaste.queue) = 2 and not exists (select from posthaste.lease)")
+        .await;
+    world.make_due().await;
+    partner.wait_for(14).await;
+    world.until_all_is_done().await;
+}
+
+#[tokio::test]
 async fn no_attempt_is_owed_after_the_end() {
     let world = World::new().await;
     let partner = Partner::replying(Reply::Status(500)).await;

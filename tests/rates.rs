@@ -118,6 +118,26 @@ async fn a_rate_that_is_agreed_later_holds_from_then_on() {
 }
 
 #[tokio::test]
+async fn what_has_grown_too_old_uses_up_no_rate() {
+    let world = World::new().await;
+    let partner = world.partner().await;
+    world.subscribe("p", &partner, "1h").await;
+    world
+        .change("p", r#"{"max_age": "1 hour", "rates": [{"requests": 1, "period": "1 day", "burst": 3, "block": "1 day"}]}"#)
+        .await;
+    world
+        .run("update posthaste.lane set rate_capacity = '{3}', rate_interval = '{86400}', rate_block = '{86400}', rate_used_until = '{-infinity}'")
+        .await;
+    world.publish_old("a", 100).await;
+    world.publish_many("a", 3).await;
+    let _worker = world.worker(&[]).await;
+    partner.wait_for(3).await;
+    world.until_all_is_done().await;
+    let over = "select count(*) from posthaste.delivery where status = 'EXPIRED'";
+    assert_eq!(world.count(over).await, 100);
+}
+
+#[tokio::test]
 async fn by_its_numbers_no_rate_lets_through_more_than_it_says() {
     let world = World::new().await;
     // Of `capacity` claims at once and one more in each interval, sent up to a grace later.

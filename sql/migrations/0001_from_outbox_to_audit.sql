@@ -1002,7 +1002,9 @@ create index lane_by_next_claim on posthaste.lane (greatest(wake_at, rest_until,
 -- Serves changed_terms.sql: how endpoints fare that did not fare well a moment ago.
 create index lane_by_weighing on posthaste.lane (weighed_at) where weighed_at is not null;
 -- Serves pause_failing: what may have failed for too long.
-create index lane_failing on posthaste.lane (failing_since) where failing_since is not null or to_pause is not null;
+create index lane_failing on posthaste.lane (failing_since) where failing_since is not null;
+-- Serves changed_terms.sql and pause_failing: whose receiver wants nothing more. Not among all that fail: it is asked for all the time.
+create index lane_to_pause on posthaste.lane (subscription_id) where to_pause is not null;
 comment on table posthaste.lane is
     'One row per subscription: no waiting delivery of it is due before wake_at. The backlog of a lane that sleeps is never scanned.';
 comment on column posthaste.lane.active is 'subscription.active, as of when a worker last looked: where not, nothing is claimed.';
@@ -1340,7 +1342,9 @@ begin
         select l.subscription_id from posthaste.lane l join posthaste.subscription s using (subscription_id)
         cross join lateral posthaste.pace(s.rates) p
         where (l.active, l.rate_capacity, l.rate_interval, l.rate_block) <> (s.active, p.capacity, p.seconds, p.block)
-           or s.breaker is null and l.breaker <> 'closed'
+           or s.breaker is null and (l.breaker <> 'closed' or l.openings > 0)
+           -- Nothing leaves the sandbox, so nothing that is sent there could ever close a breaker, or end what failed before.
+           or s.sandbox and (l.breaker <> 'closed' or l.hold_until > now() or l.failing_since is not null or l.to_pause is not null)
         order by l.subscription_id for update of l);
     update posthaste.lane l
     set active = s.active, rate_capacity = p.capacity, rate_interval = p.seconds, rate_block = p.block,
@@ -1352,15 +1356,15 @@ begin
                           when 0 < any (p.block) then now() + make_interval(secs => (select max(c * i) from unnest(p.capacity, p.seconds) u (c, i)))
                           else '-infinity' end,
         -- Whoever takes it up again has seen to it; what failed before counts no more.
-        breaker = case when l.active = s.active and s.breaker is not null then l.breaker else 'closed' end,
-        hold_until = case when l.active = s.active and (s.breaker is not null or l.breaker = 'closed') then l.hold_until else '-infinity' end,
+        breaker = case when l.active = s.active and not s.sandbox and s.breaker is not null then l.breaker else 'closed' end,
+        hold_until = case when l.active = s.active and not s.sandbox and (s.breaker is not null or l.breaker = 'closed') then l.hold_until else '-infinity' end,
         -- Workers that leave it alone learn that they need not any more.
-        weighed_at = case when l.active = s.active and (s.breaker is not null or l.breaker = 'closed') then l.weighed_at else now() end,
-        openings = case when l.active = s.active then l.openings else 0 end,
-        failures = case when l.active = s.active then l.failures else 0 end,
-        failing_since = case when l.active = s.active then l.failing_since end,
-        window_since = case when l.active = s.active then l.window_since end,
-        to_pause = case when l.active = s.active then l.to_pause end
+        weighed_at = case when l.active = s.active and not s.sandbox and (s.breaker is not null or l.breaker = 'closed') then l.weighed_at else now() end,
+        openings = case when l.active = s.active and not s.sandbox and s.breaker is not null then l.openings else 0 end,
+        failures = case when l.active = s.active and not s.sandbox then l.failures else 0 end,
+        failing_since = case when l.active = s.active and not s.sandbox then l.failing_since end,
+        window_since = case when l.active = s.active and not s.sandbox then l.window_since end,
+        to_pause = case when l.active = s.active and not s.sandbox then l.to_pause end
     from posthaste.subscription s cross join lateral posthaste.pace(s.rates) p
     where l.subscription_id = any (unsettled) and s.subscription_id = l.subscription_id;
 end
@@ -1429,7 +1433,7 @@ declare
     before jsonb;
 begin
     -- Who acts takes turns, and people's transactions may stay open for long: no worker waits for one; another time will do.
-    if not exists (select from posthaste.lane l where l.failing_since is not null or l.to_pause is not null) then
+    if not exists (select from posthaste.lane l where l.to_pause is not null) and not exists (select from posthaste.lane l where l.failing_since is not null) then
         return;
     end if;
     perform from posthaste.audit_head for update skip locked;
@@ -1438,11 +1442,16 @@ begin
     end if;
     for due in
         select l.subscription_id, coalesce(l.to_pause, format('nothing but failures since %s, %s of them', l.failing_since, l.failures)) as reason
-        from posthaste.lane l
+        from (
+            select f.* from posthaste.lane f where f.failing_since is not null
+            union all
+            select f.* from posthaste.lane f where f.to_pause is not null and f.failing_since is null
+        ) l
         join posthaste.subscription x on x.subscription_id = l.subscription_id
-        where (l.failing_since is not null or l.to_pause is not null)
-          -- Not where it failed once, long ago, and nothing was sent since: it must have failed again.
-          and x.active and (l.to_pause is not null or l.failing_since + x.pause_after <= l.weighed_at)
+        -- A lane that is not active yet remembers what came before the pause; settle_lanes forgets it.
+        where x.active and l.active
+          -- By its last failure, not by now: one failure that nothing followed says nothing of the days since.
+          and (l.to_pause is not null or l.failing_since + x.pause_after <= l.weighed_at)
         order by l.subscription_id limit most
     loop
         select * into s from posthaste.subscription x
@@ -1501,15 +1510,25 @@ begin atomic
         order by q.expires_at limit expire_waiting.most for update skip locked
     ), old as materialized (
         -- Where nothing is claimed nobody else finds out; what has been due for longest is oldest, but for what was tried again.
-        select q.event_id, q.subscription_id, q.replay
-        from posthaste.subscription s
+        select l.event_id, l.subscription_id, l.replay
+        from (
+            select q.event_id, q.subscription_id, q.replay
+            from posthaste.subscription s
+            cross join lateral (
+                select * from posthaste.queue q
+                where q.subscription_id = s.subscription_id and q.due_at <= now()
+                order by q.due_at limit expire_waiting.most
+            ) q
+            where not s.active and s.removed_at is null and s.max_age is not null
+              and q.replay = 0 and posthaste.event_time(q.event_id) <= now() - s.max_age
+            limit expire_waiting.most
+        ) found
+        -- No more is locked than what goes: to lock is to write.
         cross join lateral (
             select * from posthaste.queue q
-            where q.subscription_id = s.subscription_id and q.due_at <= now()
-            order by q.due_at limit expire_waiting.most for update skip locked
-        ) q
-        where not s.active and s.removed_at is null and s.max_age is not null
-          and q.replay = 0 and posthaste.event_time(q.event_id) <= now() - s.max_age
+            where (q.event_id, q.subscription_id, q.replay) = (found.event_id, found.subscription_id, found.replay)
+            limit 1 for update skip locked
+        ) l
     ), unqueued as (
         delete from posthaste.queue q using (select * from past union select * from old) l
         where (q.event_id, q.subscription_id, q.replay) = (l.event_id, l.subscription_id, l.replay)

@@ -5,9 +5,9 @@
 --
 -- Called by: worker, twice a second. Returns at least one row, whose subscription_id is null: where the next look starts. A change
 -- that was not committed yet when we looked lies at or beyond that point.
--- Relies on: subscription_revision_by_xid, quarantine_open, signing_secret_asked_for, lane_failing, lane_by_weighing, replay_under_way,
+-- Relies on: subscription_revision_by_xid, quarantine_open, signing_secret_asked_for, lane_to_pause, lane_by_weighing, replay_under_way,
 -- cancel_request_open.
--- $1 where to start: a transaction's id, in decimal
+-- $1 where to start: a transaction's id, in decimal   $2 how many seconds to look back for what was weighed
 select null::integer as subscription_id, null::integer as revision, pg_snapshot_xmin(pg_current_snapshot())::text as watermark,
        exists (select from posthaste.quarantine where decision = 'released' and not is_requeued) as released,
        exists (select from posthaste.signing_secret where ciphertext is null and (ends_at is null or ends_at > now())) as asked_for,
@@ -26,8 +26,8 @@ union all
 (select subscription_id, null::integer, null::text, null::boolean, null::boolean, null::boolean, null::boolean, null::boolean, null::boolean, breaker::text, breaker::text,
         extract(epoch from greatest(hold_until, now()) - now())::float8, breaker = 'closed' and failures = 0 and window_since is null
  from posthaste.lane
- -- Long enough that a slow look misses nothing; and a worker that looks for the first time, from beyond every id, learns what failed
+ -- A worker that looks for the first time, from beyond every id, learns what failed
  -- before it came, or it would not tell anybody that it is well again.
- where weighed_at > case when $1::text = '18446744073709551615' then '-infinity' else now() - interval '10 seconds' end
+ where weighed_at > case when $1::text = '18446744073709551615' then '-infinity' else now() - make_interval(secs => $2::float8) end
    and ($1::text <> '18446744073709551615' or breaker <> 'closed' or failures > 0 or window_since is not null)
- order by weighed_at desc limit 5000)
+ order by weighed_at desc limit case when $1::text <> '18446744073709551615' then 5000 end)

@@ -4,13 +4,14 @@
 -- A lane's wake_at is where its scan starts, so the dead entries of deliveries claimed before are never visited.
 -- Where a subscription has rates, no more is leased than each of them allows by now, and the lane rests until the next is allowed.
 -- Where its breaker is not closed, one is leased, to find out, and the lane is held until that is over.
+-- What is too old to be sent is leased beside that, so that it can be ended: no request comes of it, so it uses up no rate and is no probe.
 -- Called by: worker, after lock_lanes.sql in the same transaction. Returns one row per delivery leased.
 -- Relies on: queue_by_due; the lock on the lanes, which makes us their only claimer.
 --
 -- $1 locked subscription ids   $2 how many deliveries each may be leased here
 -- $3 worker_id   $4 lease in seconds   $5 how many deliveries in all   $6 how many payload bytes   $7 longest payload to fetch
 with lane as materialized (
-    select l.subscription_id, l.wake_at, l.breaker, s.revision, s.max_age,
+    select l.subscription_id, l.wake_at, l.breaker, s.revision, s.max_age, slots.n as room,
            -- How many claims each rate has room for: one for each of its intervals since it was used up, up to its capacity.
            least(slots.n, case when l.breaker <> 'closed' then 1 end, (
                select greatest(0, min(least(capacity, floor((extract(epoch from now())::float8 - coalesce(extract(epoch from used_until)::float8, 0)) / seconds))))::integer
@@ -22,24 +23,26 @@ with lane as materialized (
     cross join lateral (select revision, max_age from posthaste.subscription where subscription.subscription_id = slots.subscription_id limit 1) s
 ), waiting as materialized (
     -- One more than may be leased: its due time is when the lane must wake again.
-    select w.*, l.slots, l.revision, l.max_age, row_number() over (partition by w.subscription_id order by w.due_at) as place
+    select w.*, l.slots, l.room, l.revision, l.max_age, row_number() over in_turn as place, count(*) filter (where not w.is_over) over in_turn as to_send
     from lane l
     cross join lateral (
-        select q.ctid as address, q.event_id, q.subscription_id, q.replay, q.attempts, q.due_at, q.expires_at, q.ordering_key
+        select q.ctid as address, q.event_id, q.subscription_id, q.replay, q.attempts, q.due_at, q.expires_at, q.ordering_key,
+               coalesce(q.expires_at <= now(), false) or coalesce(l.max_age is not null and q.replay = 0 and posthaste.event_time(q.event_id) + l.max_age <= now(), false) as is_over
         from posthaste.queue q
         where q.subscription_id = l.subscription_id and q.due_at >= l.wake_at
-        order by q.due_at limit l.slots + 1
+        order by q.due_at limit l.room + 1
     ) w
+    window in_turn as (partition by w.subscription_id order by w.due_at, w.event_id, w.replay)
 ), wanted as materialized (
     -- No more than may be leased, before any payload is touched. Lane by lane in turn: one that was down for a night has the
     -- oldest rows of all, and would take all the room until its backlog is done.
     select * from waiting w
-    where w.place <= w.slots and w.due_at <= now()
+    where w.place <= w.room and (w.is_over or w.to_send <= w.slots) and w.due_at <= now()
     order by w.place, w.due_at, w.event_id, w.subscription_id
     limit $5::integer
 ), read as materialized (
     select w.*, o.event_type, o.occurred_at, octet_length(o.payload::text) as bytes,
-           case when octet_length(o.payload::text) <= $7::integer then o.payload::text end as payload
+           case when not w.is_over and octet_length(o.payload::text) <= $7::integer then o.payload::text end as payload
     from wanted w
     left join lateral (select * from posthaste.outbox where outbox.event_id = w.event_id limit 1) o on true
 ), fitting as materialized (
@@ -66,13 +69,15 @@ with lane as materialized (
           except all
           select subscription_id, due_at, address from fitting) w
     group by subscription_id
+), leaving as materialized (
+    select subscription_id, count(*) as n from fitting where not is_over group by subscription_id
 ), slept as (
     update posthaste.lane l
     set wake_at = coalesce((select due_at from left_waiting w where w.subscription_id = l.subscription_id), 'infinity'),
         -- A hashed look-up, and only where a breaker is not closed.
-        breaker = case when l.breaker <> 'closed' and l.subscription_id in (select subscription_id from fitting) then 'half_open' else l.breaker end,
+        breaker = case when l.breaker <> 'closed' and l.subscription_id in (select subscription_id from leaving) then 'half_open' else l.breaker end,
         -- Longer than the lease: should nobody ever tell what came of it, the next one tries.
-        hold_until = case when l.breaker <> 'closed' and l.subscription_id in (select subscription_id from fitting)
+        hold_until = case when l.breaker <> 'closed' and l.subscription_id in (select subscription_id from leaving)
                           then now() + make_interval(secs => $4::float8 + 5) else l.hold_until end,
         (rate_used_until, rest_until) = (
             select coalesce(array_agg(to_timestamp(r.used) order by r.place), '{}'),
@@ -86,7 +91,7 @@ with lane as materialized (
                 -- What was not used up for longer than the capacity is lost; then each claim uses up an interval.
                 select place, capacity, seconds, block,
                        greatest(coalesce(extract(epoch from used_until)::float8, 0), extract(epoch from now())::float8 - capacity * seconds)
-                           + seconds * (select count(*) from fitting f where f.subscription_id = l.subscription_id) as used
+                           + seconds * coalesce((select n from leaving t where t.subscription_id = l.subscription_id), 0) as used
                 from unnest(l.rate_capacity, l.rate_interval, l.rate_block, l.rate_used_until) with ordinality u (capacity, seconds, block, used_until, place)
             ) r)
     where l.subscription_id = any ($1::integer[])

@@ -162,8 +162,8 @@ impl Store {
         rows.iter().map(asked_for).collect()
     }
 
-    /// What has changed in the control plane since `watermark`.
-    pub async fn changes(&self, watermark: &str) -> Result<Changes> {
+    /// What has changed in the control plane since `watermark`, and how endpoints fare that were weighed no longer than `back` ago.
+    pub async fn changes(&self, watermark: &str, back: Duration) -> Result<Changes> {
         let mut changes = Changes {
             revisions: Vec::new(),
             released: false,
@@ -173,7 +173,10 @@ impl Store {
             requests: Requests::default(),
             watermark: watermark.to_owned(),
         };
-        for row in &self.query(CHANGED_TERMS, &[&watermark]).await? {
+        for row in &self
+            .query(CHANGED_TERMS, &[&watermark, &back.as_secs_f64()])
+            .await?
+        {
             if row.try_get::<_, Option<bool>>("is_well")?.is_some() {
                 changes.weighed.push(health::weighed(row)?);
             } else if let Some(id) = row.try_get("subscription_id")? {

@@ -223,6 +223,7 @@ impl Housekeeping {
 struct TermsWatch {
     /// Where the next look starts; nothing has been looked at yet without it.
     watermark: Option<String>,
+    looked_at: Instant,
     /// What the last look showed.
     seen: HashMap<i32, i32>,
     settle_due: Instant,
@@ -232,6 +233,7 @@ impl TermsWatch {
     fn new() -> Self {
         Self {
             watermark: None,
+            looked_at: Instant::now(),
             seen: HashMap::new(),
             settle_due: Instant::now(),
         }
@@ -245,9 +247,13 @@ impl TermsWatch {
             health,
             ..
         } = house;
+        // Whatever was weighed since the last look began, however long ago that is: who never learns that an endpoint failed would
+        // tell nobody that it is well again.
+        let back = now.duration_since(self.looked_at) + SLACK;
         let changes = store
-            .changes(self.watermark.as_deref().unwrap_or(NEVER))
+            .changes(self.watermark.as_deref().unwrap_or(NEVER), back)
             .await?;
+        self.looked_at = now;
         for weighed in &changes.weighed {
             health.heed(weighed);
         }
@@ -327,6 +333,8 @@ impl TermsWatch {
 const COUNTED: usize = 1000;
 /// Beyond every transaction's id.
 const NEVER: &str = "18446744073709551615";
+/// How much further back: what was weighed is seen when that has committed.
+const SLACK: Duration = Duration::from_secs(10);
 /// How often lanes are made to follow their subscriptions, and what was removed is cancelled, though nothing has changed.
 const SETTLE_EVERY: Duration = Duration::from_secs(30);
 /// How long a round may go on with the next batch.

@@ -193,11 +193,13 @@ impl Lanes {
         let Some(lane) = self.by_subscription.get_mut(&subscription_id) else {
             return Vec::new();
         };
+        lane.weighing_until = None;
         if wait.is_zero() {
             lane.held_until = None;
             return Vec::new();
         }
-        lane.held_until = Some(now + wait);
+        // What waits is held where all workers see it; this is for what is in hand, or on its way here.
+        lane.held_until = Some(now + wait.min(LONGEST_HOLD));
         lane.ready.drain(..).collect()
     }
 
@@ -215,11 +217,11 @@ impl Lanes {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    /// What lanes that have stopped moving hold beyond what they are sending: better given back than
+    /// What lanes that have stopped moving, or that may send nothing, hold beyond what they are sending: better given back than
     /// kept from others. It still counts against the room.
     pub(super) fn take_stuck(&mut self, now: Instant) -> Vec<Ready> {
         let lanes = self.by_subscription.values_mut();
-        let stuck = lanes.filter(|lane| lane.sending > 0 && lane.pace.is_slow(now));
+        let stuck = lanes.filter(|lane| lane.pace.is_slow(now));
         stuck.flat_map(|lane| lane.ready.drain(..)).collect()
     }
 
@@ -422,12 +424,10 @@ impl Lane {
         if self.is_held(now) {
             return 0;
         }
-        if self.throttle.is_on() {
-            return self.at_once(limits);
-        }
         let fair_share = limits.fair_share(self.held());
-        if self.is_paced || (self.sending > 0 && self.pace.is_slow(now)) {
-            return self.concurrency(limits).min(limits.most()).min(fair_share);
+        let is_slow = self.sending > 0 && self.pace.is_slow(now);
+        if self.throttle.is_on() || self.is_paced || is_slow {
+            return self.at_once(limits).min(limits.most()).min(fair_share);
         }
         let brisk_share = self.pace.recent(now) / 4;
         let fresh_share = self.fresh_share(limits).min(fair_share);
@@ -563,6 +563,8 @@ const BUSY: [u16; 4] = [429, 502, 503, 504];
 /// How long an endpoint gets nothing while it is decided whether its circuit breaker opens; then it goes on, whatever keeps the
 /// decision.
 const TO_WEIGH: Duration = Duration::from_secs(1);
+/// How long an endpoint is left alone because of what was once heard of it: it may have been paused and taken up again meanwhile.
+const LONGEST_HOLD: Duration = Duration::from_secs(5);
 /// How long after it was last busy an endpoint that gets nothing is treated like any other.
 const FORGET: Duration = Duration::from_mins(5);
 /// Over how long the pace is measured.
@@ -805,5 +807,72 @@ mod tests {
         lanes.hold(7, Duration::ZERO, now);
         lanes.admit(ready(7), now);
         assert!(lanes.next(7, now + TO_WEIGH).is_some());
+    }
+
+    #[test]
+    fn a_busy_endpoint_gets_no_more_of_a_scarce_room_than_others() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(LIMITS);
+        let mut terms = Terms::nowhere(7);
+        terms.concurrency = Some(1024);
+        let terms = Arc::new(terms);
+        for _ in 0..400 {
+            lanes.admit((ready(7).0, Arc::clone(&terms)), now);
+        }
+        let sent = send_all(&mut lanes, now);
+        lanes.finished(7, now);
+        lanes.heed(&answered(503, now), now);
+        for _ in 1..sent {
+            lanes.finished(7, now);
+        }
+        let left = lanes.take_unbegun().len() + sent;
+        lanes.release(left, 0);
+        for _ in 0..960 {
+            lanes.admit(ready(8), now);
+        }
+        let free = lanes.free(None, now);
+        assert_eq!((free.slots_of_others, free.deliveries), (10, 40));
+        assert!(
+            !free.slots.iter().any(|(id, slots)| *id == 7 && *slots > 10),
+            "{:?}",
+            free.slots
+        );
+    }
+
+    #[test]
+    fn what_was_weighed_and_found_well_goes_on_at_once() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(LIMITS);
+        for _ in 0..2 {
+            let mut terms = Terms::nowhere(7);
+            terms.breaker_failures = Some(1);
+            lanes.admit((ready(7).0, Arc::new(terms)), now);
+        }
+        assert!(lanes.next(7, now).is_some());
+        lanes.finished(7, now);
+        lanes.heed(&answered(500, now), now);
+        assert!(lanes.next(7, now).is_none());
+        lanes.hold(7, Duration::ZERO, now);
+        assert!(lanes.next(7, now).is_some());
+    }
+
+    #[test]
+    fn what_nothing_will_start_any_more_is_given_back() {
+        let now = Instant::now();
+        let mut lanes = lanes_with(1, 7, now);
+        lanes.hold(7, Duration::from_hours(1), now);
+        lanes.admit(ready(7), now);
+        assert!(lanes.next(7, now).is_none());
+        assert_eq!(lanes.take_stuck(now + 8 * SPAN).len(), 1);
+    }
+
+    #[test]
+    fn no_hold_is_believed_in_for_long_without_being_heard_of_again() {
+        let now = Instant::now();
+        let mut lanes = lanes_with(1, 7, now);
+        lanes.hold(7, Duration::from_hours(24), now);
+        let later = now + Duration::from_secs(5);
+        lanes.admit(ready(7), later);
+        assert!(lanes.next(7, later).is_some());
     }
 }

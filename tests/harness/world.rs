@@ -229,6 +229,15 @@ impl World {
             .unwrap();
     }
 
+    /// So many events that were inserted two hours ago.
+    pub(crate) async fn publish_old(&self, event_type: &str, count: i32) {
+        self.run(&format!(
+            "insert into posthaste.outbox (event_id, event_type, payload)
+             select overlay(posthaste.first_event_id(now() - interval '2 hours' + n * interval '1 ms')::text placing '7' from 15 for 1)::uuid, '{event_type}', '0' from generate_series(1, {count}) n"
+        ))
+        .await;
+    }
+
     /// What a worker of this world is configured with, and `settings` on top.
     pub(crate) fn config(&self, settings: &[(&str, &str)]) -> Config {
         let mut config = Config::default();
