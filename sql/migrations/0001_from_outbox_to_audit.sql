@@ -1505,7 +1505,8 @@ begin atomic
             where q.subscription_id = s.subscription_id and q.due_at <= now()
             order by q.due_at limit expire_waiting.most for update skip locked
         ) q
-        where not s.active and s.removed_at is null and s.max_age is not null
+        where s.max_age is not null and s.removed_at is null
+          and (not s.active or exists (select from posthaste.lane l where l.subscription_id = s.subscription_id and (l.breaker <> 'closed' or l.hold_until > now())))
           and q.replay = 0 and posthaste.event_time(q.event_id) <= now() - s.max_age
     ), unqueued as (
         delete from posthaste.queue q using (select * from past union select * from old) l
@@ -1532,7 +1533,7 @@ begin atomic
     )
     select count(*)::integer from ended;
 end;
-comment on function posthaste.expire_waiting(integer) is 'Ends deliveries that wait and are not to be sent any more, also those of paused subscriptions, and returns how many. Called by workers.';
+comment on function posthaste.expire_waiting(integer) is 'Ends deliveries that wait and are not to be sent any more, also those behind a pause or a breaker, and returns how many. Called by workers.';
 
 create function posthaste.cancel_removed(most integer) returns integer
     language sql volatile security definer

@@ -1,6 +1,7 @@
 -- Ends deliveries that were claimed and are not to be sent any more: their leases go, their attempts are never made.
 --
--- Called by: worker, which has advance.sql let their ordering keys go on. Relies on: lease_pkey; the lease as the fence; ordering_pkey.
+-- Called by: worker, which has advance.sql let their ordering keys go on. Relies on: lease_pkey; the lease as the fence; ordering_pkey;
+-- lane_pkey.
 -- $1.. arrays of equal length: event_id, subscription_id, replay, number, holder
 with late as materialized (
     select * from unnest($1::uuid[], $2::integer[], $3::smallint[], $4::smallint[], $5::integer[]) u (event_id, subscription_id, replay, number, holder)
@@ -20,6 +21,15 @@ with late as materialized (
 ), freed as (
     delete from posthaste.ordering o using ended e
     where (o.subscription_id, o.ordering_key, o.event_id, o.replay) = (e.subscription_id, e.ordering_key, e.event_id, e.replay)
+), probe as materialized (
+    -- In one order everywhere, so that two workers never wait for each other.
+    select l.subscription_id from posthaste.lane l
+    where l.subscription_id = any (array(select e.subscription_id from ended e)) and l.breaker = 'half_open'
+    order by l.subscription_id for update
+), let_go as (
+    -- Nobody will tell what came of a probe that was not made: the next one follows at once.
+    update posthaste.lane l set hold_until = now()
+    where l.subscription_id = any (array(select p.subscription_id from probe p))
 ), noted as (
     insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason, is_expired)
     select event_id, subscription_id, replay, number - 1, 'it was not to be sent any more', true from ended

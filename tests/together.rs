@@ -1,0 +1,60 @@
+//! What people ask for, what receivers answer and what the clock says come at once, and each delivery still ends in one way.
+
+use posthaste::trial::partner::Reply;
+
+use crate::harness::{Partner, World};
+
+#[tokio::test]
+async fn a_probe_that_comes_too_late_to_be_sent_is_followed_by_another_at_once() {
+    let world = World::new().await;
+    let partner = Partner::replying(Reply::Status(500)).await;
+    world.subscribe("p", &partner, "1s,1s").await;
+    world
+        .change("p", r#"{"max_age": "1 hour", "breaker": {"failures": 3, "ratio": null, "open_for": "1 hour", "open_for_at_most": "3 hours"}, "concurrency": 1}"#)
+        .await;
+    let _worker = world.worker(&[("lease", "1h")]).await;
+    world.publish_many("a", 6).await;
+    world
+        .until("(select breaker = 'open' from posthaste.lane) and not exists (select from posthaste.lease) and (select count(*) from posthaste.queue) = 6")
+        .await;
+    // All but one have become too old meanwhile.
+    world
+        .run(
+            "update posthaste.queue q set event_id = posthaste.first_event_id(now() - n * interval '2 hours'), due_at = now() - n * interval '1 minute'
+             from (select event_id, row_number() over (order by attempts desc, event_id) as n from posthaste.queue) o
+             where o.event_id = q.event_id and n <= 5",
+        )
+        .await;
+    partner.set_reply(Reply::Status(200));
+    world
+        .run(
+            "update posthaste.lane set wake_at = '-infinity', hold_until = now() - interval '1 ms'",
+        )
+        .await;
+    world
+        .until("(select breaker = 'closed' from posthaste.lane)")
+        .await;
+    assert_eq!(partner.count(), 4);
+    world.until_all_is_done().await;
+}
+
+#[tokio::test]
+async fn what_is_too_old_expires_behind_a_breaker_too() {
+    let world = World::new().await;
+    let partner = world.partner().await;
+    let id = world.subscribe("p", &partner, "1h").await;
+    world.change("p", r#"{"max_age": "1 hour"}"#).await;
+    let wait = format!(
+        "insert into posthaste.queue (event_id, subscription_id, due_at)
+         select posthaste.first_event_id(now() - hours * interval '1 hour'), {id}, now() - interval '1 minute' from generate_series(0, 2, 2) hours"
+    );
+    world.run(&wait).await;
+    let expire = "select posthaste.expire_waiting(10)::bigint";
+    // Where all is well, whoever claims it finds out.
+    assert_eq!(world.count(expire).await, 0);
+    world
+        .run("update posthaste.lane set breaker = 'open', hold_until = now() + interval '1 hour'")
+        .await;
+    assert_eq!(world.count(expire).await, 1);
+    assert_eq!(world.count("select count(*) from posthaste.queue").await, 1);
+}
