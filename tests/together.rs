@@ -58,3 +58,24 @@ async fn what_is_too_old_expires_behind_a_breaker_too() {
     assert_eq!(world.count(expire).await, 1);
     assert_eq!(world.count("select count(*) from posthaste.queue").await, 1);
 }
+
+#[tokio::test]
+async fn what_expired_after_an_attempt_is_finished_and_may_be_replayed() {
+    let world = World::new().await;
+    let partner = Partner::replying(Reply::Status(500)).await;
+    world.subscribe("p", &partner, "2h").await;
+    world.change("p", r#"{"max_age": "1 hour"}"#).await;
+    let _worker = world.worker(&[]).await;
+    let event = world.publish("a", "1").await;
+    world
+        .until("(select status = 'EXPIRED' from posthaste.delivery)")
+        .await;
+    partner.set_reply(Reply::Status(200));
+    let replay =
+        format!("select deliveries from posthaste.replay_event('{event}', 'they are back')");
+    assert_eq!(world.count(&replay).await, 1);
+    partner.wait_for(2).await;
+    world.until_all_is_done().await;
+    let stand = "select string_agg(concat_ws(' ', replay, status), ', ' order by replay) from posthaste.delivery";
+    assert_eq!(world.text(stand).await, "0 EXPIRED, 1 SUCCESS");
+}

@@ -3986,7 +3986,7 @@ begin
             from posthaste.subscription s
             where s.subscription_id in (
                     select a.subscription_id from posthaste.attempt a
-                    where a.event_id = event and a.replay >= 0 and a.verdict in ('done', 'exhausted', 'rejected')
+                    where a.event_id = event and a.replay >= 0 and a.verdict in ('done', 'exhausted', 'rejected', 'expired')
                     union
                     select c.subscription_id from posthaste.cancellation c where c.event_id = event and c.replay >= 0)
               and posthaste.is_in_scope(s.tenant) and s.removed_at is null
