@@ -1494,9 +1494,9 @@ begin atomic
         returning q.*
     ), queued as (
         insert into posthaste.queue (event_id, subscription_id, replay, attempts, due_at, ordering_key, expires_at)
-        select m.event_id, m.subscription_id, m.replay, m.attempts, now(), o.ordering_key, o.expires_at
+        select m.event_id, m.subscription_id, m.replay, m.attempts, greatest(now(), o.deliver_after), o.ordering_key, o.expires_at
         from marked m
-        left join lateral (select x.ordering_key, x.expires_at from posthaste.outbox x where x.event_id = m.event_id limit 1) o on true
+        left join lateral (select x.ordering_key, x.deliver_after, x.expires_at from posthaste.outbox x where x.event_id = m.event_id limit 1) o on true
         returning subscription_id
     ), locked as materialized (
         select l.subscription_id from posthaste.lane l

@@ -79,3 +79,30 @@ async fn what_expired_after_an_attempt_is_finished_and_may_be_replayed() {
     let stand = "select string_agg(concat_ws(' ', replay, status), ', ' order by replay) from posthaste.delivery";
     assert_eq!(world.text(stand).await, "0 EXPIRED, 1 SUCCESS");
 }
+
+#[tokio::test]
+async fn what_is_released_before_its_time_waits_for_it() {
+    let world = World::new().await;
+    let partner = world.partner().await;
+    world.subscribe("p", &partner, "1h").await;
+    world.change("p", r#"{"filter": "$.n.double() > 0"}"#).await;
+    let _worker = world.worker(&[]).await;
+    world
+        .run("select posthaste.publish('a', '{\"n\": \"\\u0000\"}', deliver_after => now() + interval '1 hour')")
+        .await;
+    world
+        .until("exists (select from posthaste.quarantine)")
+        .await;
+    world
+        .run("select posthaste.release(event_id, 'a trial') from posthaste.quarantine")
+        .await;
+    world
+        .until("(select is_requeued from posthaste.quarantine)")
+        .await;
+    assert!(
+        world
+            .holds("(select due_at > now() + interval '59 minutes' from posthaste.queue)")
+            .await
+    );
+    assert_eq!(partner.count(), 0);
+}
