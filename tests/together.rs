@@ -106,3 +106,40 @@ async fn what_is_released_before_its_time_waits_for_it() {
     );
     assert_eq!(partner.count(), 0);
 }
+
+#[tokio::test]
+async fn whoever_carries_out_a_request_is_told_which_keys_may_go_on() {
+    let world = World::new().await;
+    let partner = Partner::replying(Reply::Status(500)).await;
+    world.subscribe("p", &partner, "").await;
+    world.change("p", r#"{"after_dead_letter": "hold"}"#).await;
+    let worker = world.worker(&[]).await;
+    for key in ["'k'", "null"] {
+        let insert = format!(
+            "insert into posthaste.outbox (event_type, payload, ordering_key) values ('a', '1', {key})"
+        );
+        world.run(&insert).await;
+    }
+    world
+        .until("(select count(*) from posthaste.dead_letter) = 2")
+        .await;
+    worker.stop().await.unwrap();
+    world
+        .run("select posthaste.replay_where('true', 'a trial', rate => null)")
+        .await;
+    let queue = "select format('%s %s', is_any, ordering_keys) from posthaste.queue_replays(10)";
+    assert_eq!(world.text(queue).await, "t {k}");
+    // It comes up, and is cancelled as the head.
+    world
+        .run(
+            "delete from posthaste.ordering;
+             insert into posthaste.ordering (event_id, subscription_id, replay, ordering_key) select event_id, subscription_id, replay, ordering_key from posthaste.follower;
+             insert into posthaste.queue (event_id, due_at, subscription_id, replay, ordering_key) select event_id, due_at, subscription_id, replay, ordering_key from posthaste.follower;
+             delete from posthaste.follower;
+             select posthaste.cancel(event_id, 'a trial') from posthaste.ordering",
+        )
+        .await;
+    let cancel =
+        "select format('%s %s', requests, ordering_keys) from posthaste.carry_out_cancels(10)";
+    assert_eq!(world.text(cancel).await, "1 {k}");
+}
