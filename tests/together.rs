@@ -1,8 +1,141 @@
 //! What people ask for, what receivers answer and what the clock says come at once, and each delivery still ends in one way.
 
-use posthaste::trial::partner::Reply;
+use posthaste::trial::partner::{Replies, Reply};
+use serde_json::Value;
 
 use crate::harness::{Partner, World};
+
+/// Of each subscription and key one delivery at most is in queue, lease or quarantine, and it is the head that `ordering` names;
+/// no key is busy without one; and the view shows each delivery once.
+const BROKEN: &str = "
+    with head as (
+        select event_id, subscription_id, replay from posthaste.queue where ordering_key is not null
+        union all
+        select event_id, subscription_id, replay from posthaste.lease where ordering_key is not null
+        union all
+        select q.event_id, q.subscription_id, q.replay from posthaste.quarantine q join posthaste.outbox o using (event_id)
+        where o.ordering_key is not null and (q.decision is null or q.decision = 'released' and not q.is_requeued)
+    )
+    select string_agg(what, E'\n') from (
+        select format('in hand, but not the head: %s', h) as what from head h
+        where not exists (
+            select from posthaste.ordering o
+            where (o.event_id, o.subscription_id, o.replay) = (h.event_id, h.subscription_id, h.replay) and o.held_at is null)
+        union all
+        select format('busy with nothing: %s', o) from posthaste.ordering o
+        where o.held_at is null
+          and not exists (select from head h where (o.event_id, o.subscription_id, o.replay) = (h.event_id, h.subscription_id, h.replay))
+          -- Discarded, and a worker is yet to see to it.
+          and not exists (select from posthaste.skip s where (s.event_id, s.subscription_id, s.replay) = (o.event_id, o.subscription_id, o.replay))
+        union all
+        select format('shown %s times: %s %s %s', count(*), event_id, subscription_id, replay) from posthaste.delivery
+        group by event_id, subscription_id, replay having count(*) > 1
+    ) x";
+
+#[tokio::test]
+async fn whatever_is_asked_for_at_once_each_key_has_one_head_and_each_delivery_one_end() {
+    let world = World::new().await;
+    let partner = Partner::replying(moody()).await;
+    let schema = r#"{"type": "object", "properties": {"n": {"not": {"const": 8}}}}"#;
+    let catalogue = "insert into posthaste.event_type (event_type, description, schema, example) values ('a', 'a', $1::text::json, '{\"n\": 1}')";
+    world.db.execute(catalogue, &[&schema]).await.unwrap();
+    for (name, after) in [("p", "hold"), ("q", "continue")] {
+        world.subscribe(name, &partner, "0s,1s").await;
+        let terms = format!(
+            r#"{{"after_dead_letter": "{after}", "breaker": null, "filter": "$.n.double() != 3", "max_age": "1 hour"}}"#
+        );
+        world.change(name, &terms).await;
+    }
+    let mut workers = vec![
+        world.worker_process(&[]).await,
+        world.worker_process(&[]).await,
+    ];
+    let seed = fastrand::u64(..);
+    let mut chance = fastrand::Rng::with_seed(seed);
+    for round in 0..ROUNDS {
+        let first = 1 + round * 4;
+        world.db.execute(PUBLISH, &[&first]).await.unwrap();
+        let name = if chance.bool() { "p" } else { "q" };
+        if round % (ROUNDS / 4) == ROUNDS / 8 {
+            workers.remove(0).kill().await;
+            workers.push(world.worker_process(&[]).await);
+        } else if chance.u8(..20) == 0 {
+            resume(&world, name).await;
+        } else {
+            let ask = ASK[chance.usize(..ASK.len())].replace(":name", name);
+            // Not everything can be asked for at any time.
+            let _ = world.db.batch_execute(&ask).await;
+        }
+        let broken = world.text(BROKEN).await;
+        assert_eq!(broken, "", "round {round} of seed {seed}");
+    }
+    partner.set_reply(Reply::Status(200));
+    for name in ["p", "q"] {
+        resume(&world, name).await;
+    }
+    while !world.holds(DONE).await {
+        let _ = world.db.batch_execute(ASK[SKIP]).await;
+        let _ = world.db.batch_execute(ASK[DISCARD]).await;
+        let stuck = "exists (select from posthaste.ordering where held_at is not null) or exists (select from posthaste.quarantine where decision is null)";
+        world.until(&format!("{stuck} or {DONE}")).await;
+        assert_eq!(world.text(BROKEN).await, "", "at the end of seed {seed}");
+    }
+    let missing = "select count(*) from posthaste.outbox o cross join posthaste.subscription s
+        where o.metadata is null and o.payload::text <> '{\"n\" : 3}' and not exists (
+            select from posthaste.delivery d where (d.event_id, d.subscription_id, d.replay) = (o.event_id, s.subscription_id, 0))";
+    assert_eq!(world.count(missing).await, 0);
+}
+
+/// A partner that refuses some for good, and most now and then.
+fn moody() -> Replies {
+    Replies::by(|received| {
+        let body: Value = serde_json::from_slice(&received.body).unwrap();
+        let n = body["data"]["n"].as_u64().unwrap_or_default();
+        let refuses = n % 5 == 0 || (n + received.attempt as u64) % 3 == 0;
+        Reply::Status(if refuses { 500 } else { 200 })
+    })
+}
+
+async fn resume(world: &World, name: &str) {
+    let resume = format!(
+        "update posthaste.setting set four_eyes = false;
+         select posthaste.approve(posthaste.propose_change('{name}', '{{\"active\": true}}'))"
+    );
+    // It may never have been paused.
+    let _ = world.db.batch_execute(&resume).await;
+}
+
+const ROUNDS: i64 = 160;
+
+/// Four events: most with a key, some for later, some not for long, some that no filter and some that no schema takes.
+const PUBLISH: &str = r#"
+    insert into posthaste.outbox (event_type, ordering_key, payload, deliver_after, expires_at)
+    select 'a', case when n % 4 > 0 then 'k' || n % 6 end,
+           case when n % 13 = 0 then '{"n": "\u0000"}'::json when n % 17 = 0 then '{"n": 8}' else json_build_object('n', n) end,
+           case when n % 9 = 0 then now() + interval '200 ms' end, case when n % 11 = 0 then now() + interval '300 ms' end
+    from generate_series($1::bigint, $1 + 3) n"#;
+
+const SKIP: usize = 0;
+const DISCARD: usize = 1;
+const ASK: [&str; 11] = [
+    "select posthaste.skip_ordered(subscription, ordering_key, 'x') from posthaste.ordered_key",
+    "select posthaste.discard(event_id, 'x') from posthaste.unrouted where held_for is not null",
+    "select posthaste.release(event_id, 'x') from posthaste.unrouted where held_for is not null",
+    "select posthaste.cancel((select event_id from posthaste.queue order by random() limit 1), 'x')",
+    "select posthaste.cancel((select event_id from posthaste.follower order by random() limit 1), 'x', ':name')",
+    "select posthaste.cancel((select event_id from posthaste.outbox order by event_id desc limit 1), 'x')",
+    "select posthaste.replay_event((select event_id from posthaste.dead_letter order by random() limit 1), 'x')",
+    "select posthaste.replay_where('true', 'x', rate => null)",
+    "select posthaste.replay_since(':name', '-infinity', 'x', rate => 50)",
+    "select posthaste.deactivate(':name', 'x')",
+    "select posthaste.send_test(':name', 'a', 'x')",
+];
+
+const DONE: &str = "(
+    not exists (select from posthaste.intake) and not exists (select from posthaste.queue) and not exists (select from posthaste.lease)
+    and not exists (select from posthaste.follower) and not exists (select from posthaste.ordering) and not exists (select from posthaste.skip)
+    and not exists (select from posthaste.quarantine where decision is null or decision = 'released' and not is_requeued)
+    and not exists (select from posthaste.replay where finished_at is null) and not exists (select from posthaste.cancel_request where closed_at is null))";
 
 #[tokio::test]
 async fn a_probe_that_comes_too_late_to_be_sent_is_followed_by_another_at_once() {
