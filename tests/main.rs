@@ -41,3 +41,4 @@ mod scope;
 mod secrets;
 mod terms;
 mod test_events;
+mod together;

@@ -493,4 +493,4 @@ fn event(number: usize) -> String {
     format!("01900000-0000-7000-8000-00000000000{number}")
 }
 
-const QUEUE: &str = "select posthaste.queue_replays(500)";
+const QUEUE: &str = "select is_any from posthaste.queue_replays(500)";

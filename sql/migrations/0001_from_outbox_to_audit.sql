@@ -1484,9 +1484,9 @@ begin atomic
         returning q.*
     ), queued as (
         insert into posthaste.queue (event_id, subscription_id, replay, attempts, due_at, ordering_key, expires_at)
-        select m.event_id, m.subscription_id, m.replay, m.attempts, now(), o.ordering_key, o.expires_at
+        select m.event_id, m.subscription_id, m.replay, m.attempts, greatest(now(), o.deliver_after), o.ordering_key, o.expires_at
         from marked m
-        left join lateral (select x.ordering_key, x.expires_at from posthaste.outbox x where x.event_id = m.event_id limit 1) o on true
+        left join lateral (select x.ordering_key, x.deliver_after, x.expires_at from posthaste.outbox x where x.event_id = m.event_id limit 1) o on true
         returning subscription_id
     ), locked as materialized (
         select l.subscription_id from posthaste.lane l
@@ -1519,7 +1519,9 @@ begin atomic
                 where q.subscription_id = s.subscription_id and q.due_at <= now()
                 order by q.due_at limit expire_waiting.most
             ) q
-            where not s.active and s.removed_at is null and s.max_age is not null
+            where s.max_age is not null and s.removed_at is null
+              and (not s.active or exists (
+                  select from posthaste.lane l where l.subscription_id = s.subscription_id and (l.breaker <> 'closed' or l.hold_until > now())))
               and q.replay = 0 and posthaste.event_time(q.event_id) <= now() - s.max_age
             limit expire_waiting.most
         ) found
@@ -1554,7 +1556,7 @@ begin atomic
     )
     select count(*)::integer from ended;
 end;
-comment on function posthaste.expire_waiting(integer) is 'Ends deliveries that wait and are not to be sent any more, also those of paused subscriptions, and returns how many. Called by workers.';
+comment on function posthaste.expire_waiting(integer) is 'Ends deliveries that wait and are not to be sent any more, also those behind a pause or a breaker, and returns how many. Called by workers.';
 
 create function posthaste.cancel_removed(most integer) returns integer
     language sql volatile security definer
@@ -1767,7 +1769,7 @@ begin atomic
 end;
 comment on function posthaste.enqueue(uuid[], integer[], smallint[]) is 'Puts new deliveries into the queue and wakes their lanes; those with an ordering key go behind what waits of it. Called where workers carry out what people asked for.';
 
-create function posthaste.queue_replays(most integer) returns boolean
+create function posthaste.queue_replays(most integer, out is_any boolean, out ordered_subscriptions integer[], out ordering_keys text[])
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
     set lock_timeout = '500ms'
@@ -1786,8 +1788,9 @@ begin
     select * into r from posthaste.replay x
     where x.finished_at is null and x.resumes_at <= now()
     order by x.resumes_at limit 1 for update skip locked;
-    if not found then
-        return false;
+    is_any := found;
+    if not is_any then
+        return;
     end if;
     if r.rate is not null then
         -- What was not used up for longer than a second is lost.
@@ -1818,7 +1821,7 @@ begin
             delete from posthaste.replay_item x where x.ctid = any (array(select address from item))
             returning x.event_id, x.subscription_id
         ), looked_up as materialized (
-            select t.event_id, t.subscription_id, coalesce(x.replay, 0) as follows,
+            select t.event_id, t.subscription_id, coalesce(x.replay, 0) as follows, case r.kind when 'replay' then o.ordering_key end as ordering_key,
                    s.removed_at is null and coalesce(x.replay, 0) < 32767 and o.event_id is not null
                    and (r.kind = 'test' or posthaste.still_wants(s, o.event_type, o.payload)) as is_wanted
             from taken t
@@ -1846,9 +1849,10 @@ begin
             ) n
             where p.replay_id = r.replay_id and p.subscription_id = n.subscription_id
         )
-        select array_agg(n.event_id), array_agg(n.subscription_id), array_agg(n.replay), (select count(*) from item)
-        into event_ids, subscription_ids, replays, looked_at
-        from replayed n;
+        select n.*, (select count(*) from item), k.*
+        into event_ids, subscription_ids, replays, looked_at, ordered_subscriptions, ordering_keys
+        from (select array_agg(event_id), array_agg(subscription_id), array_agg(replay) from replayed) n,
+             (select array_agg(u.subscription_id), array_agg(u.ordering_key) from looked_up u where u.is_wanted and u.ordering_key is not null) k;
         perform posthaste.enqueue(event_ids, subscription_ids, replays);
     end if;
     queued := coalesce(cardinality(event_ids), 0);
@@ -1861,23 +1865,23 @@ begin
         finished_at = case when not exists (
             select from posthaste.replay_part p where p.replay_id = r.replay_id and p.queued + p.skipped < p.total) then clock_timestamp() end
     where x.replay_id = r.replay_id;
-    return true;
 end
 $$;
 comment on function posthaste.queue_replays(integer) is
-    'Puts the next deliveries of one replay that is due into the queue, at most so many and at its rate; false where none is due. Called by workers.';
+    'Puts the next deliveries of one replay that is due into the queue, at most so many and at its rate, if any is due; returns the ordering keys that something was put behind. Called by workers, who have advance.sql let the first one come up after their commit.';
 
-create function posthaste.carry_out_cancels(most integer) returns integer
+create function posthaste.carry_out_cancels(most integer, out requests integer, out ordered_subscriptions integer[], out ordering_keys text[])
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
     set lock_timeout = '500ms'
 as $$
 declare
     c posthaste.cancel_request;
-    ours integer[];
     ended integer;
-    requests integer := 0;
+    freed_subscriptions integer[];
+    freed_keys text[];
 begin
+    requests := 0;
     for c in
         select * from posthaste.cancel_request x
         where x.closed_at is null order by x.looked_at limit most for update skip locked
@@ -1917,8 +1921,12 @@ begin
             using (select * from unqueued union all select * from unheld) u, posthaste.outbox x
             where x.event_id = c.event_id and x.ordering_key is not null
               and (o.subscription_id, o.ordering_key, o.event_id, o.replay) = (u.subscription_id, x.ordering_key, u.event_id, u.replay)
+            returning o.subscription_id, o.ordering_key
         )
-        select count(*) into ended from cancelled;
+        select (select count(*) from cancelled), array_agg(f.subscription_id), array_agg(f.ordering_key) into ended, freed_subscriptions, freed_keys
+        from freed f;
+        ordered_subscriptions := ordered_subscriptions || freed_subscriptions;
+        ordering_keys := ordering_keys || freed_keys;
         with item as materialized (
             select i.ctid as address from posthaste.replay_item i
             where i.event_id = c.event_id and posthaste.is_meant(c, i.subscription_id) for update skip locked
@@ -1935,11 +1943,10 @@ begin
                              then clock_timestamp() end
         where x.request_id = c.request_id;
     end loop;
-    return requests;
 end
 $$;
 comment on function posthaste.carry_out_cancels(integer) is
-    'Cancels what waits of the events that were asked to be cancelled, of so many requests at most, and closes those of which nothing is left. Returns how many it looked at. Called by workers.';
+    'Cancels what waits of the events that were asked to be cancelled, of so many requests at most, and closes those of which nothing is left. Returns how many it looked at, and the ordering keys that may go on. Called by workers.';
 
 -- ---------------------------------------------------------------------------------------------------------------------------
 -- What operators should know

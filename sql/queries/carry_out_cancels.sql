@@ -1,2 +1,3 @@
--- Cancels what people asked to be cancelled; how many requests it looked at. Called by: worker. $1 how many at most
-select posthaste.carry_out_cancels($1::integer)
+-- Cancels what people asked to be cancelled: how many requests it looked at, and which ordering keys may go on. Called by: worker.
+-- $1 how many at most
+select * from posthaste.carry_out_cancels($1::integer)

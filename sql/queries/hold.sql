@@ -23,7 +23,16 @@ with broken as materialized (
 ), ended as materialized (
     delete from posthaste.lease l using found f
     where l.ctid = f.address and l.holder = f.holder and l.number = f.number
-    returning f.place
+    returning f.place, l.subscription_id
+), probe as materialized (
+    -- In one order everywhere, so that two workers never wait for each other.
+    select l.subscription_id from posthaste.lane l
+    where l.subscription_id = any (array(select e.subscription_id from ended e)) and l.breaker = 'half_open'
+    order by l.subscription_id for update
+), let_go as (
+    -- Nobody will tell what came of a probe that was not made: the next one follows at once.
+    update posthaste.lane l set hold_until = now()
+    where l.subscription_id = any (array(select p.subscription_id from probe p))
 ), held as (
     insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
     select event_id, subscription_id, replay, number - 1, reason from broken where (place in (select place from ended)) is true

@@ -1,7 +1,10 @@
 //! What people asked for, as a worker carries it out: replays, tests, cancels.
 
+use tokio_postgres::Row;
+
 use super::{CARRY_OUT_CANCELS, QUEUE_REPLAYS, Store, int};
 use crate::Result;
+use crate::delivery::OrderingKey;
 
 /// Which requests of people's are open.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,16 +18,33 @@ pub struct Requests {
 }
 
 impl Store {
-    /// Puts the next deliveries of one replay into the queue, at most `limit`; false where none is due.
-    pub async fn queue_replays(&self, limit: usize) -> Result<bool> {
+    /// Puts the next deliveries of one replay that is due into the queue, at most `limit`: the ordering keys that something was put
+    /// behind; `None` where no replay is due.
+    pub async fn queue_replays(&self, limit: usize) -> Result<Option<Vec<OrderingKey>>> {
         let rows = self.query(QUEUE_REPLAYS, &[&int(limit)]).await?;
-        Ok(rows.first().map_or(Ok(false), |row| row.try_get(0))?)
+        match rows.first() {
+            Some(row) if row.try_get("is_any")? => keys(row).map(Some),
+            _ => Ok(None),
+        }
     }
 
-    /// Cancels what waits of events that are to be cancelled, of at most `limit` requests.
-    pub async fn carry_out_cancels(&self, limit: usize) -> Result<()> {
-        self.query(CARRY_OUT_CANCELS, &[&int(limit)])
-            .await
-            .map(drop)
+    /// Cancels what waits of events that are to be cancelled, of at most `limit` requests; the ordering keys that may go on.
+    pub async fn carry_out_cancels(&self, limit: usize) -> Result<Vec<OrderingKey>> {
+        let rows = self.query(CARRY_OUT_CANCELS, &[&int(limit)]).await?;
+        rows.first().map_or(Ok(Vec::new()), keys)
     }
+}
+
+/// An array for each column; null for none.
+fn keys(row: &Row) -> Result<Vec<OrderingKey>> {
+    let subscriptions: Option<Vec<i32>> = row.try_get("ordered_subscriptions")?;
+    let names: Option<Vec<String>> = row.try_get("ordering_keys")?;
+    let keys = subscriptions.into_iter().flatten();
+    Ok(keys
+        .zip(names.into_iter().flatten())
+        .map(|(subscription_id, ordering_key)| OrderingKey {
+            subscription_id,
+            ordering_key: ordering_key.into(),
+        })
+        .collect())
 }

@@ -150,7 +150,8 @@ impl State {
         if now >= self.held_up_until {
             self.due.append(&mut self.held_up);
         }
-        if now >= self.sweep_at {
+        // One that is under way comes to its end first, or the last keys would never have their turn.
+        if now >= self.sweep_at && self.page.is_none() {
             self.sweep_at = now + SWEEP_EVERY;
             self.watermark = Watermark::beginning();
             self.page = Some(OrderingKey::before_all());

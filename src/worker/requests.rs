@@ -11,22 +11,26 @@ pub(super) async fn carry_out(store: &Store, requests: Requests, keys: &Keys, no
     if !requests.cancels && !requests.replays {
         return;
     }
-    if requests.cancels
-        && let Err(error) = store.carry_out_cancels(CANCELS).await
-    {
-        tracing::warn!(%error, "what was to be cancelled is not yet");
+    if requests.cancels {
+        match store.carry_out_cancels(CANCELS).await {
+            Ok(freed) => keys.go_on(freed),
+            Err(error) => tracing::warn!(%error, "what was to be cancelled is not yet"),
+        }
     }
     if requests.replays
-        && let Err(error) = replay(store, now).await
+        && let Err(error) = replay(store, keys, now).await
     {
         tracing::warn!(%error, "replays do not go on");
     }
-    // What was put behind others, and what others waited for, may go on.
-    keys.sweep();
 }
 
-async fn replay(store: &Store, now: Instant) -> Result<()> {
-    while store.queue_replays(AT_ONCE).await? && now.elapsed() < MOMENT {}
+async fn replay(store: &Store, keys: &Keys, now: Instant) -> Result<()> {
+    while let Some(behind) = store.queue_replays(AT_ONCE).await? {
+        keys.go_on(behind);
+        if now.elapsed() >= MOMENT {
+            break;
+        }
+    }
     Ok(())
 }
 

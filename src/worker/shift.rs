@@ -504,7 +504,7 @@ impl Shift {
             return;
         }
         let (store, left) = (self.store.clone(), self.left.0.clone());
-        let come_back = self.released.0.clone();
+        let (come_back, risen) = (self.released.0.clone(), Arc::clone(&self.risen));
         self.errands.spawn(async move {
             let told: Vec<_> = broken
                 .iter()
@@ -515,6 +515,8 @@ impl Shift {
                 Vec::new()
             });
             telemetry::quarantined(&told, &released);
+            // Where one of them was to be a breaker's probe, another is due.
+            risen.notify_one();
             let bytes = broken.iter().map(|((lease, _), _)| lease.bytes).sum();
             // They are counted anew when they come back.
             let _ = left.send((broken.len(), bytes));
@@ -566,7 +568,7 @@ impl Shift {
             return;
         }
         let (store, left, keys) = (self.store.clone(), self.left.0.clone(), self.keys.clone());
-        let health = self.health.clone();
+        let (health, risen) = (self.health.clone(), Arc::clone(&self.risen));
         self.errands.spawn(async move {
             for (holder, leases) in by_holder(&late) {
                 if let Err(error) = store.expire(holder, &leases).await {
@@ -580,9 +582,11 @@ impl Shift {
                 })
             });
             keys.go_on(over.collect());
+            // Where one of them was to be a breaker's probe, another is due.
             if let Some((lease, _)) = late.first() {
                 health.free(lease.key.subscription_id);
             }
+            risen.notify_one();
             let bytes = late.iter().map(|(lease, _)| lease.bytes).sum();
             let _ = left.send((late.len(), bytes));
         });
