@@ -99,7 +99,8 @@ with lane as materialized (
 select l.event_id, l.subscription_id, l.replay, l.number, f.revision,
        (select k.revision from kind k where k.event_type = f.event_type) as schema_revision, f.event_type, f.occurred_at, f.bytes, f.payload, f.ordering_key,
        -- A replay was asked for, however old the event is. An end may lie at infinity, which no time can be subtracted from.
-       (extract(epoch from least(f.expires_at, case when l.replay = 0 then posthaste.event_time(l.event_id) + f.max_age end)) - extract(epoch from now()))::float8 as expires_in
+       case when f.expires_at is not null or f.max_age is not null then
+           (extract(epoch from least(f.expires_at, case when l.replay = 0 then posthaste.event_time(l.event_id) + f.max_age end)) - extract(epoch from now()))::float8 end as expires_in
 -- A full join that no condition turns into another can be done by hash alone: never each lease against each row that fits.
 from leased l
 full join fitting f using (event_id, subscription_id, replay)

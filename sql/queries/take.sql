@@ -94,12 +94,12 @@ with late as materialized (
     where a.is_known or s.unknown_types
 ), met as materialized (
     -- Nothing is judged by a payload that is too long to be sent: it passes, and ends as rejected.
-    select r.event_id, r.deliver_after, r.ordering_key, s.subscription_id, s.revision, s.schema_revision, s.max_age, s.slots, least(r.bytes, $8::integer) as bytes,
+    select r.event_id, r.deliver_after, r.expires_at, r.ordering_key, s.subscription_id, s.revision, s.schema_revision, s.max_age, s.slots, least(r.bytes, $8::integer) as bytes,
            s.filter is null or r.payload is null or posthaste.matches(s.filter, r.payload) as passes
     from (
-        select event_type, '' as tenant, event_id, deliver_after, ordering_key, bytes, payload from read
+        select event_type, '' as tenant, event_id, deliver_after, expires_at, ordering_key, bytes, payload from read
         union all
-        select event_type, tenant, event_id, deliver_after, ordering_key, bytes, payload from read
+        select event_type, tenant, event_id, deliver_after, expires_at, ordering_key, bytes, payload from read
         where (select bool_or(is_of_tenants) from kind) and tenant > ''
     ) r
     full join route s using (event_type, tenant)
@@ -109,13 +109,13 @@ with late as materialized (
     select event_id, subscription_id, 0, 0, 'the subscription''s filter cannot be evaluated on the payload' from met
     where (select bool_or(filter is not null) from route) and passes is null and ordering_key is null
 ), matched as (
-    select event_id, deliver_after, ordering_key, subscription_id, revision, schema_revision, max_age, bytes,
+    select event_id, deliver_after, expires_at, ordering_key, subscription_id, revision, schema_revision, max_age, bytes,
            ordering_key is null and row_number() over (partition by subscription_id, ordering_key is null order by event_id) <= slots
                and (deliver_after is null or deliver_after <= now()) as has_slot
     from met
     where passes
 ), placed as materialized (
-    select event_id, deliver_after, ordering_key, subscription_id, revision, schema_revision, max_age,
+    select event_id, deliver_after, expires_at, ordering_key, subscription_id, revision, schema_revision, max_age,
            has_slot and count(*) filter (where has_slot) over running <= $6::integer
                     and sum(bytes) filter (where has_slot) over running <= $7::bigint as leased
     from matched
@@ -125,9 +125,7 @@ with late as materialized (
     select event_id, subscription_id, $4::integer, now() + make_interval(secs => $5::float8) from placed where leased
 ), queued as (
     insert into posthaste.queue (event_id, subscription_id, due_at, expires_at)
-    select p.event_id, p.subscription_id, coalesce(greatest(p.deliver_after, now()), now()), r.expires_at
-    from placed p full join read r on r.event_id = p.event_id
-    where not coalesce(p.leased, true) and p.ordering_key is null
+    select event_id, subscription_id, greatest(deliver_after, now()), expires_at from placed where not leased and ordering_key is null
     returning subscription_id, due_at
 ), followed as materialized (
     -- By a function: one more table to write to would cost every call the time to open it.
@@ -173,7 +171,8 @@ select null::uuid as event_id, null::integer as subscription_id, null::integer a
 union all
 select p.event_id, p.subscription_id, p.revision, p.schema_revision, r.event_type, r.occurred_at, r.bytes, r.payload,
        -- An end may lie at infinity, which no time can be subtracted from.
-       (extract(epoch from least(r.expires_at, posthaste.event_time(p.event_id) + p.max_age)) - extract(epoch from now()))::float8, null, null, null, null, null, null, null, null, null, null
+       case when p.expires_at is not null or p.max_age is not null then
+           (extract(epoch from least(p.expires_at, posthaste.event_time(p.event_id) + p.max_age)) - extract(epoch from now()))::float8 end, null, null, null, null, null, null, null, null, null, null
 -- A full join that no condition turns into another can be done by hash alone: never each delivery against each event.
 from placed p full join read r on r.event_id = p.event_id
 where coalesce(p.leased, false)
