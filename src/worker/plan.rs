@@ -26,6 +26,8 @@ pub(super) struct Plan {
     stirred: bool,
     /// That look was made because something had come up.
     sought: bool,
+    /// By when one more was asked for since it began: it did not see why.
+    wanted_by: Option<Instant>,
     /// A producer rang since the last look at new events began: that look may not have seen why.
     rung: bool,
     /// Since when new events have waited for a brisk lane.
@@ -60,6 +62,7 @@ impl Plan {
             rang_at: now,
             stirred: false,
             sought: false,
+            wanted_by: None,
             rung: false,
             held_since: None,
             hectic: 0,
@@ -86,6 +89,7 @@ impl Plan {
     /// A look at waiting deliveries begins; tells why it was due.
     pub(super) fn look_at_waiting(&mut self) -> Source {
         self.sought = std::mem::take(&mut self.stirred);
+        self.wanted_by = None;
         std::mem::replace(&mut self.waiting_source, Source::Work)
     }
 
@@ -188,8 +192,8 @@ impl Plan {
         if std::mem::take(&mut self.sought) && !any {
             self.waiting_by(now + PACE);
         }
-        if self.stirred {
-            self.waiting_by(now);
+        if let Some(at) = self.wanted_by {
+            self.waiting_by(at.max(now));
         }
     }
 
@@ -215,6 +219,7 @@ impl Plan {
     }
 
     fn waiting_by(&mut self, at: Instant) {
+        self.wanted_by = Some(self.wanted_by.map_or(at, |before| before.min(at)));
         if at < self.waiting_at {
             (self.waiting_at, self.waiting_source) = (at, Source::Work);
         }
@@ -429,5 +434,21 @@ mod tests {
         plan.left_waiting(now);
         assert_eq!(plan.waiting_at, now + PACE);
         assert_eq!(plan.look_at_waiting(), Source::Work);
+    }
+
+    #[test]
+    fn room_that_comes_up_during_a_look_is_looked_for_after_it() {
+        let (mut plan, now) = plan();
+        plan.look_at_waiting();
+        plan.has_room(now);
+        plan.saw_waiting(false, 0, None, TOOK, now);
+        assert_eq!(plan.waiting_at, now);
+        plan.look_at_waiting();
+        plan.left_waiting(now);
+        plan.saw_waiting(false, 0, None, TOOK, now);
+        assert_eq!(plan.waiting_at, now + PACE);
+        plan.look_at_waiting();
+        plan.saw_waiting(false, 0, None, TOOK, now);
+        assert_eq!(plan.waiting_at, now + POLL);
     }
 }
