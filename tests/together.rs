@@ -91,7 +91,7 @@ fn moody() -> Replies {
     Replies::by(|received| {
         let body: Value = serde_json::from_slice(&received.body).unwrap();
         let n = body["data"]["n"].as_u64().unwrap_or_default();
-        let refuses = n % 5 == 0 || (n + received.attempt as u64) % 3 == 0;
+        let refuses = n.is_multiple_of(5) || (n + u64::from(received.attempt)).is_multiple_of(3);
         Reply::Status(if refuses { 500 } else { 200 })
     })
 }
