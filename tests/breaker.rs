@@ -587,7 +587,9 @@ async fn what_has_grown_too_old_is_no_probe() {
     let world = World::new().await;
     let partner = world.partner().await;
     world.subscribe("p", &partner, "1h").await;
-    world.change("p", r#"{"max_age": "1 hour"}"#).await;
+    world
+        .change("p", r#"{"max_age": "1 hour", "breaker": {}}"#)
+        .await;
     world
         .run("update posthaste.lane set breaker = 'open', openings = 1, failures = 20, hold_until = now(), weighed_at = now()")
         .await;

@@ -216,6 +216,8 @@ async fn what_waits_behind_a_pause_expires_there() {
         .run("select posthaste.deactivate('p', 'a trial')")
         .await;
     let worker = world.worker(&[]).await;
+    // Before that, what waits may be claimed, and is given back.
+    world.until("(select not active from posthaste.lane)").await;
     world.publish("a", "1").await;
     world
         .run("select posthaste.publish('a', '2', expires_at => now() + interval '1 hour')")
