@@ -122,19 +122,21 @@ async fn a_probe_that_nobody_ever_tells_of_is_followed_by_another() {
     world
         .until("(select breaker = 'open' from posthaste.lane) and not exists (select from posthaste.lease)")
         .await;
+    let sent = partner.count();
     partner.set_reply(Reply::Hang);
+    world.make_due().await;
     let_hold_pass(&world).await;
     world
         .until("(select breaker = 'half_open' from posthaste.lane)")
         .await;
-    partner.wait_for(4).await;
+    partner.wait_for(sent + 1).await;
     worker.kill().await;
     partner.set_reply(Reply::Status(200));
     let _other = world.worker(&[]).await;
     world
         .until("exists (select from posthaste.attempt where outcome = 'abandoned')")
         .await;
-    assert_eq!(partner.count(), 4);
+    assert_eq!(partner.count(), sent + 1);
     let_hold_pass(&world).await;
     world
         .until("(select breaker = 'closed' from posthaste.lane)")

@@ -562,7 +562,7 @@ impl Pace {
 const BUSY: [u16; 4] = [429, 502, 503, 504];
 /// How long an endpoint gets nothing while it is decided whether its circuit breaker opens; then it goes on, whatever keeps the
 /// decision.
-const TO_WEIGH: Duration = Duration::from_secs(1);
+const TO_WEIGH: Duration = Duration::from_secs(5);
 /// How long an endpoint is left alone because of what was once heard of it: it may have been paused and taken up again meanwhile.
 const LONGEST_HOLD: Duration = Duration::from_secs(5);
 /// How long after it was last busy an endpoint that gets nothing is treated like any other.
