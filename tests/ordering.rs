@@ -126,8 +126,9 @@ async fn each_key_comes_in_order_and_one_at_a_time_from_three_workers() {
     let partner = Partner::replying(watch.replies.clone()).await;
     world.subscribe("p", &partner, "0s,0s,0s,0s").await;
     let mut workers = Vec::new();
+    // None has room for all keys.
     for _ in 0..3 {
-        workers.push(world.worker(&[]).await);
+        workers.push(world.worker(&[("max_in_flight", "8")]).await);
     }
     for producer in produce_much(&world, 20).await {
         producer.await.unwrap();
