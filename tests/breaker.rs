@@ -613,6 +613,36 @@ async fn what_has_grown_too_old_is_no_probe() {
     );
 }
 
+#[tokio::test]
+async fn a_lane_that_somebody_holds_keeps_nothing_from_being_recorded_and_no_failure_is_forgotten()
+{
+    let world = World::new().await;
+    let partner = Partner::replying(Reply::Status(500)).await;
+    world.subscribe("p", &partner, "").await;
+    // As a frozen worker would, in the middle of a claim.
+    let frozen = world.session().await;
+    let hold = "begin; select from posthaste.lane for update";
+    frozen.batch_execute(hold).await.unwrap();
+    let _worker = world.worker(&[]).await;
+    for recorded in 1..=3 {
+        world.publish("a", "1").await;
+        world
+            .until(&format!(
+                "(select count(*) from posthaste.attempt) = {recorded}"
+            ))
+            .await;
+    }
+    assert!(
+        world
+            .holds("(select failures = 0 from posthaste.lane)")
+            .await
+    );
+    frozen.batch_execute("rollback").await.unwrap();
+    world
+        .until("(select failures = 3 from posthaste.lane)")
+        .await;
+}
+
 /// The state of a lane, what is told, and what becomes of it, as `breaker, failures, openings, hours held`.
 #[tokio::test]
 async fn states_and_tallies_lead_to_states() {

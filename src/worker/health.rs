@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::delivery::{Attempt, Outcome, Rule};
 use crate::directory::Directory;
@@ -20,6 +21,9 @@ pub(super) type Hold = (i32, Duration);
 pub(super) struct Health {
     /// Subscriptions whose failures are remembered: what is accepted from them counts, too.
     ailing: Arc<Mutex<HashSet<i32>>>,
+    /// What is yet to be weighed: one tally for each subscription, however much came of it.
+    noted: Arc<Mutex<BTreeMap<i32, Tally>>>,
+    is_noted: Arc<Notify>,
     holds: mpsc::UnboundedSender<Hold>,
 }
 
@@ -27,16 +31,55 @@ impl Health {
     pub(super) fn new(holds: mpsc::UnboundedSender<Hold>) -> Self {
         Self {
             ailing: Arc::default(),
+            noted: Arc::default(),
+            is_noted: Arc::default(),
             holds,
         }
     }
 
-    /// Weighs a batch that was recorded. If that fails, its failures are forgotten: the next ones will tell.
-    pub(super) async fn weigh(&self, store: &Store, directory: &Directory, attempts: &[Attempt]) {
+    /// Takes note of a batch that was recorded.
+    pub(super) fn note(&self, attempts: &[Attempt]) {
         let tallies = self.tallies(attempts);
         if tallies.is_empty() {
             return;
         }
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        for tally in tallies {
+            add(&mut noted, tally);
+        }
+        self.is_noted.notify_one();
+    }
+
+    /// Weighs what was noted until `end`, beside the recording: a lane that somebody holds keeps no result from being written down.
+    /// What cannot be weighed is weighed later, together with what came meanwhile.
+    pub(super) async fn run(self, store: Store, directory: Arc<Directory>, end: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.is_noted.notified() => {}
+                () = end.cancelled() => {}
+            }
+            let is_last = end.is_cancelled();
+            if !self.weigh(&store, &directory).await && !is_last {
+                tokio::time::sleep(AFTER_FAILURE).await;
+                self.is_noted.notify_one();
+            }
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    /// Weighs what was noted; false where it must be tried again.
+    async fn weigh(&self, store: &Store, directory: &Directory) -> bool {
+        let noted = {
+            let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *noted)
+        };
+        if noted.is_empty() {
+            return true;
+        }
+        let tallies: Vec<Tally> = noted.into_values().collect();
         match store.weigh(&tallies).await {
             Ok(weighed) => {
                 for weighed in &weighed {
@@ -44,8 +87,23 @@ impl Health {
                     telemetry::weighed(weighed, &name.unwrap_or_default());
                     self.heed(weighed);
                 }
+                true
             }
-            Err(error) => tracing::warn!(%error, "cannot weigh how endpoints fare"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot weigh how endpoints fare; trying again");
+                let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+                let since = std::mem::replace(
+                    &mut *noted,
+                    tallies
+                        .into_iter()
+                        .map(|tally| (tally.subscription_id, tally))
+                        .collect(),
+                );
+                for tally in since.into_values() {
+                    add(&mut noted, tally);
+                }
+                false
+            }
         }
     }
 
@@ -122,10 +180,33 @@ impl Tally {
         }
     }
 
+    /// What came of it later, too.
+    fn add(&mut self, later: &Self) {
+        self.run = if later.run < later.requests {
+            later.run
+        } else {
+            self.run.saturating_add(later.run)
+        };
+        self.requests = self.requests.saturating_add(later.requests);
+        self.failures = self.failures.saturating_add(later.failures);
+        self.asked_for = self.asked_for.max(later.asked_for);
+        self.to_pause = self.to_pause.or(later.to_pause);
+    }
+
     fn says_something(&self) -> bool {
         self.requests > 0 || self.to_pause.is_some()
     }
 }
+
+fn add(noted: &mut BTreeMap<i32, Tally>, tally: Tally) {
+    noted
+        .entry(tally.subscription_id)
+        .and_modify(|before| before.add(&tally))
+        .or_insert(tally);
+}
+
+/// How long it waits after it could not weigh.
+const AFTER_FAILURE: Duration = Duration::from_millis(200);
 
 /// Accepted, or not sent at all, and nothing asked for: nothing that could make anything worse.
 fn is_plain(attempt: &Attempt) -> bool {

@@ -54,7 +54,7 @@ impl Recorder {
                 gather(&mut attempts, &mut results, batch, not_before).await;
             }
             record(&store, &directory, &results, &keys, &give_up).await;
-            health.weigh(&store, &directory, &results).await;
+            health.note(&results);
             not_before = Instant::now() + GATHER;
             let bytes = results.iter().map(|attempt| attempt.bytes).sum();
             // Nobody listens any more only when the worker is past its end.

@@ -61,6 +61,9 @@ pub(super) struct Shift {
     released: (mpsc::UnboundedSender<Ready>, mpsc::UnboundedReceiver<Ready>),
     results: mpsc::Sender<Attempt>,
     health: Health,
+    weighing: JoinHandle<()>,
+    /// Cancelled when nothing more is noted that is to be weighed.
+    all_noted: CancellationToken,
     /// Endpoints that nothing is to be sent to for a while.
     holds: mpsc::UnboundedReceiver<Hold>,
     left: (mpsc::UnboundedSender<Left>, mpsc::UnboundedReceiver<Left>),
@@ -87,7 +90,12 @@ impl Shift {
         let ((keys, calls), risen) = (Keys::new(), Arc::new(Notify::new()));
         let ordering = tokio::spawn(ordering::run(store.clone(), calls, Arc::clone(&risen)));
         let (hold, holds) = mpsc::unbounded_channel();
-        let health = Health::new(hold);
+        let (health, all_noted) = (Health::new(hold), CancellationToken::new());
+        let weighing = tokio::spawn(health.clone().run(
+            store.clone(),
+            Arc::clone(&worker.directory),
+            all_noted.clone(),
+        ));
         let recorder = Recorder {
             store: store.clone(),
             directory: Arc::clone(&worker.directory),
@@ -128,6 +136,8 @@ impl Shift {
             released: mpsc::unbounded_channel(),
             results,
             health,
+            weighing,
+            all_noted,
             holds,
             left,
             recorder,
@@ -644,6 +654,13 @@ impl Shift {
             {
                 self.recorder.abort();
             }
+        }
+        self.all_noted.cancel();
+        if tokio::time::timeout_at(last_call, &mut self.weighing)
+            .await
+            .is_err()
+        {
+            self.weighing.abort();
         }
         // Whoever goes on here has no other way to learn of it soon.
         self.keys.end();
