@@ -285,7 +285,12 @@ impl TermsWatch {
     ) -> Result<()> {
         let Housekeeping { store, keys, .. } = house;
         if changes.to_pause || now >= self.settle_due {
-            for (id, why) in store.pause_failing(AT_ONCE).await? {
+            // Whatever stands in its way, what people decided is carried out.
+            let paused = store.pause_failing(AT_ONCE).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "cannot pause what fails; trying again");
+                Vec::new()
+            });
+            for (id, why) in paused {
                 let name = house.directory.name(id).unwrap_or_default();
                 telemetry::told(OperationalEvent::SubscriptionPaused, id, &name, &why);
                 self.settle_due = now;
