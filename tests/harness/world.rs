@@ -338,6 +338,8 @@ impl World {
     pub(crate) async fn make_due(&self) {
         self.run(
             "begin;
+             -- Lanes first, as every worker does.
+             select from posthaste.lane order by subscription_id for update;
              update posthaste.queue set due_at = least(due_at, now());
              update posthaste.lane set wake_at = '-infinity'
              where subscription_id in (select subscription_id from posthaste.queue);
