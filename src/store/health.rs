@@ -39,6 +39,13 @@ pub struct Weighed {
     pub is_well: bool,
 }
 
+impl Weighed {
+    /// Whether this is what closed its breaker.
+    pub fn has_closed(&self) -> bool {
+        self.breaker == "closed" && self.before != "closed"
+    }
+}
+
 impl Store {
     /// Weighs what came of attempts, and tells what that makes of each subscription.
     pub async fn weigh(&self, tallies: &[Tally]) -> Result<Vec<Weighed>> {

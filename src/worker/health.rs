@@ -115,7 +115,9 @@ impl Health {
         } else {
             !ailing.insert(weighed.subscription_id)
         };
-        if was_ailing || !weighed.held_for.is_zero() {
+        // What was weighed may not be all that has failed: that nothing is held yet says little while more fails.
+        let is_over = was_ailing && (weighed.is_well || weighed.has_closed());
+        if is_over || !weighed.held_for.is_zero() {
             // Nobody listens any more only when the worker is past its end.
             let _ = self.holds.send((weighed.subscription_id, weighed.held_for));
         }
