@@ -16,7 +16,7 @@ pub(crate) use self::backstage::{Database, admin};
 pub(crate) use self::command::{Said, posthaste, program};
 pub(crate) use self::login::{Login, agree, one, refusal, said, tried, tried_as};
 pub(crate) use self::partner::Partner;
-pub(crate) use self::wire::Wire;
+pub(crate) use self::wire::{DatabaseWire, Wire};
 pub(crate) use self::worker::{WorkerProcess, WorkerThread};
 pub(crate) use self::world::World;
 
