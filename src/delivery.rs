@@ -262,13 +262,26 @@ pub struct Lease {
     pub occurred_at: SystemTime,
     /// The event's data as inserted; `None` where it is longer than this worker sends.
     pub payload: Option<String>,
-    /// How long the data is, in bytes.
+    /// The event's metadata, its tenant and its trace context; not read where the subscription's requests have no place for them.
+    pub context: Option<Box<Context>>,
+    /// How long data and metadata are, in bytes.
     pub bytes: usize,
     /// When the lease ends by our clock, counted from before it was asked for: never later than by
     /// the database's.
     pub ends: Instant,
     /// When the event is not to be sent any more, by our clock; `None` for never.
     pub expires: Option<Instant>,
+}
+
+/// What an event says besides its data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// A JSON object, as it was inserted.
+    pub metadata: Option<String>,
+    /// Whose event it is.
+    pub tenant: Option<String>,
+    /// The producer's W3C trace context.
+    pub traceparent: Option<String>,
 }
 
 /// One attempt that is over and wants to be recorded.

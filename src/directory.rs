@@ -13,7 +13,7 @@ use crate::egress::Networks;
 use crate::retry::RetryPolicy;
 use crate::secret::{Keyring, SigningSecret};
 use crate::sender::{Endpoint, Sender};
-use crate::store::{Store, StoredSecret, StoredTerms, StoredValue};
+use crate::store::{AskedFor, Store, StoredSecret, StoredTerms, StoredValue};
 use crate::{Error, Result};
 
 /// What one subscription is owed, ready to use.
@@ -194,9 +194,8 @@ impl Directory {
         ids.clear();
         if let Ok(keyring) = &keyring {
             for terms in &stored {
-                for secret_id in &terms.asked_for {
-                    self.make_secret(keyring, terms.subscription_id, *secret_id)
-                        .await?;
+                for asked_for in &terms.asked_for {
+                    self.make_secret(keyring, asked_for).await?;
                     ids.push(terms.subscription_id);
                 }
             }
@@ -236,12 +235,9 @@ impl Directory {
     /// know them.
     pub async fn make_secrets(&self) -> Result<()> {
         let keyring = self.config.keyring()?;
-        for (subscription_id, secret_id) in self.store.secrets_asked_for(MADE_AT_ONCE).await? {
+        for asked_for in self.store.secrets_asked_for(MADE_AT_ONCE).await? {
             // One that somebody's open transaction holds up costs a moment: enough of that for one round.
-            if !self
-                .make_secret(&keyring, subscription_id, secret_id)
-                .await?
-            {
+            if !self.make_secret(&keyring, &asked_for).await? {
                 break;
             }
         }
@@ -250,12 +246,8 @@ impl Directory {
 
     /// Makes a signing secret that was asked for; false where somebody's open transaction stands in the way: another time will
     /// do, and nothing else may wait for it.
-    async fn make_secret(
-        &self,
-        keyring: &Keyring,
-        subscription_id: i32,
-        secret_id: Uuid,
-    ) -> Result<bool> {
+    async fn make_secret(&self, keyring: &Keyring, asked_for: &AskedFor) -> Result<bool> {
+        let (subscription_id, secret_id) = (asked_for.subscription_id, asked_for.secret_id);
         let sealed = keyring.seal(subscription_id, secret_id, &SigningSecret::generate()?)?;
         let stored = self.store.fill_secret(secret_id, &sealed).await;
         if let Err(error) = &stored {
@@ -363,6 +355,7 @@ fn open_all(
         let StoredSecret {
             number,
             secret_id,
+            kind: _,
             sealed,
             ends_in,
         } = stored;

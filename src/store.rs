@@ -29,9 +29,9 @@ pub use self::ordering::Advanced;
 pub use self::people::{COUNT_LIMIT, Deviation, Login, NamedSecret, Overview, Server, WorkerAlive};
 pub use self::presence::{Doze, Presence};
 pub use self::requests::Requests;
-pub use self::terms::{Changes, StoredSchema, StoredSecret, StoredTerms, StoredValue};
+pub use self::terms::{AskedFor, Changes, StoredSchema, StoredSecret, StoredTerms, StoredValue};
 use crate::config::Config;
-use crate::delivery::{Attempt, DeliveryKey, Lease, OrderingKey};
+use crate::delivery::{Attempt, Context, DeliveryKey, Lease, OrderingKey};
 use crate::{Error, Result};
 
 /// The database as the worker sees it: a pool of sessions with the planner settings that the hot
@@ -558,10 +558,21 @@ fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, number: i16) -> Re
             .try_get::<_, Option<SystemTime>>("occurred_at")?
             .unwrap_or(SystemTime::UNIX_EPOCH),
         payload: row.try_get("payload")?,
+        context: context(row)?,
         bytes: usize::try_from(bytes.unwrap_or(0)).unwrap_or(0),
         ends: asked + room.lease,
         expires: expires_in.map(|seconds| at(asked, seconds)),
     })
+}
+
+/// Most events have nothing of the kind that is wanted: no allocation for those.
+fn context(row: &Row) -> Result<Option<Box<Context>>> {
+    let context = Context {
+        metadata: row.try_get("metadata")?,
+        tenant: row.try_get("tenant")?,
+        traceparent: row.try_get("traceparent")?,
+    };
+    Ok((context != Context::default()).then(|| Box::new(context)))
 }
 
 /// So many seconds from then, or before; so far ahead that nobody waits for it where there is no such time.

@@ -237,7 +237,7 @@ async fn an_auditor_does_nothing_and_reads_no_payload() {
         "select * from posthaste.audit_log",
         "select * from posthaste.subscription",
         "select * from posthaste.signing_secret",
-        "select * from posthaste.header_secret",
+        "select * from posthaste.credential",
         "update posthaste.queue set due_at = now()",
         "insert into posthaste.queue select event_id, now(), 1, 1, 0 from posthaste.event",
         "delete from posthaste.partner_scope",
@@ -320,7 +320,7 @@ async fn an_administrator_reaches_nothing_but_by_the_doors() {
     let mut refused: Vec<String> = [
         "select ciphertext from posthaste.signing_secret",
         "select count(*) from posthaste.signing_secret",
-        "select ciphertext from posthaste.header_secret",
+        "select ciphertext from posthaste.credential",
         "select posthaste.fill_secret(gen_random_uuid(), 'k1', 'x')",
         "select * from posthaste.outbox",
         "select * from posthaste.outbox_default",

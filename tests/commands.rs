@@ -147,7 +147,7 @@ async fn terms_that_are_not_given_are_those_that_the_database_fills_in() {
     office.run(&office.ada, &propose).await.done();
     let door = "select posthaste.propose_subscription('two', 'https://a.example/', '{*}')";
     office.world.run(door).await;
-    let terms = "select count(distinct terms - 'name') from posthaste.subscription_change";
+    let terms = "select count(distinct terms - '{name,partner}'::text[]) from posthaste.subscription_change";
     assert_eq!(office.world.count(terms).await, 1);
 }
 
@@ -300,7 +300,7 @@ async fn a_header_that_is_not_marked_as_secret_takes_no_value() {
     let said = office
         .run_with(&office.ada, &import, ("POSTHASTE_SECRET", "CANARY"))
         .await;
-    said.denied_with("header 'X-Other' is not valid");
+    said.denied_with("credential 'X-Other' is not valid");
     let import = [
         "secret",
         "import",
@@ -754,7 +754,7 @@ impl Office {
 
     async fn header_value(&self, keys: &str) -> String {
         let stored =
-            "select subscription_id, secret_id, key_id, ciphertext from posthaste.header_secret";
+            "select subscription_id, secret_id, key_id, ciphertext from posthaste.credential";
         let row = self.world.db.query_one(stored, &[]).await.unwrap();
         let keyring = Keyring::parse(keys).unwrap();
         let ciphertext: Vec<u8> = row.get(3);

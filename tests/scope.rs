@@ -103,7 +103,7 @@ async fn the_scoped_act_for_their_partner_and_for_nobody_else() {
             format!("posthaste.deactivate('{name}', 'x')"),
             format!("posthaste.rotate_secret('{name}')"),
             format!("posthaste.add_secret('{name}', gen_random_uuid(), 'k1', '\\x00', 'x')"),
-            format!("posthaste.set_header_secret('{name}', 'Authorization', gen_random_uuid(), 'k1', '\\x00', 'x')"),
+            format!("posthaste.set_credential('{name}', 'Authorization', gen_random_uuid(), 'k1', '\\x00', 'x')"),
             format!("posthaste.end_secret('{name}', 1::smallint, 'x')"),
             format!("posthaste.ask_to_reveal('{name}', 'x')"),
             format!("posthaste.replay_delivery('{}', '{name}', 'x')", event(name)),

@@ -299,7 +299,7 @@ async fn a_worker_fills_what_was_asked_for_and_does_nothing_else_to_secrets() {
     for call in [
         "posthaste.rotate_secret('harbour')".to_owned(),
         format!("posthaste.add_secret('harbour', '{secret}', 'k1', 'x', 'x')"),
-        format!("posthaste.set_header_secret('harbour', 'X-A', '{secret}', 'k1', 'x', 'x')"),
+        format!("posthaste.set_credential('harbour', 'X-A', '{secret}', 'k1', 'x', 'x')"),
         "posthaste.end_secret('harbour', 1::smallint, 'x')".to_owned(),
         "posthaste.ask_to_reveal('harbour', 'x')".to_owned(),
         "posthaste.reveal(1)".to_owned(),
@@ -323,7 +323,7 @@ async fn a_worker_fills_what_was_asked_for_and_does_nothing_else_to_secrets() {
         "update posthaste.signing_secret set ciphertext = 'x'".to_owned(),
         "update posthaste.signing_secret set ends_at = null".to_owned(),
         "delete from posthaste.signing_secret".to_owned(),
-        "delete from posthaste.header_secret".to_owned(),
+        "delete from posthaste.credential".to_owned(),
     ] {
         assert!(
             worker
@@ -415,7 +415,7 @@ async fn no_table_holds_a_secret_that_can_be_read() {
         )
         .await;
     world
-        .set_header_secret("harbour", id, "Authorization", CANARY)
+        .set_credential("harbour", id, "Authorization", CANARY)
         .await;
     let worker = world.worker(&[]).await;
     world

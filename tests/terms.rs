@@ -327,7 +327,7 @@ async fn extra_headers_are_sent_and_a_secret_one_is_sent_once_it_has_its_value()
         "the secret header Authorization has no value yet"
     );
     world
-        .set_header_secret("p", id, "Authorization", "Bearer abc def")
+        .set_credential("p", id, "Authorization", "Bearer abc def")
         .await;
     world.make_due().await;
     let received = partner.wait_for(1).await;

@@ -156,8 +156,8 @@ comment on column posthaste.outbox.occurred_at is 'When it happened, for partner
 comment on column posthaste.outbox.event_type is 'Such as certificate.issued. An event of a type that the catalogue does not have is kept, and shown by posthaste.unrouted.';
 comment on column posthaste.outbox.payload is 'Sent byte for byte as inserted: json keeps spaces, key order and every digit, jsonb would not.';
 comment on column posthaste.outbox.tenant is 'Whose event it is. A subscription with a tenant gets only that tenant''s events.';
-comment on column posthaste.outbox.metadata is 'Kept with the event for auditors. Not sent.';
-comment on column posthaste.outbox.traceparent is 'The producer''s W3C trace context. Kept with the event. Not sent.';
+comment on column posthaste.outbox.metadata is 'A JSON object kept with the event. Sent where a subscription''s envelope has a place for it, and its mask allows it.';
+comment on column posthaste.outbox.traceparent is 'The producer''s W3C trace context. Sent to subscriptions with pass_trace.';
 comment on column posthaste.outbox.ordering_key is 'Each subscription gets the events of one key one at a time and in their order, such as those of one order or one user. Null: no order, and no cost.';
 comment on column posthaste.outbox.dedup_key is 'A second event of the same type and tenant with the same key, within setting.dedup_window, changes nothing: the INSERT succeeds with no row. See posthaste.dedup.';
 comment on column posthaste.outbox.deliver_after is 'Not to be sent before. Null: at once.';
@@ -439,6 +439,41 @@ from (values
      '{"severity": "warning", "subscription_id": 7, "subscription": "university", "number": 1, "made_at": "2026-05-01T12:00:00Z"}')
 ) t (name, description, required, example);
 
+create table posthaste.envelope (
+    name         text        not null,
+    version      integer     not null,
+    template     text        not null,
+    content_type text        not null default 'application/json',
+    headers      jsonb       not null default '{}',
+    description  text,
+    created_at   timestamptz not null default now(),
+    created_by   text        not null default session_user,
+    primary key (name, version),
+    constraint versions_count_from_1 check (version >= 1)
+);
+comment on table posthaste.envelope is
+    'Shapes of requests: a template of the body, which is a JSON text with placeholders such as "{{data}}", and of headers. A version never changes and never goes; a new one is proposed with posthaste.propose_envelope. docs/envelopes.md explains the templates.';
+comment on column posthaste.envelope.template is 'Kept as text: spaces and the order of keys are part of what is sent.';
+comment on column posthaste.envelope.headers is 'Name to text with placeholders.';
+
+insert into posthaste.envelope (name, version, template, content_type, headers, description) values
+    ('standard', 1, '{"type":"{{type}}","timestamp":"{{occurred_at}}","data":"{{data}}"}', 'application/json', '{}',
+     'type, timestamp, data: the shape that Standard Webhooks describes'),
+    ('event_occurred_at', 1, '{"event":"{{type}}","occurredAt":"{{occurred_at}}","data":"{{data}}"}', 'application/json', '{}',
+     'event, occurredAt, data: for partners whose code is in camel case'),
+    ('identified', 1, '{"id":"{{event_id}}","type":"{{type}}","timestamp":"{{occurred_at}}","data":"{{data}}","metadata":"{{metadata}}"}', 'application/json', '{}',
+     'id, type, timestamp, data, metadata (null where the event has none): for partners that store bodies without headers'),
+    ('api_versioned', 1, '{"id":"{{event_id}}","event":"{{type}}","timestamp":"{{occurred_at}}","data":"{{data}}","api_version":"{{values.api_version}}"}', 'application/json', '{}',
+     'id, event, timestamp, data, api_version: for a platform that pins each partner to a version of its API, values.api_version'),
+    ('unix_sourced', 1, '{"event":"{{type}}","timestamp":"{{occurred_at_unix}}","data":"{{data}}","source":"{{values.source}}"}', 'application/json', '{}',
+     'event, timestamp in Unix seconds, data, source: which of a partner''s suppliers it comes from, values.source'),
+    ('raw', 1, '"{{data}}"', 'application/json', '{}',
+     'the payload alone, byte for byte; its type and time are told by nothing'),
+    ('cloudevents_structured', 1, '{"specversion":"1.0","id":"{{event_id}}","source":"{{values.source}}","type":"{{type}}","time":"{{occurred_at}}","subject":"{{tenant?}}","datacontenttype":"application/json","data":"{{data}}"}', 'application/cloudevents+json; charset=utf-8', '{}',
+     'a CloudEvent 1.0 in structured mode; its source, a URI reference, is values.source, its subject the tenant where there is one'),
+    ('cloudevents_binary', 1, '"{{data}}"', 'application/json', '{"ce-specversion": "1.0", "ce-id": "{{event_id}}", "ce-source": "{{values.source}}", "ce-type": "{{type}}", "ce-time": "{{occurred_at}}", "ce-subject": "{{tenant?}}"}',
+     'a CloudEvent 1.0 in binary mode: the payload alone, with ce-* headers; its source, a URI reference, is values.source, its subject the tenant where there is one');
+
 create table posthaste.subscription (
     subscription_id integer generated always as identity primary key,
     name            text        not null,
@@ -460,6 +495,17 @@ create table posthaste.subscription (
     headers         jsonb       not null default '{}',
     networks        text[]      not null default '{}',
     after_dead_letter text      not null default 'continue',
+    partner         text        not null,
+    envelope        text        not null default 'standard@1',
+    envelope_values jsonb       not null default '{}',
+    signatures      text[]      not null default '{standard_v1}',
+    header_prefix   text,
+    user_agent      text,
+    pass_trace      boolean     not null default false,
+    authentication  jsonb,
+    tls             jsonb,
+    handshake       jsonb,
+    mask            jsonb,
     description     text,
     contact         text,
     active          boolean     not null default true,
@@ -475,6 +521,8 @@ create table posthaste.subscription (
     constraint client_errors_are_retried_or_rejected check (client_errors in ('retry', 'reject')),
     constraint concurrency_is_1_to_1024 check (concurrency between 1 and 1024),
     constraint after_dead_letter_is_known check (after_dead_letter in ('continue', 'hold')),
+    constraint partner_is_the_tenant_where_there_is_one check (partner = coalesce(tenant, partner)),
+    constraint something_signs check (cardinality(signatures) >= 1),
     constraint only_all_can_have_unknown_types check (not unknown_types or event_types = '{*}'),
     constraint removed_is_not_active check (removed_at is null or not active)
 );
@@ -498,6 +546,17 @@ comment on column posthaste.subscription.rates is 'How many requests may be sent
 comment on column posthaste.subscription.headers is 'Extra headers: name to text, or to {"secret": true}, whose value is imported with `posthaste secret import --header` and stored encrypted.';
 comment on column posthaste.subscription.networks is 'If not empty, the endpoint''s address must lie in one of these: 203.0.113.0/24, 203.0.113.0/24:443, [2001:db8::/32]:443.';
 comment on column posthaste.subscription.after_dead_letter is 'What becomes of the events behind one that was given up, where they have the same ordering_key: continue sends them, hold lets them wait for posthaste.skip_ordered or a replay.';
+comment on column posthaste.subscription.partner is 'Whose pseudonyms and external ids it gets; never changes. The tenant, where there is one.';
+comment on column posthaste.subscription.envelope is 'The shape of its requests: name@version in posthaste.envelope.';
+comment on column posthaste.subscription.envelope_values is 'Constants for the envelope''s placeholders {{values.NAME}}, such as {"source": "https://platform.example"}.';
+comment on column posthaste.subscription.signatures is 'How requests are signed, all at once: standard_v1, standard_v1a, svix_legacy, stripe, github, shopify, convoy, convoy_simple, hook0, prefixed. github, shopify, convoy_simple and prefixed bind no time: whoever records such a request can replay it.';
+comment on column posthaste.subscription.header_prefix is 'Such as X-Platform: sends X-Platform-Event, X-Platform-Delivery, X-Platform-Timestamp, and with the signature prefixed X-Platform-Signature.';
+comment on column posthaste.subscription.user_agent is 'Null: the worker''s own.';
+comment on column posthaste.subscription.pass_trace is 'Whether the event''s traceparent is sent along.';
+comment on column posthaste.subscription.authentication is 'How we show who we are: {"kind": "bearer"}, {"kind": "basic", "user": ...}, {"kind": "header", "header": ...} or {"kind": "oauth2", "token_url": ..., "client_id": ...}; the secret part is imported with `posthaste secret import --authentication`. See posthaste.checked_authentication.';
+comment on column posthaste.subscription.tls is '{"certificate": PEM} shows a client certificate, whose key is imported with `posthaste secret import --client-key`; {"authority": PEM} trusts this authority and no other.';
+comment on column posthaste.subscription.handshake is 'Asks the receiver before the first delivery, as CloudEvents'' webhook specification says: {"origin": "platform.example", "callback": URL, "rate": requests a minute}.';
+comment on column posthaste.subscription.mask is 'What becomes of fields before they leave; what it does not allow does not. docs/masks.md explains it. Null: everything leaves.';
 comment on column posthaste.subscription.active is 'If not, nothing is sent; what comes up waits until it is active again.';
 comment on column posthaste.subscription.revision is 'Counts up with every change of the subscription or its secrets; see subscription_revision.';
 
@@ -532,8 +591,10 @@ create table posthaste.signing_secret (
     secret_id       uuid        primary key,
     subscription_id integer     not null references posthaste.subscription,
     number          smallint    not null,
+    kind            text        not null default 'shared',
     key_id          text,
     ciphertext      bytea,
+    public_key      bytea,
     created_at      timestamptz not null default now(),
     created_by      text        not null default session_user,
     ends_at         timestamptz,
@@ -541,31 +602,95 @@ create table posthaste.signing_secret (
     constraint secrets_are_numbered_within_a_subscription unique (subscription_id, number),
     constraint numbers_count_from_1 check (number >= 1),
     constraint ends_after_it_begins check (ends_at >= created_at),
-    constraint ciphertext_iff_key check ((ciphertext is null) = (key_id is null))
+    constraint ciphertext_iff_key check ((ciphertext is null) = (key_id is null)),
+    constraint kind_is_known check (kind in ('shared', 'text', 'ed25519')),
+    constraint public_key_iff_ed25519_is_made check ((public_key is not null) = (kind = 'ed25519' and ciphertext is not null)),
+    constraint public_key_has_32_bytes check (octet_length(public_key) = 32)
 );
 -- Serves secrets_asked_for.sql: normally nothing.
 create index signing_secret_asked_for on posthaste.signing_secret (subscription_id) where ciphertext is null;
 comment on table posthaste.signing_secret is
     'Secrets that sign a subscription''s requests; every live one signs. Encrypted under a key that Postgres never sees, and bound to this row: moved elsewhere it does not decrypt.';
+comment on column posthaste.signing_secret.kind is 'shared: random bytes that both sides know; text: one that a partner brought along, for signatures whose key is a text; ed25519: a private key, for standard_v1a.';
+comment on column posthaste.signing_secret.public_key is 'Of an ed25519 secret: what partners verify with. Not a secret.';
 comment on column posthaste.signing_secret.key_id is 'Which key of the keyring encrypted it.';
 comment on column posthaste.signing_secret.ciphertext is 'Null while it is only asked for: whoever holds the keys, a worker or `posthaste secret`, fills it in.';
 comment on column posthaste.signing_secret.ends_at is 'No longer signs from then on. Null: no end agreed.';
 
-create table posthaste.header_secret (
+create table posthaste.credential (
     secret_id       uuid        primary key,
     subscription_id integer     not null references posthaste.subscription,
-    header          text        not null,
+    name            text        not null,
     key_id          text        not null,
     ciphertext      bytea       not null,
     created_at      timestamptz not null default now(),
     created_by      text        not null default session_user,
-    constraint one_value_for_a_header unique (subscription_id, header)
+    constraint one_value_for_a_name unique (subscription_id, name)
 );
-comment on table posthaste.header_secret is 'Values of the headers that a subscription marks as secret, encrypted as signing secrets are.';
+comment on table posthaste.credential is 'What we show to an endpoint and nobody else may see, encrypted as signing secrets are.';
+comment on column posthaste.credential.name is 'The header that the subscription marks as secret; or :authentication, the secret part of subscription.authentication; or :client_key, the key of the certificate in subscription.tls.';
+
+create table posthaste.partner_key (
+    partner    text        primary key,
+    secret_id  uuid        not null unique default gen_random_uuid(),
+    key_id     text,
+    ciphertext bytea,
+    created_at timestamptz not null default now(),
+    constraint ciphertext_iff_key check ((ciphertext is null) = (key_id is null))
+);
+-- Serves partner_keys_asked_for.sql: normally nothing.
+create index partner_key_asked_for on posthaste.partner_key (partner) where ciphertext is null;
+comment on table posthaste.partner_key is 'Keys of pseudonyms, one for each partner, encrypted as signing secrets are: what one partner gets cannot be linked with what another gets. Never replaced, or its pseudonyms would change.';
+comment on column posthaste.partner_key.ciphertext is 'Null while it is only asked for: a worker fills it in.';
+
+create table posthaste.external_id (
+    partner      text        not null,
+    kind         text        not null,
+    internal     text        not null,
+    external     text        not null,
+    is_pseudonym boolean     not null default false,
+    created_at   timestamptz not null default now(),
+    created_by   text        not null default session_user,
+    primary key (partner, kind, internal),
+    constraint an_external_id_means_one_thing unique (partner, kind, external)
+);
+comment on table posthaste.external_id is 'What a partner calls our things: a mask puts the external id in the place of the internal one. Written once with posthaste.map_id, by administrators or by the platform in its own transactions; never changed, since the bytes of a retry are those of the first attempt.';
+comment on column posthaste.external_id.kind is 'Such as student or order.';
+comment on column posthaste.external_id.is_pseudonym is 'No id was known when one was needed, and the mask said: pseudonym. That has been its id since.';
+
+create table posthaste.handshake (
+    handshake_id    bigint generated always as identity primary key,
+    subscription_id integer     not null references posthaste.subscription,
+    url             text        not null,
+    origin          text        not null,
+    rate            integer,
+    granted_at      timestamptz not null default now(),
+    granted_by      text        not null default session_user,
+    constraint rate_is_positive check (rate >= 1)
+);
+-- Serves terms.sql and posthaste.rates: what the receiver granted last.
+create index handshake_by_subscription on posthaste.handshake (subscription_id, handshake_id);
+comment on table posthaste.handshake is 'Permissions to send, which a receiver gave when asked (OPTIONS), or which a person wrote down who had got one. The newest one for the subscription''s URL and origin counts.';
+comment on column posthaste.handshake.rate is 'Requests a minute that the receiver allows. Null: any.';
+
+create table posthaste.preparation (
+    preparation_id  bigint generated always as identity primary key,
+    subscription_id integer     not null,
+    kind            text        not null,
+    worker_id       integer     not null,
+    url             text        not null,
+    at              timestamptz not null default now(),
+    duration_us     integer     not null,
+    outcome         posthaste.outcome not null,
+    http_status     smallint,
+    error           text,
+    constraint kind_is_known check (kind in ('handshake', 'token'))
+);
+comment on table posthaste.preparation is 'Every request that a worker made to be able to deliver: to ask whether it may (handshake), or for an access token (token). Append-only, and never with a token or a body.';
 
 create table posthaste.subscription_change (
     change_id       bigint generated always as identity primary key,
-    subscription_id integer     not null,
+    subscription_id integer,
     kind            text        not null,
     before          jsonb,
     terms           jsonb,
@@ -579,9 +704,10 @@ create table posthaste.subscription_change (
     decided_by      text,
     decided_for     text,
     decision_reason text,
-    constraint kind_is_known check (kind in ('create', 'change', 'remove')),
+    constraint kind_is_known check (kind in ('create', 'change', 'remove', 'envelope')),
+    constraint subscription_unless_envelope check ((subscription_id is null) = (kind = 'envelope')),
     constraint terms_unless_removal check ((terms is null) = (kind = 'remove')),
-    constraint before_unless_creation check ((before is null) = (kind = 'create')),
+    constraint before_unless_creation check ((before is null) = (kind in ('create', 'envelope'))),
     constraint decision_is_known check (decision in ('approved', 'rejected')),
     constraint decided_iff_decision check ((decision is null) = (decided_at is null) and (decision is null) = (decided_by is null))
 );
@@ -589,7 +715,7 @@ create table posthaste.subscription_change (
 create index subscription_change_open on posthaste.subscription_change (subscription_id) where decision is null;
 comment on table posthaste.subscription_change is 'What was proposed, by whom, and what another administrator decided. A proposal never changes; only its decision is added, once.';
 comment on column posthaste.subscription_change.before is 'The terms that stood when it was proposed: if others stand when it is to be approved, it is stale.';
-comment on column posthaste.subscription_change.terms is 'The whole terms that it would make, as posthaste.checked_terms wrote them.';
+comment on column posthaste.subscription_change.terms is 'The whole terms that it would make, as posthaste.checked_terms wrote them; or the whole envelope.';
 comment on column posthaste.subscription_change.proposed_for is 'posthaste.application_user, where an API proposed on somebody''s behalf.';
 
 create table posthaste.partner_scope (
@@ -610,15 +736,17 @@ begin
         return new;
     end if;
     -- A change of a secret is a change of the terms: the update counts it. One that is only encrypted anew is none.
-    if tg_op = 'UPDATE' and old.ciphertext is not null and (to_jsonb(new) - '{key_id,ciphertext}'::text[]) = (to_jsonb(old) - '{key_id,ciphertext}'::text[]) then
-        return null;
+    if tg_op = 'UPDATE' then
+        if old.ciphertext is not null and (to_jsonb(new) - '{key_id,ciphertext}'::text[]) = (to_jsonb(old) - '{key_id,ciphertext}'::text[]) then
+            return null;
+        end if;
     end if;
     update posthaste.subscription s set revision = s.revision
     where s.subscription_id = case when tg_op = 'DELETE' then old.subscription_id else new.subscription_id end;
     return null;
 end
 $$;
-comment on function posthaste.count_revision() is 'Counts every change of a subscription or of its secrets, so that workers read the terms anew.';
+comment on function posthaste.count_revision() is 'Counts every change of a subscription, of its secrets, and of what its receiver allows, so that workers read the terms anew.';
 
 create function posthaste.keep_revision() returns trigger
     language plpgsql
@@ -645,7 +773,9 @@ create trigger subscription_keeps_revision after insert or update on posthaste.s
     for each row execute function posthaste.keep_revision();
 create trigger signing_secret_counts_revision after insert or update or delete on posthaste.signing_secret
     for each row execute function posthaste.count_revision();
-create trigger header_secret_counts_revision after insert or update or delete on posthaste.header_secret
+create trigger credential_counts_revision after insert or update or delete on posthaste.credential
+    for each row execute function posthaste.count_revision();
+create trigger handshake_counts_revision after insert on posthaste.handshake
     for each row execute function posthaste.count_revision();
 
 create function posthaste.guard_change() returns trigger
@@ -672,6 +802,31 @@ alter table posthaste.subscription_change enable always trigger no_delete;
 create trigger no_truncate before truncate on posthaste.subscription_change
     for each statement execute function posthaste.refuse_change();
 alter table posthaste.subscription_change enable always trigger no_truncate;
+
+create trigger no_change before update or delete on posthaste.envelope
+    for each row execute function posthaste.refuse_change();
+alter table posthaste.envelope enable always trigger no_change;
+create trigger no_truncate before truncate on posthaste.envelope
+    for each statement execute function posthaste.refuse_change();
+alter table posthaste.envelope enable always trigger no_truncate;
+create trigger no_change before update on posthaste.external_id
+    for each row execute function posthaste.refuse_change();
+alter table posthaste.external_id enable always trigger no_change;
+create trigger no_truncate before truncate on posthaste.external_id
+    for each statement execute function posthaste.refuse_change();
+alter table posthaste.external_id enable always trigger no_truncate;
+create trigger no_change before update or delete on posthaste.handshake
+    for each row execute function posthaste.refuse_change();
+alter table posthaste.handshake enable always trigger no_change;
+create trigger no_truncate before truncate on posthaste.handshake
+    for each statement execute function posthaste.refuse_change();
+alter table posthaste.handshake enable always trigger no_truncate;
+create trigger no_change before update or delete on posthaste.preparation
+    for each row execute function posthaste.refuse_change();
+alter table posthaste.preparation enable always trigger no_change;
+create trigger no_truncate before truncate on posthaste.preparation
+    for each statement execute function posthaste.refuse_change();
+alter table posthaste.preparation enable always trigger no_truncate;
 
 create function posthaste.patterns(event_type text) returns text[]
     language plpgsql immutable parallel safe
@@ -1307,6 +1462,16 @@ comment on column posthaste.cancel_request.up_to is 'The event was inserted by a
 -- The functions that workers call to carry out what people decided. People's transactions may stay open for long, so they never
 -- lock a lane or a waiting delivery themselves: no worker ever waits for a person.
 
+create function posthaste.rates(s posthaste.subscription) returns jsonb
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+return s.rates || case when s.handshake is null then '[]' else coalesce((
+    select jsonb_build_array(jsonb_build_object('requests', h.rate, 'period', '1 minute'))
+    from posthaste.handshake h
+    where h.subscription_id = s.subscription_id and h.url = s.url and h.origin = s.handshake ->> 'origin' and h.rate is not null
+    order by h.handshake_id desc limit 1), '[]') end;
+comment on function posthaste.rates(posthaste.subscription) is 'The rates that a subscription is held to: those agreed, and the one that its receiver allowed in a handshake.';
+
 create function posthaste.pace(rates jsonb) returns table (capacity integer[], seconds float8[], block float8[])
     language sql immutable
     set search_path = pg_catalog, pg_temp
@@ -1340,7 +1505,7 @@ declare
 begin
     unsettled := array(
         select l.subscription_id from posthaste.lane l join posthaste.subscription s using (subscription_id)
-        cross join lateral posthaste.pace(s.rates) p
+        cross join lateral posthaste.pace(posthaste.rates(s)) p
         where (l.active, l.rate_capacity, l.rate_interval, l.rate_block) <> (s.active, p.capacity, p.seconds, p.block)
            or s.breaker is null and (l.breaker <> 'closed' or l.openings > 0)
            -- Nothing leaves the sandbox, so nothing that is sent there could ever close a breaker, or end what failed before.
@@ -1365,7 +1530,7 @@ begin
         failing_since = case when l.active = s.active and not s.sandbox then l.failing_since end,
         window_since = case when l.active = s.active and not s.sandbox then l.window_since end,
         to_pause = case when l.active = s.active and not s.sandbox then l.to_pause end
-    from posthaste.subscription s cross join lateral posthaste.pace(s.rates) p
+    from posthaste.subscription s cross join lateral posthaste.pace(posthaste.rates(s)) p
     where l.subscription_id = any (unsettled) and s.subscription_id = l.subscription_id;
 end
 $$;
@@ -2416,8 +2581,10 @@ select s.subscription_id, s.name as subscription, s.tenant,
        max(k.created_at) filter (where k.is_live) as newest_made_at,
        min(k.ends_at) filter (where k.is_live) as next_end_at,
        coalesce(max(k.created_at) filter (where k.is_live) + t.secrets_rotate < now(), false) as is_overdue,
-       array(select h.key from jsonb_each(s.headers) h where h.value = '{"secret": true}'
-             except select x.header from posthaste.header_secret x where x.subscription_id = s.subscription_id) as headers_without_value
+       array((select h.key from jsonb_each(s.headers) h where h.value = '{"secret": true}'
+              union all select ':authentication' where s.authentication is not null
+              union all select ':client_key' where s.tls ? 'certificate')
+             except select x.name from posthaste.credential x where x.subscription_id = s.subscription_id order by 1) as credentials_without_value
 from posthaste.subscription s
 cross join posthaste.setting t
 left join lateral (
@@ -2428,6 +2595,34 @@ where s.removed_at is null
 group by s.subscription_id, t.secrets_rotate;
 comment on view posthaste.secret_overview is 'How many secrets each subscription has, how old the newest is, and whether its rotation is overdue. Never a secret.';
 
+create view posthaste.id_map with (security_barrier) as
+select e.partner, e.kind, e.internal, e.external, e.is_pseudonym, e.created_at, e.created_by
+from posthaste.external_id e
+where (select posthaste.scope()) is null or e.partner = any ((select posthaste.scope())::text[]);
+comment on view posthaste.id_map is 'What partners call our things.';
+
+create view posthaste.preparation_log with (security_barrier) as
+select p.at, s.name as subscription, s.tenant, p.kind, p.url, p.outcome, p.http_status, p.error, p.duration_us, p.worker_id
+from posthaste.preparation p
+join posthaste.subscription s using (subscription_id)
+where (select posthaste.scope()) is null or s.tenant = any ((select posthaste.scope())::text[]);
+comment on view posthaste.preparation_log is 'Requests that workers made to be able to deliver: for permission, and for access tokens.';
+
+create view posthaste.handshake_log with (security_barrier) as
+select h.granted_at, s.name as subscription, s.tenant, h.url, h.origin, h.rate, h.granted_by
+from posthaste.handshake h
+join posthaste.subscription s using (subscription_id)
+where (select posthaste.scope()) is null or s.tenant = any ((select posthaste.scope())::text[]);
+comment on view posthaste.handshake_log is 'What receivers allowed when they were asked.';
+
+create view posthaste.public_key with (security_barrier) as
+select s.subscription_id, s.name as subscription, s.tenant, k.number, k.secret_id as key_id, k.public_key, k.created_at, k.ends_at
+from posthaste.signing_secret k
+join posthaste.subscription s using (subscription_id)
+where k.public_key is not null and s.removed_at is null and (k.ends_at is null or k.ends_at > now())
+  and ((select posthaste.scope()) is null or s.tenant = any ((select posthaste.scope())::text[]));
+comment on view posthaste.public_key is 'The public keys that verify standard_v1a signatures, while they sign: for partners, by `posthaste secret jwks` or the listener''s /jwks.json.';
+
 create view posthaste.subscription_overview with (security_barrier) as
 select s.subscription_id, s.name as subscription, s.tenant,
        case when s.removed_at is not null then 'removed'
@@ -2435,7 +2630,7 @@ select s.subscription_id, s.name as subscription, s.tenant,
             when l.breaker <> 'closed' then 'breaker ' || replace(l.breaker::text, '_', ' ')
             when l.hold_until > now() then 'held, as its receiver asked'
             when k.live = 0 then 'waits for a signing secret'
-            when cardinality(k.headers_without_value) > 0 then 'waits for the value of a secret header'
+            when cardinality(k.credentials_without_value) > 0 then 'waits for the value of a credential'
             else 'active' end as state,
        s.url, s.event_types, s.revision,
        a.hour_done::float8 / nullif(a.hour_all, 0) as success_last_hour,
@@ -2596,7 +2791,7 @@ begin atomic
               and not posthaste.is_dismissed(u) limit counts_stop_at) u),
         (select count(*) from (select from posthaste.secret_overview k where k.is_overdue limit counts_stop_at) k),
         (select count(*) from (
-            select from posthaste.secret_overview k where k.live = 0 or cardinality(k.headers_without_value) > 0 limit counts_stop_at) k),
+            select from posthaste.secret_overview k where k.live = 0 or cardinality(k.credentials_without_value) > 0 limit counts_stop_at) k),
         (select count(*) from (
             select from posthaste.subscription_change c where c.decision is null and c.expires_at > now() limit counts_stop_at) c),
         exists (select from posthaste.outbox_default) or exists (select from posthaste.attempt_default),
@@ -2742,7 +2937,9 @@ return jsonb_build_object(
     'filter', s.filter, 'retry_intervals', to_jsonb(s.retry_intervals::text[]), 'retry_jitter', s.retry_jitter,
     'client_errors', s.client_errors, 'max_age', s.max_age::text, 'breaker', s.breaker, 'pause_after', s.pause_after::text, 'sandbox', s.sandbox,
     'timeout', s.timeout::text, 'concurrency', s.concurrency, 'rates', s.rates, 'headers', s.headers, 'networks', to_jsonb(s.networks),
-    'after_dead_letter', s.after_dead_letter,
+    'after_dead_letter', s.after_dead_letter, 'partner', s.partner, 'envelope', s.envelope, 'envelope_values', s.envelope_values,
+    'signatures', to_jsonb(s.signatures), 'header_prefix', s.header_prefix, 'user_agent', s.user_agent, 'pass_trace', s.pass_trace,
+    'authentication', s.authentication, 'tls', s.tls, 'handshake', s.handshake, 'mask', s.mask,
     'description', s.description, 'contact', s.contact, 'active', s.active);
 comment on function posthaste.terms(posthaste.subscription) is 'A subscription''s terms as one JSON object: what is proposed, approved, and kept for each revision.';
 
@@ -2812,7 +3009,7 @@ begin
             perform posthaste.refuse('header name', name, '1 to 100 characters of A-Z a-z 0-9 and !#$%&''*+-.^_`|~');
         end if;
         -- What we set ourselves, and what decides where a request ends or where it goes.
-        if lower(name) ~ '^(webhook-.*|content-.*|proxy-.*|sec-.*|host|connection|keep-alive|transfer-encoding|te|trailer|upgrade|expect|date|user-agent|accept-encoding|http2-settings)$' then
+        if lower(name) ~ '^(webhook-.*|svix-.*|ce-.*|content-.*|proxy-.*|sec-.*|(stripe|x-hook0|x-convoy)-signature|x-hub-signature-256|x-shopify-hmac-sha256|traceparent|tracestate|host|connection|keep-alive|transfer-encoding|te|trailer|upgrade|expect|date|user-agent|accept-encoding|http2-settings)$' then
             perform posthaste.refuse('header name', name, 'not one that we set ourselves, or that frames or routes the request');
         end if;
         if value = '{"secret": true}' then
@@ -3151,6 +3348,272 @@ end
 $$;
 comment on function posthaste.checked_filter(text) is 'The filter, where it is an SQL/JSON path that can be evaluated on a payload alone; raises otherwise.';
 
+create function posthaste.checked_object(field text, value jsonb, needed text[], allowed text[]) returns jsonb
+    language plpgsql immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    key text;
+    kind text;
+begin
+    if jsonb_typeof(value) is distinct from 'object' then
+        perform posthaste.refuse(field, '(not shown)', 'a JSON object, or null');
+    end if;
+    for key, kind in select k, jsonb_typeof(v) from jsonb_each(value) o (k, v) loop
+        -- No value is shown: somebody may have put a secret there.
+        if key <> all (needed || allowed) then
+            perform posthaste.refuse(field || ' key', left(key, 60), 'one of ' || array_to_string(needed || allowed, ', '));
+        end if;
+        if kind not in ('string', 'number') or length(value ->> key) not between 1 and 16384 then
+            perform posthaste.refuse(field || '.' || key, '(not shown)', 'a text');
+        end if;
+    end loop;
+    select n into key from unnest(needed) n where not value ? n limit 1;
+    if found then
+        perform posthaste.refuse(field, '(not shown)', format('it needs %s', key));
+    end if;
+    return value;
+end
+$$;
+comment on function posthaste.checked_object(text, jsonb, text[], text[]) is 'A flat JSON object of texts and numbers with these keys and no others; raises otherwise.';
+
+create function posthaste.checked_authentication(value jsonb, headers jsonb) returns jsonb
+    language plpgsql immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    header text := 'authorization';
+begin
+    if coalesce(jsonb_typeof(value), 'null') = 'null' then
+        return 'null';
+    end if;
+    if jsonb_typeof(value) <> 'object' then
+        perform posthaste.refuse('authentication', '(not shown)', 'a JSON object, or null');
+    end if;
+    case value ->> 'kind'
+        when 'bearer' then perform posthaste.checked_object('authentication', value, '{kind}', '{}');
+        when 'basic' then
+            perform posthaste.checked_object('authentication', value, '{kind,user}', '{}');
+            if value ->> 'user' !~ '^[ -9;-~]{1,200}$' then
+                perform posthaste.refuse('authentication.user', value ->> 'user', '1 to 200 visible ASCII characters but no colon');
+            end if;
+        when 'header' then
+            perform posthaste.checked_object('authentication', value, '{kind,header}', '{}');
+            header := lower(value ->> 'header');
+            perform posthaste.checked_headers(jsonb_build_object(value ->> 'header', '{"secret": true}'::jsonb));
+        when 'oauth2' then
+            perform posthaste.checked_object('authentication', value, '{kind,token_url,client_id}', '{scope,audience,client_auth}');
+            perform posthaste.checked_url(value ->> 'token_url');
+            if coalesce(value ->> 'client_auth', 'basic') not in ('basic', 'body') then
+                perform posthaste.refuse('authentication.client_auth', value ->> 'client_auth', 'basic (in the Authorization header) or body');
+            end if;
+            if concat(value ->> 'client_id', value ->> 'scope', value ->> 'audience') !~ '^[ -~]+$'
+               or length(concat(value ->> 'client_id', value ->> 'scope', value ->> 'audience')) > 2000 then
+                perform posthaste.refuse('authentication', '(not shown)', 'client_id, scope and audience in visible ASCII characters, at most 2000');
+            end if;
+        else
+            perform posthaste.refuse('authentication.kind', coalesce(value ->> 'kind', 'null'), 'bearer, basic, header or oauth2');
+    end case;
+    if exists (select from jsonb_object_keys(headers) k where lower(k) = header) then
+        perform posthaste.refuse('headers', header, 'the authentication sets it');
+    end if;
+    return value;
+end
+$$;
+comment on function posthaste.checked_authentication(jsonb, jsonb) is
+    'How we show an endpoint who we are, without the secret: bearer; basic with a user; header with a name; oauth2 (client credentials) with token_url, client_id and, if wanted, scope, audience, and client_auth (basic or body). Raises where a rule is broken.';
+
+create function posthaste.checked_tls(value jsonb, url text) returns jsonb
+    language plpgsql immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    field text;
+begin
+    if coalesce(jsonb_typeof(value), 'null') = 'null' then
+        return 'null';
+    end if;
+    perform posthaste.checked_object('tls', value, '{}', '{certificate,authority}');
+    if value = '{}' then
+        perform posthaste.refuse('tls', '{}', 'a certificate, an authority, or both');
+    end if;
+    for field in select k from jsonb_object_keys(value) k loop
+        if value ->> field !~ '^\s*(-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----\s*)+$' then
+            perform posthaste.refuse('tls.' || field, '(not shown)', 'certificates as PEM and nothing else; a key is imported with `posthaste secret import --client-key`');
+        end if;
+    end loop;
+    if url !~ '^https:' then
+        perform posthaste.refuse('tls', 'given', 'an https URL');
+    end if;
+    return value;
+end
+$$;
+comment on function posthaste.checked_tls(jsonb, text) is 'A client certificate to show, an authority to trust; raises where a rule is broken.';
+
+create function posthaste.checked_handshake(value jsonb) returns jsonb
+    language plpgsql immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if coalesce(jsonb_typeof(value), 'null') = 'null' then
+        return 'null';
+    end if;
+    perform posthaste.checked_object('handshake', value, '{origin}', '{callback,rate}');
+    if value ->> 'origin' !~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$' or length(value ->> 'origin') > 253 then
+        perform posthaste.refuse('handshake.origin', value ->> 'origin', 'a lower-case DNS name of ours');
+    end if;
+    if value ? 'callback' then
+        perform posthaste.checked_url(value ->> 'callback');
+    end if;
+    if value ? 'rate' and (jsonb_typeof(value -> 'rate') <> 'number' or value ->> 'rate' !~ '^[1-9][0-9]{0,6}$') then
+        perform posthaste.refuse('handshake.rate', value ->> 'rate', 'requests a minute, from 1 to 9999999');
+    end if;
+    return value;
+end
+$$;
+comment on function posthaste.checked_handshake(jsonb) is 'What to ask a receiver before anything is sent to it; raises where a rule is broken.';
+
+create function posthaste.is_field_pointer(value text) returns boolean
+    language sql immutable
+    set search_path = pg_catalog, pg_temp
+return value ~ '^(/([^/~[:cntrl:]]|~[012])*)*$' and length(value) <= 1024;
+comment on function posthaste.is_field_pointer(text) is 'Whether this is a JSON Pointer; ~2 stands for a star that is meant as one.';
+
+create function posthaste.checked_mask(value jsonb) returns jsonb
+    language plpgsql immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    key text;
+    rule jsonb;
+    pointer text;
+    example constant text := '{"allow": ["/student/name", "/items/*/sku"], "rest": "drop", "fields": {"/student/id": {"map": "student", "missing": "hold"}}, "metadata": ["/request_id"]}';
+begin
+    if coalesce(jsonb_typeof(value), 'null') = 'null' then
+        return 'null';
+    end if;
+    if jsonb_typeof(value) <> 'object' then
+        perform posthaste.refuse('mask', jsonb_typeof(value), 'a JSON object such as ' || example);
+    end if;
+    if length(value::text) > 65536 then
+        perform posthaste.refuse('mask', 'of that size', 'at most 64 KiB');
+    end if;
+    select k into key from jsonb_object_keys(value) k where k not in ('allow', 'rest', 'fields', 'metadata') limit 1;
+    if found then
+        perform posthaste.refuse('mask key', left(key, 60), 'allow, rest, fields or metadata');
+    end if;
+    value := '{"allow": [], "rest": "drop", "fields": {}, "metadata": []}'::jsonb || value;
+    foreach key in array '{allow,metadata}'::text[] loop
+        if jsonb_typeof(value -> key) <> 'array' or jsonb_array_length(value -> key) > 256 then
+            perform posthaste.refuse('mask.' || key, jsonb_typeof(value -> key), 'a list of at most 256 JSON Pointers');
+        end if;
+        select p #>> '{}' into pointer from jsonb_array_elements(value -> key) p where jsonb_typeof(p) <> 'string' or not posthaste.is_field_pointer(p #>> '{}') limit 1;
+        if found then
+            perform posthaste.refuse('mask.' || key, pointer, 'JSON Pointers such as /student/name or /items/*/sku');
+        end if;
+    end loop;
+    if jsonb_typeof(value -> 'fields') <> 'object' or (select count(*) > 256 from jsonb_object_keys(value -> 'fields')) then
+        perform posthaste.refuse('mask.fields', jsonb_typeof(value -> 'fields'), 'an object of at most 256 JSON Pointers and what is to be done');
+    end if;
+    for pointer, rule in select * from jsonb_each(value -> 'fields' || jsonb_build_object('', value -> 'rest')) loop
+        if not posthaste.is_field_pointer(pointer) then
+            perform posthaste.refuse('mask.fields', pointer, 'JSON Pointers such as /student/name or /items/*/sku');
+        end if;
+        if not (rule in ('"drop"', '"pseudonym"')
+                or jsonb_typeof(rule) = 'object' and rule ? 'replace' and rule - 'replace' = '{}' and length((rule -> 'replace')::text) <= 256
+                or jsonb_typeof(rule) = 'object' and pointer <> '' and rule - '{map,missing}'::text[] = '{}' and coalesce(rule ->> 'map', '') ~ '^[a-z][a-z0-9_.-]{0,62}$'
+                   and coalesce(rule ->> 'missing', 'hold') in ('hold', 'pseudonym', 'refuse')) then
+            perform posthaste.refuse(case pointer when '' then 'mask.rest' else 'mask.fields ' || left(pointer, 100) end, left(rule::text, 100),
+                '"drop", "pseudonym", {"replace": "a text"}' || case pointer when '' then '' else ' or {"map": "student", "missing": "hold"} (hold, pseudonym or refuse)' end);
+        end if;
+    end loop;
+    return value;
+end
+$$;
+comment on function posthaste.checked_mask(jsonb) is 'A mask in its full form; raises where a rule is broken, naming the pointer.';
+
+create function posthaste.envelope_called(called text, out name text, out version integer, out wanted text[])
+    language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    parts constant text[] := regexp_match(called, '^([a-z][a-z0-9_-]{0,62})(?:@([1-9][0-9]{0,8}))?$');
+begin
+    select e.name, e.version, posthaste.wanted_values(e.template, e.headers) into name, version, wanted
+    from posthaste.envelope e
+    where e.name = parts[1] and (parts[2] is null or e.version = parts[2]::integer)
+    order by e.version desc limit 1;
+    if name is null then
+        perform posthaste.refuse('envelope', coalesce(called, 'null'), format('one of %s, or any of them with an older version, such as standard@1',
+            (select string_agg(n, ', ') from (select distinct e.name as n from posthaste.envelope e order by 1 limit 50) known)));
+    end if;
+end
+$$;
+comment on function posthaste.envelope_called(text) is 'The envelope called name@version, or the newest of that name, and which values it wants; raises where there is none.';
+
+create function posthaste.wanted_values(template text, headers jsonb) returns text[]
+    language sql immutable
+    set search_path = pg_catalog, pg_temp
+return array(select distinct m[1] from regexp_matches(template || headers::text, '\{\{values\.([a-z][a-z0-9_]{0,62})\??\}\}', 'g') m order by 1);
+comment on function posthaste.wanted_values(text, jsonb) is 'Which {{values.NAME}} stand in an envelope.';
+
+create function posthaste.checked_envelope(t jsonb) returns jsonb
+    language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    e record;
+    given jsonb := t -> 'envelope_values';
+    key text;
+begin
+    e := posthaste.envelope_called(t ->> 'envelope');
+    if jsonb_typeof(given) is distinct from 'object' then
+        perform posthaste.refuse('envelope_values', coalesce(given::text, 'null'), 'a JSON object such as {"source": "https://platform.example"}');
+    end if;
+    select k into key from jsonb_each(given) v (k, value) where jsonb_typeof(value) <> 'string' or length(value #>> '{}') not between 1 and 500 limit 1;
+    if found then
+        perform posthaste.refuse('envelope_values.' || left(key, 60), left(given ->> key, 100), 'a text of 1 to 500 characters');
+    end if;
+    select w into key from unnest(e.wanted) w where not given ? w limit 1;
+    if found then
+        perform posthaste.refuse('envelope_values', left(given::text, 100), format('the envelope %s@%s wants a value for %s', e.name, e.version, key));
+    end if;
+    select k into key from jsonb_object_keys(given) k where k <> all (e.wanted) limit 1;
+    if found then
+        perform posthaste.refuse('envelope_values', key, format('the envelope %s@%s wants none of that name', e.name, e.version));
+    end if;
+    return t || jsonb_build_object('envelope', format('%s@%s', e.name, e.version));
+end
+$$;
+comment on function posthaste.checked_envelope(jsonb) is 'Terms with their envelope under its full name; raises where there is none, or its values are not those that it wants.';
+
+create function posthaste.checked_signatures(value jsonb, header_prefix text) returns jsonb
+    language plpgsql immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    known constant text[] := '{standard_v1,standard_v1a,svix_legacy,stripe,github,shopify,convoy,convoy_simple,hook0,prefixed}';
+    given text[];
+begin
+    if jsonb_typeof(value) is distinct from 'array' or value = '[]' then
+        perform posthaste.refuse('signatures', coalesce(value::text, 'null'), 'a list of at least one of ' || array_to_string(known, ', '));
+    end if;
+    given := array(select distinct v #>> '{}' from jsonb_array_elements(value) v);
+    if not given <@ known then
+        perform posthaste.refuse('signatures', value::text, 'any of ' || array_to_string(known, ', '));
+    end if;
+    if given @> '{convoy,convoy_simple}' then
+        perform posthaste.refuse('signatures', value::text, 'convoy or convoy_simple: both would be in the same header');
+    end if;
+    if 'prefixed' = any (given) and header_prefix is null then
+        perform posthaste.refuse('signatures', 'prefixed', 'only with a header_prefix');
+    end if;
+    -- In one order, whoever gave them in which.
+    return to_jsonb(array(select k from unnest(known) with ordinality u (k, place) where k = any (given) order by place));
+end
+$$;
+comment on function posthaste.checked_signatures(jsonb, text) is 'The signature profiles, each once; raises where a rule is broken.';
+
 create function posthaste.checked_terms(given jsonb, before jsonb default null) returns jsonb
     language plpgsql stable
     set search_path = pg_catalog, pg_temp
@@ -3158,8 +3621,9 @@ as $$
 declare
     t jsonb := '{"tenant": null, "unknown_types": false, "filter": null, "retry_intervals": "standard_webhooks", "retry_jitter": 0.1,
                  "client_errors": "retry", "max_age": null, "breaker": {}, "pause_after": "5 days", "sandbox": false, "timeout": null,
-                 "concurrency": null, "rates": [], "headers": {}, "networks": [], "after_dead_letter": "continue", "description": null, "contact": null, "active": true}';
-    fields constant text[] := '{name,tenant,url,event_types,unknown_types,filter,retry_intervals,retry_jitter,client_errors,max_age,breaker,pause_after,sandbox,timeout,concurrency,rates,headers,networks,after_dead_letter,description,contact,active}';
+                 "concurrency": null, "rates": [], "headers": {}, "networks": [], "after_dead_letter": "continue", "partner": null, "envelope": "standard", "envelope_values": {},
+                 "signatures": ["standard_v1"], "header_prefix": null, "user_agent": null, "pass_trace": false, "authentication": null, "tls": null, "handshake": null, "mask": null, "description": null, "contact": null, "active": true}';
+    fields constant text[] := '{name,tenant,url,event_types,unknown_types,filter,retry_intervals,retry_jitter,client_errors,max_age,breaker,pause_after,sandbox,timeout,concurrency,rates,headers,networks,after_dead_letter,partner,envelope,envelope_values,signatures,header_prefix,user_agent,pass_trace,authentication,tls,handshake,mask,description,contact,active}';
     field text;
     value jsonb;
 begin
@@ -3178,7 +3642,7 @@ begin
     perform posthaste.checked_text('tenant', t -> 'tenant', 128);
     perform posthaste.checked_url(case when jsonb_typeof(t -> 'url') = 'string' then t ->> 'url' end);
     t := jsonb_set(t, '{event_types}', posthaste.checked_event_types(t -> 'event_types', coalesce(before -> 'event_types', '[]')));
-    foreach field in array '{unknown_types,sandbox,active}'::text[] loop
+    foreach field in array '{unknown_types,sandbox,pass_trace,active}'::text[] loop
         if jsonb_typeof(t -> field) is distinct from 'boolean' then
             perform posthaste.refuse(field, coalesce(t ->> field, 'null'), 'true or false');
         end if;
@@ -3222,6 +3686,32 @@ begin
     if t -> 'after_dead_letter' not in ('"continue"', '"hold"') then
         perform posthaste.refuse('after_dead_letter', coalesce(t ->> 'after_dead_letter', 'null'), 'continue or hold');
     end if;
+    if coalesce(jsonb_typeof(t -> 'partner'), 'null') = 'null' then
+        t := jsonb_set(t, '{partner}', to_jsonb(coalesce(t ->> 'tenant', t ->> 'name')));
+    end if;
+    perform posthaste.checked_text('partner', t -> 'partner', 128);
+    if t ->> 'partner' <> t ->> 'tenant' then
+        perform posthaste.refuse('partner', t ->> 'partner', format('the tenant %s, where there is one', t ->> 'tenant'));
+    end if;
+    t := posthaste.checked_envelope(t);
+    if posthaste.checked_text('header_prefix', t -> 'header_prefix', 60) !~ '^[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*$'
+       or lower(t ->> 'header_prefix') ~ '^(webhook|svix|ce|content|proxy|sec|stripe|accept|if|access)($|-)' then
+        perform posthaste.refuse('header_prefix', t ->> 'header_prefix', 'letters and digits in words joined by -, such as X-Platform');
+    end if;
+    if posthaste.checked_text('user_agent', t -> 'user_agent', 200) !~ '^[!-~]([ !-~]*[!-~])?$' then
+        perform posthaste.refuse('user_agent', t ->> 'user_agent', 'visible ASCII characters, such as Platform-Webhooks/1.0');
+    end if;
+    t := jsonb_set(t, '{signatures}', posthaste.checked_signatures(t -> 'signatures', t ->> 'header_prefix'));
+    select k into field from jsonb_object_keys(t -> 'headers') k where lower(k) = any (array(
+        select lower(e) from jsonb_object_keys((select headers from posthaste.envelope where name || '@' || version = t ->> 'envelope')) e
+        union all select lower(t ->> 'header_prefix') || suffix from unnest('{-event,-delivery,-timestamp,-signature}'::text[]) suffix)) limit 1;
+    if found then
+        perform posthaste.refuse('headers', field, 'the envelope or the header_prefix sets it');
+    end if;
+    t := jsonb_set(t, '{authentication}', posthaste.checked_authentication(t -> 'authentication', t -> 'headers'));
+    t := jsonb_set(t, '{tls}', posthaste.checked_tls(t -> 'tls', t ->> 'url'));
+    t := jsonb_set(t, '{handshake}', posthaste.checked_handshake(t -> 'handshake'));
+    t := jsonb_set(t, '{mask}', posthaste.checked_mask(t -> 'mask'));
     perform posthaste.checked_text('description', t -> 'description', 1000);
     perform posthaste.checked_text('contact', t -> 'contact', 200);
     return t;
@@ -3303,6 +3793,17 @@ create function posthaste.propose_subscription(
     headers jsonb default '{}',
     networks text[] default '{}',
     after_dead_letter text default 'continue',
+    partner text default null,
+    envelope text default 'standard',
+    envelope_values jsonb default '{}',
+    signatures text[] default '{standard_v1}',
+    header_prefix text default null,
+    user_agent text default null,
+    pass_trace boolean default false,
+    authentication jsonb default null,
+    tls jsonb default null,
+    handshake jsonb default null,
+    mask jsonb default null,
     description text default null,
     contact text default null,
     reason text default null
@@ -3318,10 +3819,13 @@ begin
             'filter', filter, 'retry_intervals', to_jsonb(retry_intervals::text[]), 'retry_jitter', retry_jitter,
             'client_errors', client_errors, 'max_age', max_age::text, 'breaker', breaker, 'pause_after', pause_after::text, 'sandbox', sandbox,
             'timeout', timeout::text, 'concurrency', concurrency, 'rates', rates, 'headers', headers, 'networks', to_jsonb(networks),
-            'after_dead_letter', after_dead_letter, 'description', description, 'contact', contact)), reason);
+            'after_dead_letter', after_dead_letter, 'partner', partner, 'envelope', envelope, 'envelope_values', envelope_values,
+            'signatures', to_jsonb(signatures), 'header_prefix', header_prefix, 'user_agent', user_agent, 'pass_trace', pass_trace,
+            'authentication', authentication, 'tls', tls, 'handshake', handshake, 'mask', mask,
+            'description', description, 'contact', contact)), reason);
 end
 $$;
-comment on function posthaste.propose_subscription(text, text, text[], text, text, boolean, interval[], text, text, interval, jsonb, interval, boolean, interval, integer, jsonb, jsonb, text[], text, text, text, text) is
+comment on function posthaste.propose_subscription(text, text, text[], text, text, boolean, interval[], text, text, interval, jsonb, interval, boolean, interval, integer, jsonb, jsonb, text[], text, text, text, jsonb, text[], text, text, boolean, jsonb, jsonb, jsonb, jsonb, text, text, text) is
     'Proposes a new subscription and returns the change''s id, for another administrator to approve or reject. It gets every event committed after its approval.';
 
 create function posthaste.propose_change(subscription text, changes jsonb, reason text default null) returns bigint
@@ -3336,19 +3840,86 @@ begin
     if jsonb_typeof(changes) is distinct from 'object' or changes = '{}' then
         perform posthaste.refuse('changes', changes::text, 'a JSON object of the terms to change, such as {"url": "https://new.example/hooks"}');
     end if;
+    perform posthaste.checked_text('tenant', changes -> 'tenant', 128);
+    if changes ? 'tenant' and changes ->> 'tenant' is distinct from s.tenant then
+        -- All that it ever got would be there for another partner to see.
+        perform posthaste.refuse('tenant', coalesce(changes ->> 'tenant', 'null'), 'it stays what it is; remove the subscription and propose a new one');
+    end if;
+    if changes ? 'partner' and changes ->> 'partner' is distinct from s.partner then
+        perform posthaste.refuse('partner', coalesce(changes ->> 'partner', 'null'), 'it stays what it is: pseudonyms and ids were made for it');
+    end if;
     terms := posthaste.checked_terms(before || changes, before);
     if terms = before then
         perform posthaste.refuse('changes', changes::text, 'they change nothing');
-    end if;
-    if terms ->> 'tenant' is distinct from s.tenant then
-        -- All that it ever got would be there for another partner to see.
-        perform posthaste.refuse('tenant', coalesce(terms ->> 'tenant', 'null'), 'it stays what it is; remove the subscription and propose a new one');
     end if;
     return posthaste.propose('change', s.subscription_id, before, terms, reason);
 end
 $$;
 comment on function posthaste.propose_change(text, jsonb, text) is
     'Proposes to change terms of a subscription, given as a JSON object under the names of posthaste.terms, and returns the change''s id. {"active": true} proposes to take up deliveries again.';
+
+create function posthaste.propose_envelope(
+    name text,
+    template text,
+    content_type text default 'application/json',
+    headers jsonb default '{}',
+    description text default null,
+    reason text default null
+) returns bigint
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    placeholder text;
+    header text;
+    value jsonb;
+    terms jsonb;
+    id bigint;
+begin
+    perform posthaste.refuse_scoped();
+    if name is null or name !~ '^[a-z][a-z0-9_-]{0,62}$' then
+        perform posthaste.refuse('name', coalesce(name, 'null'), '1 to 63 of a-z, 0-9, _ and -, a letter first');
+    end if;
+    if template is null or length(template) > 16384 then
+        perform posthaste.refuse('template', coalesce(left(template, 100), 'null'), 'a JSON text of at most 16384 characters');
+    end if;
+    begin
+        perform template::json;
+    exception when others then
+        perform posthaste.refuse('template', left(template, 100), 'a JSON text: ' || sqlerrm);
+    end;
+    if content_type is null or content_type !~ '^application/([a-z0-9.+-]+\+)?json(; charset=utf-8)?$' then
+        perform posthaste.refuse('content_type', coalesce(content_type, 'null'), 'application/json or one that ends in +json');
+    end if;
+    if jsonb_typeof(headers) is distinct from 'object' or (select count(*) > 20 from jsonb_object_keys(headers)) then
+        perform posthaste.refuse('headers', coalesce(headers::text, 'null'), 'a JSON object of at most 20 names and texts');
+    end if;
+    for header, value in select * from jsonb_each(headers) loop
+        if jsonb_typeof(value) <> 'string' then
+            perform posthaste.refuse(format('header %s', header), value::text, 'a text');
+        end if;
+        if header !~* '^ce-[a-z0-9]{1,20}$' then
+            -- No credential has any business here, whatever it is called.
+            perform posthaste.checked_headers(jsonb_build_object(header, case when value #>> '{}' ~ '^\{\{[a-z_.?]+\}\}$' then to_jsonb('x'::text) else value end));
+        end if;
+    end loop;
+    for placeholder in select m[1] from regexp_matches(template || headers::text, '\{\{([^{}]*)\}\}', 'g') m loop
+        if placeholder !~ '^(event_id|delivery_id|type|occurred_at|occurred_at_unix|occurred_at_unix_ms|data|metadata|tenant|subscription|values\.[a-z][a-z0-9_]{0,62})\??$' then
+            perform posthaste.refuse('placeholder', placeholder,
+                'event_id, delivery_id, type, occurred_at, occurred_at_unix, occurred_at_unix_ms, data, metadata, tenant, subscription, or values.NAME');
+        end if;
+    end loop;
+    terms := jsonb_build_object('name', name, 'version', (select coalesce(max(e.version), 0) + 1 from posthaste.envelope e where e.name = propose_envelope.name),
+        'template', template, 'content_type', content_type, 'headers', headers, 'description', description);
+    insert into posthaste.subscription_change (kind, terms, reason, proposed_for, expires_at)
+    values ('envelope', terms, propose_envelope.reason, posthaste.application_user(), now() + interval '30 days')
+    returning change_id into id;
+    perform posthaste.note('proposed_envelope', name, null, null, terms || jsonb_build_object('change_id', id), reason);
+    return id;
+end
+$$;
+comment on function posthaste.propose_envelope(text, text, text, jsonb, text, text) is
+    'Proposes an envelope, or a new version of one, and returns the change''s id, for another administrator to approve. `posthaste envelope propose` shows first what it makes of an event.';
 
 create function posthaste.propose_removal(subscription text, reason text) returns bigint
     language plpgsql security definer
@@ -3397,6 +3968,57 @@ begin atomic
 end;
 comment on function posthaste.decide(bigint, text, text) is 'Writes a decision down. Called by approve and reject alone.';
 
+create function posthaste.ask_for_secrets(subscription_id integer) returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    s posthaste.subscription;
+    wanted text;
+begin
+    select * into s from posthaste.subscription x where x.subscription_id = ask_for_secrets.subscription_id;
+    foreach wanted in array array['shared', 'ed25519'] loop
+        continue when wanted = 'ed25519' and 'standard_v1a' <> all (s.signatures) or wanted = 'shared' and s.signatures = '{standard_v1a}';
+        -- A text does for some signatures and not for others; a shared one does for all of them.
+        continue when exists (
+            select from posthaste.signing_secret k
+            where k.subscription_id = s.subscription_id and (k.ends_at is null or k.ends_at > clock_timestamp())
+              and (k.kind = wanted or k.kind = 'text' and wanted = 'shared' and not s.signatures && '{standard_v1,svix_legacy}'));
+        insert into posthaste.signing_secret (secret_id, subscription_id, number, kind)
+        select gen_random_uuid(), s.subscription_id, coalesce(max(k.number), 0) + 1, wanted
+        from posthaste.signing_secret k where k.subscription_id = s.subscription_id;
+    end loop;
+    if s.mask is not null then
+        insert into posthaste.partner_key (partner) values (s.partner) on conflict do nothing;
+    end if;
+end
+$$;
+comment on function posthaste.ask_for_secrets(integer) is 'Asks for the signing secrets that a subscription''s signatures take and that it does not have, and for its partner''s key where it has a mask.';
+
+create function posthaste.approve_envelope(c posthaste.subscription_change, reason text) returns integer
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    next_version integer;
+begin
+    -- One after the other, or two would take one version.
+    perform pg_advisory_xact_lock(1347375957, hashtext('envelope ' || (c.terms ->> 'name')));
+    select coalesce(max(e.version), 0) + 1 into next_version from posthaste.envelope e where e.name = c.terms ->> 'name';
+    if next_version <> (c.terms ->> 'version')::integer then
+        raise exception using errcode = 'serialization_failure',
+            message = format('change %s is stale: version %s of the envelope %s is there already', c.change_id, c.terms ->> 'version', c.terms ->> 'name'),
+            hint = 'Reject it, and propose it anew.';
+    end if;
+    insert into posthaste.envelope (name, version, template, content_type, headers, description, created_by)
+    values (c.terms ->> 'name', next_version, c.terms ->> 'template', c.terms ->> 'content_type', c.terms -> 'headers', c.terms ->> 'description', c.proposed_by);
+    perform posthaste.decide(c.change_id, 'approved', reason);
+    perform posthaste.note('approved_envelope', c.terms ->> 'name', null, null, c.terms || jsonb_build_object('change_id', c.change_id), reason);
+    return next_version;
+end
+$$;
+comment on function posthaste.approve_envelope(posthaste.subscription_change, text) is 'Adds a version of an envelope. Called by posthaste.approve alone.';
+
 create function posthaste.approve(change_id bigint, reason text default null) returns integer
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
@@ -3418,6 +4040,9 @@ begin
     end if;
     if c.expires_at <= now() then
         perform posthaste.refuse('change_id', change_id::text, format('it expired at %s; propose it again', c.expires_at));
+    end if;
+    if c.kind = 'envelope' then
+        return posthaste.approve_envelope(c, reason);
     end if;
     if c.kind <> 'create' then
         begin
@@ -3445,14 +4070,16 @@ begin
                 insert into posthaste.subscription (
                     subscription_id, name, tenant, url, event_types, unknown_types, filter, retry_intervals, retry_jitter,
                     client_errors, max_age, breaker, pause_after, sandbox, timeout, concurrency, rates, headers, networks, after_dead_letter,
+                    partner, envelope, envelope_values, signatures, header_prefix, user_agent, pass_trace, authentication, tls, handshake, mask,
                     description, contact, active, created_by)
                 overriding system value
                 values (c.subscription_id, t.name, t.tenant, t.url, t.event_types, t.unknown_types, t.filter, t.retry_intervals, t.retry_jitter,
                     t.client_errors, t.max_age, nullif(t.breaker, 'null'), t.pause_after, t.sandbox, t.timeout, t.concurrency, t.rates, t.headers, t.networks,
-                    t.after_dead_letter, t.description, t.contact, t.active, c.proposed_by);
+                    t.after_dead_letter, t.partner, t.envelope, t.envelope_values, t.signatures, t.header_prefix, t.user_agent, t.pass_trace,
+                    nullif(t.authentication, 'null'), nullif(t.tls, 'null'), nullif(t.handshake, 'null'), nullif(t.mask, 'null'),
+                    t.description, t.contact, t.active, c.proposed_by);
                 insert into posthaste.lane (subscription_id, active, rate_capacity, rate_interval, rate_block)
                 select c.subscription_id, t.active, p.capacity, p.seconds, p.block from posthaste.pace(t.rates) p;
-                insert into posthaste.signing_secret (secret_id, subscription_id, number) values (gen_random_uuid(), c.subscription_id, 1);
             else
                 update posthaste.subscription x
                 set name = t.name, tenant = t.tenant, url = t.url, event_types = t.event_types, unknown_types = t.unknown_types,
@@ -3460,15 +4087,23 @@ begin
                     client_errors = t.client_errors, max_age = t.max_age, breaker = nullif(t.breaker, 'null'), pause_after = t.pause_after,
                     sandbox = t.sandbox, timeout = t.timeout,
                     concurrency = t.concurrency, rates = t.rates, headers = t.headers, networks = t.networks,
-                    after_dead_letter = t.after_dead_letter, description = t.description,
+                    after_dead_letter = t.after_dead_letter, envelope = t.envelope, envelope_values = t.envelope_values,
+                    signatures = t.signatures, header_prefix = t.header_prefix, user_agent = t.user_agent, pass_trace = t.pass_trace,
+                    authentication = nullif(t.authentication, 'null'), tls = nullif(t.tls, 'null'), handshake = nullif(t.handshake, 'null'),
+                    mask = nullif(t.mask, 'null'), description = t.description,
                     contact = t.contact, active = t.active
                 where x.subscription_id = c.subscription_id;
             end if;
         exception when unique_violation then
             perform posthaste.refuse('name', t.name, 'it is not free any more; propose another');
         end;
-        delete from posthaste.header_secret h
-        where h.subscription_id = c.subscription_id and t.headers -> h.header is distinct from '{"secret": true}';
+        delete from posthaste.credential k
+        where k.subscription_id = c.subscription_id and not case k.name
+            -- What it is for has changed, so it is another one.
+            when ':authentication' then coalesce(t.authentication = c.before -> 'authentication', false)
+            when ':client_key' then coalesce(t.tls -> 'certificate' = c.before #> '{tls,certificate}', false)
+            else coalesce(t.headers -> k.name = '{"secret": true}', false) end;
+        perform posthaste.ask_for_secrets(c.subscription_id);
     end if;
     perform posthaste.decide(change_id, 'approved', reason);
     perform posthaste.note('approved_' || c.kind, coalesce(c.terms, c.before) ->> 'name', coalesce(c.terms, c.before) ->> 'tenant',
@@ -3477,7 +4112,7 @@ begin
 end
 $$;
 comment on function posthaste.approve(bigint, text) is
-    'Makes a proposal so, exactly as it was proposed, and returns the subscription''s id. Refused to whoever proposed it (see posthaste.set_four_eyes), and where the terms have changed since. Workers heed it within a second.';
+    'Makes a proposal so, exactly as it was proposed, and returns the subscription''s id, or the envelope''s version. Refused to whoever proposed it (see posthaste.set_four_eyes), and where the terms have changed since. Workers heed it within a second.';
 
 create function posthaste.reject(change_id bigint, reason text) returns void
     language plpgsql security definer
@@ -3636,16 +4271,23 @@ create function posthaste.rotate_secret(
     reason text default null,
     secret_id uuid default null,
     key_id text default null,
-    ciphertext bytea default null
+    ciphertext bytea default null,
+    kind text default null,
+    public_key bytea default null
 ) returns smallint
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $$
 declare
     s constant posthaste.subscription := posthaste.subscription_called(subscription, to_change => true);
+    -- What a subscription signs with first of all, if nothing else is said.
+    wanted constant text := coalesce(kind, case when s.signatures = '{standard_v1a}' then 'ed25519' else 'shared' end);
     next_number smallint;
     ending smallint[];
 begin
+    if wanted not in ('shared', 'ed25519') and (ciphertext is null or wanted <> 'text') then
+        perform posthaste.refuse('kind', wanted, 'shared or ed25519');
+    end if;
     if overlap is null or extract(epoch from overlap) not between 0 and 2592000 then
         perform posthaste.refuse('overlap', coalesce(overlap::text, 'null'), 'from 0 to 30 days');
     end if;
@@ -3655,21 +4297,26 @@ begin
     with ended as (
         update posthaste.signing_secret k set ends_at = clock_timestamp() + overlap
         where k.subscription_id = s.subscription_id and (k.ends_at is null or k.ends_at > clock_timestamp() + overlap)
+          -- A private key is no substitute for a secret that both know, nor the other way round.
+          and (k.kind = 'ed25519') = (wanted = 'ed25519')
         returning k.number)
     select array_agg(number order by number) into ending from ended;
     perform posthaste.refuse_a_sixth_secret(s);
     select coalesce(max(k.number), 0) + 1 into next_number from posthaste.signing_secret k where k.subscription_id = s.subscription_id;
-    insert into posthaste.signing_secret (secret_id, subscription_id, number, key_id, ciphertext)
-    values (coalesce(rotate_secret.secret_id, gen_random_uuid()), s.subscription_id, next_number, rotate_secret.key_id, rotate_secret.ciphertext);
+    insert into posthaste.signing_secret (secret_id, subscription_id, number, kind, key_id, ciphertext, public_key)
+    values (coalesce(rotate_secret.secret_id, gen_random_uuid()), s.subscription_id, next_number, wanted, rotate_secret.key_id, rotate_secret.ciphertext,
+            rotate_secret.public_key);
     perform posthaste.note('secret_rotated', s.name, s.tenant, jsonb_build_object('ending', ending),
-        jsonb_build_object('number', next_number, 'overlap_seconds', extract(epoch from overlap)), reason);
+        jsonb_build_object('number', next_number, 'kind', wanted, 'overlap_seconds', extract(epoch from overlap)), reason);
     return next_number;
 end
 $$;
-comment on function posthaste.rotate_secret(text, interval, text, uuid, text, bytea) is
-    'Asks for a new signing secret and returns its number; the others sign along with it until the overlap ends. A worker makes it within a second, unless the program gives it encrypted already.';
+comment on function posthaste.rotate_secret(text, interval, text, uuid, text, bytea, text, bytea) is
+    'Asks for a new signing secret (shared, or ed25519) and returns its number; the others of its kind sign along with it until the overlap ends. A worker makes it within a second, unless the program gives it encrypted already.';
 
-create function posthaste.add_secret(subscription text, secret_id uuid, key_id text, ciphertext bytea, reason text) returns smallint
+create function posthaste.add_secret(
+    subscription text, secret_id uuid, key_id text, ciphertext bytea, reason text, kind text default 'shared', public_key bytea default null
+) returns smallint
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $$
@@ -3682,21 +4329,24 @@ begin
     if secret_id is null or key_id is null or ciphertext is null then
         perform posthaste.refuse('ciphertext', 'so given', 'secret_id, key_id and ciphertext as `posthaste secret import` makes them; to ask for a secret, see posthaste.rotate_secret');
     end if;
-    if next_number = 2 and exists (select from posthaste.signing_secret k where k.subscription_id = s.subscription_id and k.ciphertext is null) then
-        -- The first one was only asked for, and nobody has seen it: this is it.
-        next_number := 1;
-        delete from posthaste.signing_secret k where k.subscription_id = s.subscription_id;
-    end if;
+    -- One that was only asked for, and that nobody has seen: this is it.
+    with unmade as (
+        delete from posthaste.signing_secret k
+        where k.subscription_id = s.subscription_id and k.ciphertext is null and (k.kind = 'ed25519') = (add_secret.kind = 'ed25519')
+          and not exists (select from posthaste.signing_secret m
+                          where m.subscription_id = s.subscription_id and m.number <> k.number and (m.kind = 'ed25519') = (add_secret.kind = 'ed25519'))
+        returning k.number)
+    select coalesce((select u.number from unmade u), next_number) into next_number;
     perform posthaste.refuse_a_sixth_secret(s);
-    insert into posthaste.signing_secret (secret_id, subscription_id, number, key_id, ciphertext)
-    values (add_secret.secret_id, s.subscription_id, next_number, add_secret.key_id, add_secret.ciphertext);
-    perform posthaste.note('secret_imported', s.name, s.tenant, null, jsonb_build_object('number', next_number), reason);
+    insert into posthaste.signing_secret (secret_id, subscription_id, number, kind, key_id, ciphertext, public_key)
+    values (add_secret.secret_id, s.subscription_id, next_number, add_secret.kind, add_secret.key_id, add_secret.ciphertext, add_secret.public_key);
+    perform posthaste.note('secret_imported', s.name, s.tenant, null, jsonb_build_object('number', next_number, 'kind', add_secret.kind), reason);
     return next_number;
 end
 $$;
-comment on function posthaste.add_secret(text, uuid, text, bytea, text) is 'Stores a secret that was made elsewhere, encrypted by `posthaste secret import`; from now on every live one signs.';
+comment on function posthaste.add_secret(text, uuid, text, bytea, text, text, bytea) is 'Stores a secret that was made elsewhere, encrypted by `posthaste secret import`; from now on every live one signs.';
 
-create function posthaste.set_header_secret(subscription text, header text, secret_id uuid, key_id text, ciphertext bytea, reason text) returns void
+create function posthaste.set_credential(subscription text, name text, secret_id uuid, key_id text, ciphertext bytea, reason text) returns void
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $$
@@ -3704,16 +4354,20 @@ declare
     s constant posthaste.subscription := posthaste.subscription_called(subscription, to_change => true);
 begin
     perform posthaste.because(reason);
-    if s.headers -> header is distinct from '{"secret": true}' then
-        perform posthaste.refuse('header', coalesce(header, 'null'), 'it is not among the headers that the subscription marks as {"secret": true}');
+    if not coalesce(case name
+        when ':authentication' then s.authentication is not null
+        when ':client_key' then s.tls ? 'certificate'
+        else s.headers -> name = '{"secret": true}' end, false) then
+        perform posthaste.refuse('credential', coalesce(name, 'null'),
+            'a header that the subscription marks as {"secret": true}, :authentication where it has an authentication, or :client_key where its tls has a certificate');
     end if;
-    delete from posthaste.header_secret h where h.subscription_id = s.subscription_id and h.header = set_header_secret.header;
-    insert into posthaste.header_secret (secret_id, subscription_id, header, key_id, ciphertext)
-    values (set_header_secret.secret_id, s.subscription_id, set_header_secret.header, set_header_secret.key_id, set_header_secret.ciphertext);
-    perform posthaste.note('header_secret_set', s.name, s.tenant, null, jsonb_build_object('header', header), reason);
+    delete from posthaste.credential k where k.subscription_id = s.subscription_id and k.name = set_credential.name;
+    insert into posthaste.credential (secret_id, subscription_id, name, key_id, ciphertext)
+    values (set_credential.secret_id, s.subscription_id, set_credential.name, set_credential.key_id, set_credential.ciphertext);
+    perform posthaste.note('credential_set', s.name, s.tenant, null, jsonb_build_object('name', set_credential.name), reason);
 end
 $$;
-comment on function posthaste.set_header_secret(text, text, uuid, text, bytea, text) is 'Stores the value of a secret header, encrypted by `posthaste secret import --header`.';
+comment on function posthaste.set_credential(text, text, uuid, text, bytea, text) is 'Stores what a subscription shows to its endpoint, encrypted by `posthaste secret import` (--header, --authentication or --client-key).';
 
 create function posthaste.end_secret(subscription text, number smallint, reason text) returns void
     language plpgsql security definer
@@ -3733,6 +4387,131 @@ end
 $$;
 comment on function posthaste.end_secret(text, smallint, text) is 'Ends a signing secret now, ahead of what was agreed. Without a live one nothing is sent.';
 
+create function posthaste.map_id(partner text, kind text, internal text, external text) returns void
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    field text;
+    given text;
+begin
+    for field, given in values ('partner', partner), ('kind', kind), ('internal', internal), ('external', external) loop
+        if given is null or length(given) not between 1 and 256 then
+            perform posthaste.refuse(field, coalesce(left(given, 100), 'null'), '1 to 256 characters');
+        end if;
+    end loop;
+    -- The word is the worker's and the administrators'; a scoped administrator's only for its own partners.
+    if not posthaste.is_in_scope(partner) then
+        raise exception using errcode = 'insufficient_privilege',
+            message = format('%s may map ids only for %s', session_user, array_to_string(posthaste.scope(), ', '));
+    end if;
+    insert into posthaste.external_id (partner, kind, internal, external)
+    values (map_id.partner, map_id.kind, map_id.internal, map_id.external)
+    on conflict on constraint external_id_pkey do nothing;
+    -- The platform's own transactions do not queue up behind the audit log's last entry.
+    if found and pg_has_role(session_user, 'posthaste_admin', 'member') then
+        perform posthaste.note('id_mapped', kind, partner, null, jsonb_build_object('internal', internal, 'external', external), null);
+    end if;
+    if not exists (
+        select from posthaste.external_id e
+        where (e.partner, e.kind, e.internal, e.external) = (map_id.partner, map_id.kind, map_id.internal, map_id.external)) then
+        -- What it is, is not told: whoever only writes need not learn it.
+        perform posthaste.refuse('external', external, format('the %s has another id with this partner already, and keeps it', kind));
+    end if;
+exception when unique_violation then
+    perform posthaste.refuse('external', external, format('it is the id of another %s with this partner', kind));
+end
+$$;
+comment on function posthaste.map_id(text, text, text, text) is
+    'What a partner calls one of our things, once and for all: for masks that map ids. May be called by the platform in the transaction that makes the thing.';
+
+create function posthaste.keep_pseudonyms(subscription_id integer, kinds text[], internals text[], externals text[])
+    returns table (kind text, internal text, external text)
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    called text;
+begin
+    select s.partner into called from posthaste.subscription s where s.subscription_id = keep_pseudonyms.subscription_id and s.mask is not null;
+    if called is null then
+        perform posthaste.refuse('subscription_id', coalesce(keep_pseudonyms.subscription_id::text, 'null'), 'one that has a mask');
+    end if;
+    insert into posthaste.external_id (partner, kind, internal, external, is_pseudonym)
+    select called, k, i, e, true from unnest(kinds, internals, externals) u (k, i, e)
+    order by k, i
+    on conflict on constraint external_id_pkey do nothing;
+    return query
+        select x.kind, x.internal, x.external from posthaste.external_id x
+        join unnest(kinds, internals) u (k, i) on x.kind = u.k and x.internal = u.i
+        where x.partner = called;
+end
+$$;
+comment on function posthaste.keep_pseudonyms(integer, text[], text[], text[]) is
+    'Makes pseudonyms the external ids of what has none with this subscription''s partner, and returns the ids that stand. For workers, where a mask says so.';
+
+create function posthaste.keep_handshake(subscription_id integer, url text, origin text, rate integer) returns boolean
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+    set lock_timeout = '2s'
+as $$
+begin
+    insert into posthaste.handshake (subscription_id, url, origin, rate)
+    select s.subscription_id, s.url, s.handshake ->> 'origin', keep_handshake.rate
+    from posthaste.subscription s
+    where s.subscription_id = keep_handshake.subscription_id and s.url = keep_handshake.url and s.handshake ->> 'origin' = keep_handshake.origin
+      and s.removed_at is null;
+    return found;
+end
+$$;
+comment on function posthaste.keep_handshake(integer, text, text, integer) is
+    'Writes down that a receiver allows what its subscription asks for, at so many requests a minute (null: any); false where that is not asked any more. For workers.';
+
+create function posthaste.grant_handshake(subscription text, rate integer, reason text) returns void
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    s constant posthaste.subscription := posthaste.subscription_called(subscription, to_change => true);
+begin
+    perform posthaste.because(reason);
+    if s.handshake is null then
+        perform posthaste.refuse('subscription', subscription, 'its terms ask for no handshake');
+    end if;
+    if rate not between 1 and 9999999 then
+        perform posthaste.refuse('rate', rate::text, 'requests a minute, from 1 to 9999999; null for any');
+    end if;
+    insert into posthaste.handshake (subscription_id, url, origin, rate)
+    values (s.subscription_id, s.url, s.handshake ->> 'origin', grant_handshake.rate);
+    perform posthaste.note('handshake_granted', s.name, s.tenant, null, jsonb_build_object('origin', s.handshake ->> 'origin', 'rate', rate), reason);
+end
+$$;
+comment on function posthaste.grant_handshake(text, integer, text) is
+    'Writes down that a receiver gave its permission later, at the callback or otherwise: nothing inbound exists here, so a person says so.';
+
+create function posthaste.preview_source(subscription text, event_id uuid, reason text)
+    returns table (event_type text, occurred_at timestamptz, payload text, metadata text, tenant text, traceparent text, is_meant boolean)
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+    o posthaste.outbox;
+begin
+    select * into o from posthaste.outbox x where x.event_id = preview_source.event_id;
+    -- An administrator of one partner sees no other partner's events.
+    if o.event_id is null or not posthaste.is_in_scope(o.tenant) then
+        perform posthaste.refuse('event_id', coalesce(preview_source.event_id::text, 'null'), 'there is no such event; see posthaste.event');
+    end if;
+    perform posthaste.note('event_previewed', s.name, s.tenant, null, jsonb_build_object('event_id', o.event_id), posthaste.because(reason));
+    return query select o.event_type, o.occurred_at, o.payload::text, o.metadata::text, o.tenant, o.traceparent,
+        o.tenant is not distinct from coalesce(s.tenant, o.tenant) and posthaste.still_wants(s, o.event_type, o.payload);
+end
+$$;
+comment on function posthaste.preview_source(text, uuid, text) is
+    'An event as the platform wrote it, for whoever previews what a subscription would get of it, and whether it is meant for it at all. On the record: it shows a payload.';
+
 create function posthaste.ask_to_reveal(subscription text, reason text) returns bigint
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
@@ -3749,7 +4528,7 @@ comment on function posthaste.ask_to_reveal(text, text) is
     'Writes into the audit log that the live secrets of a subscription are revealed to this login, and returns the entry. With it, and within a minute, posthaste.reveal hands them out.';
 
 create function posthaste.reveal(entry bigint)
-    returns table (subscription_id integer, secret_id uuid, number smallint, key_id text, ciphertext bytea)
+    returns table (subscription_id integer, secret_id uuid, number smallint, kind text, key_id text, ciphertext bytea)
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $$
@@ -3764,7 +4543,7 @@ begin
         perform posthaste.refuse('entry', coalesce(entry::text, 'null'), 'an entry that posthaste.ask_to_reveal made for this login, committed, less than a minute ago');
     end if;
     return query
-        select k.subscription_id, k.secret_id, k.number, k.key_id, k.ciphertext
+        select k.subscription_id, k.secret_id, k.number, k.kind, k.key_id, k.ciphertext
         from posthaste.signing_secret k
         join posthaste.subscription s on s.subscription_id = k.subscription_id and s.removed_at is null
         where k.subscription_id = (e.after ->> 'subscription_id')::integer and k.ciphertext is not null and (k.ends_at is null or k.ends_at > now())
@@ -3774,20 +4553,24 @@ end
 $$;
 comment on function posthaste.reveal(bigint) is 'The live secrets that an entry of the audit log says were revealed, encrypted. `posthaste secret reveal` decrypts them.';
 
-create function posthaste.fill_secret(secret_id uuid, key_id text, ciphertext bytea) returns boolean
+create function posthaste.fill_secret(secret_id uuid, key_id text, ciphertext bytea, public_key bytea default null) returns boolean
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
     -- Somebody's open transaction must not hold up a worker.
     set lock_timeout = '200ms'
 as $$
 begin
-    update posthaste.signing_secret k set key_id = fill_secret.key_id, ciphertext = fill_secret.ciphertext
+    update posthaste.signing_secret k set key_id = fill_secret.key_id, ciphertext = fill_secret.ciphertext, public_key = fill_secret.public_key
     where k.secret_id = fill_secret.secret_id and k.ciphertext is null;
+    if not found then
+        update posthaste.partner_key k set key_id = fill_secret.key_id, ciphertext = fill_secret.ciphertext
+        where k.secret_id = fill_secret.secret_id and k.ciphertext is null;
+    end if;
     return found;
 end
 $$;
-comment on function posthaste.fill_secret(uuid, text, bytea) is
-    'Gives a secret that was asked for its content, encrypted; false where it has one already. For workers: who asked is in the audit log.';
+comment on function posthaste.fill_secret(uuid, text, bytea, bytea) is
+    'Gives a signing secret or a partner''s key that was asked for its content, encrypted; false where it has one already. For workers: who asked is in the audit log.';
 
 create function posthaste.ask_to_reencrypt(reason text) returns bigint
     language plpgsql security definer
@@ -3815,13 +4598,16 @@ begin
         perform posthaste.refuse('entry', coalesce(entry::text, 'null'), 'an entry that posthaste.ask_to_reencrypt made for this login, committed, less than an hour ago');
     end if;
     return query
-        select 'signing', k.subscription_id, k.secret_id, k.key_id, k.ciphertext from posthaste.signing_secret k where k.key_id <> current_key
+        select k.kind, k.subscription_id, k.secret_id, k.key_id, k.ciphertext from posthaste.signing_secret k where k.key_id <> current_key
         union all
-        select 'header', h.subscription_id, h.secret_id, h.key_id, h.ciphertext from posthaste.header_secret h where h.key_id <> current_key
+        select case c.name when ':authentication' then 'authentication' when ':client_key' then 'client_key' else 'header' end,
+               c.subscription_id, c.secret_id, c.key_id, c.ciphertext from posthaste.credential c where c.key_id <> current_key
+        union all
+        select 'partner', 0, p.secret_id, p.key_id, p.ciphertext from posthaste.partner_key p where p.key_id <> current_key
         limit 1000;
 end
 $$;
-comment on function posthaste.secrets_to_reencrypt(bigint, text) is 'Secrets that are not encrypted under this key, at most 1000 at a time, and of which kind each is (signing or header: what it is bound to differs), for `posthaste secret reencrypt`.';
+comment on function posthaste.secrets_to_reencrypt(bigint, text) is 'Secrets that are not encrypted under this key, at most 1000 at a time, and of which kind each is (shared, text, ed25519, header, authentication, client_key, partner: what it is bound to differs), for `posthaste secret reencrypt`.';
 
 create function posthaste.reencrypt_secret(secret_id uuid, old_ciphertext bytea, key_id text, ciphertext bytea) returns boolean
     language plpgsql security definer
@@ -3834,8 +4620,11 @@ begin
     update posthaste.signing_secret k set key_id = reencrypt_secret.key_id, ciphertext = reencrypt_secret.ciphertext
     where k.secret_id = reencrypt_secret.secret_id and k.ciphertext = old_ciphertext;
     done := found;
-    update posthaste.header_secret h set key_id = reencrypt_secret.key_id, ciphertext = reencrypt_secret.ciphertext
+    update posthaste.credential h set key_id = reencrypt_secret.key_id, ciphertext = reencrypt_secret.ciphertext
     where h.secret_id = reencrypt_secret.secret_id and h.ciphertext = old_ciphertext;
+    done := done or found;
+    update posthaste.partner_key p set key_id = reencrypt_secret.key_id, ciphertext = reencrypt_secret.ciphertext
+    where p.secret_id = reencrypt_secret.secret_id and p.ciphertext = old_ciphertext;
     done := done or found;
     if done then
         perform posthaste.note('secret_reencrypted', reencrypt_secret.secret_id::text, null, null, jsonb_build_object('key_id', reencrypt_secret.key_id), null);
@@ -4491,7 +5280,18 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('table subscription_change',            '', '', '', ''),
     ('sequence subscription_change_change_id_seq', '', '', '', ''),
     ('table signing_secret',                 '', 'select', '', ''),
-    ('table header_secret',                  '', 'select', '', ''),
+    ('table credential',                     '', 'select', '', ''),
+    ('table partner_key',                    '', 'select', '', ''),
+    ('table external_id',                    '', 'select', '', ''),
+    ('view id_map',                          '', '', 'select', 'select'),
+    ('view preparation_log',                 '', '', 'select', 'select'),
+    ('view handshake_log',                   '', '', 'select', 'select'),
+    ('table envelope',                       '', 'select', 'select', 'select'),
+    ('table handshake',                      '', 'select', '', ''),
+    ('sequence handshake_handshake_id_seq',  '', '', '', ''),
+    ('table preparation',                    '', 'insert', '', ''),
+    ('sequence preparation_preparation_id_seq', '', '', '', ''),
+    ('view public_key',                      '', 'select', 'select', 'select'),
     ('table setting',                        '', '', 'select', 'select'),
     ('table partner_scope',                  '', '', 'select', 'select'),
     -- What was done.
@@ -4566,7 +5366,26 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function set_partner_scope',           '', '', 'execute', ''),
     ('function rotate_secret',               '', '', 'execute', ''),
     ('function add_secret',                  '', '', 'execute', ''),
-    ('function set_header_secret',           '', '', 'execute', ''),
+    ('function set_credential',              '', '', 'execute', ''),
+    ('function propose_envelope',            '', '', 'execute', ''),
+    ('function approve_envelope',            '', '', '', ''),
+    ('function ask_for_secrets',             '', '', '', ''),
+    ('function checked_object',              '', '', '', ''),
+    ('function checked_authentication',      '', '', '', ''),
+    ('function checked_tls',                 '', '', '', ''),
+    ('function checked_handshake',           '', '', '', ''),
+    ('function is_field_pointer',            '', '', '', ''),
+    ('function checked_mask',                '', '', '', ''),
+    ('function envelope_called',             '', '', '', ''),
+    ('function wanted_values',               '', '', '', ''),
+    ('function checked_envelope',            '', '', '', ''),
+    ('function checked_signatures',          '', '', '', ''),
+    ('function rates',                       '', '', '', ''),
+    ('function map_id',                      'execute', '', 'execute', ''),
+    ('function keep_pseudonyms',             '', 'execute', '', ''),
+    ('function keep_handshake',              '', 'execute', '', ''),
+    ('function grant_handshake',             '', '', 'execute', ''),
+    ('function preview_source',              '', '', 'execute', ''),
     ('function end_secret',                  '', '', 'execute', ''),
     ('function ask_to_reveal',               '', '', 'execute', ''),
     ('function reveal',                      '', '', 'execute', ''),

@@ -5,12 +5,13 @@
 --
 -- Called by: worker, twice a second. Returns at least one row, whose subscription_id is null: where the next look starts. A change
 -- that was not committed yet when we looked lies at or beyond that point.
--- Relies on: subscription_revision_by_xid, quarantine_open, signing_secret_asked_for, lane_to_pause, lane_by_weighing, replay_under_way,
+-- Relies on: subscription_revision_by_xid, quarantine_open, signing_secret_asked_for, partner_key_asked_for, lane_to_pause, lane_by_weighing, replay_under_way,
 -- cancel_request_open.
 -- $1 where to start: a transaction's id, in decimal   $2 how many seconds to look back for what was weighed
 select null::integer as subscription_id, null::integer as revision, pg_snapshot_xmin(pg_current_snapshot())::text as watermark,
        exists (select from posthaste.quarantine where decision = 'released' and not is_requeued) as released,
-       exists (select from posthaste.signing_secret where ciphertext is null and (ends_at is null or ends_at > now())) as asked_for,
+       exists (select from posthaste.signing_secret where ciphertext is null and (ends_at is null or ends_at > now()))
+           or exists (select from posthaste.partner_key where ciphertext is null) as asked_for,
        exists (select from posthaste.lane where to_pause is not null and active) as to_pause,
        exists (select from posthaste.replay where finished_at is null) as replays,
        exists (select from posthaste.cancel_request where closed_at is null) as cancels,

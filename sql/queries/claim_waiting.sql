@@ -11,7 +11,7 @@
 -- $1 locked subscription ids   $2 how many deliveries each may be leased here
 -- $3 worker_id   $4 lease in seconds   $5 how many deliveries in all   $6 how many payload bytes   $7 longest payload to fetch
 with lane as materialized (
-    select l.subscription_id, l.wake_at, l.breaker, s.revision, s.max_age, slots.n as room,
+    select l.subscription_id, l.wake_at, l.breaker, s.revision, s.max_age, s.wants_more, slots.n as room,
            -- How many claims each rate has room for: one for each of its intervals since it was used up, up to its capacity.
            least(slots.n, case when l.breaker <> 'closed' then 1 end, (
                select greatest(0, min(least(capacity, floor((extract(epoch from now())::float8 - coalesce(extract(epoch from used_until)::float8, 0)) / seconds))))::integer
@@ -20,10 +20,10 @@ with lane as materialized (
            )) as slots
     from unnest($1::integer[], $2::integer[]) slots (subscription_id, n)
     cross join lateral (select * from posthaste.lane where lane.subscription_id = slots.subscription_id limit 1) l
-    cross join lateral (select revision, max_age from posthaste.subscription where subscription.subscription_id = slots.subscription_id limit 1) s
+    cross join lateral (select revision, max_age, envelope <> 'standard@1' or pass_trace as wants_more from posthaste.subscription where subscription.subscription_id = slots.subscription_id limit 1) s
 ), waiting as materialized (
     -- One more than may be leased: its due time is when the lane must wake again.
-    select w.*, l.slots, l.room, l.revision, l.max_age, row_number() over in_turn as place, count(*) filter (where not w.is_over) over in_turn as to_send
+    select w.*, l.slots, l.room, l.revision, l.max_age, l.wants_more, row_number() over in_turn as place, count(*) filter (where not w.is_over) over in_turn as to_send
     from lane l
     cross join lateral (
         select q.ctid as address, q.event_id, q.subscription_id, q.replay, q.attempts, q.due_at, q.expires_at, q.ordering_key,
@@ -41,10 +41,13 @@ with lane as materialized (
     order by w.place, w.due_at, w.event_id, w.subscription_id
     limit $5::integer
 ), read as materialized (
-    select w.*, o.event_type, o.occurred_at, octet_length(o.payload::text) as bytes,
-           case when not w.is_over and octet_length(o.payload::text) <= $7::integer then o.payload::text end as payload
+    select w.*, o.event_type, o.occurred_at, size.bytes,
+           case when not w.is_over and size.bytes <= $7::integer then o.payload::text end as payload,
+           case when w.wants_more and not w.is_over and size.bytes <= $7::integer then o.metadata::text end as metadata,
+           case when w.wants_more then o.tenant end as tenant, case when w.wants_more then o.traceparent end as traceparent
     from wanted w
     left join lateral (select * from posthaste.outbox where outbox.event_id = w.event_id limit 1) o on true
+    cross join lateral (select octet_length(o.payload::text) + coalesce(octet_length(o.metadata::text), 0) as bytes offset 0) size
 ), fitting as materialized (
     select * from (
         select r.*, sum(least(coalesce(r.bytes, 0), $7::integer)) over running as running_bytes
@@ -97,7 +100,7 @@ with lane as materialized (
     where l.subscription_id = any ($1::integer[])
 )
 select l.event_id, l.subscription_id, l.replay, l.number, f.revision,
-       (select k.revision from kind k where k.event_type = f.event_type) as schema_revision, f.event_type, f.occurred_at, f.bytes, f.payload, f.ordering_key,
+       (select k.revision from kind k where k.event_type = f.event_type) as schema_revision, f.event_type, f.occurred_at, f.bytes, f.payload, f.metadata, f.tenant, f.traceparent, f.ordering_key,
        -- A replay was asked for, however old the event is. An end may lie at infinity, which no time can be subtracted from.
        case when f.expires_at is not null or f.max_age is not null then
            (extract(epoch from least(f.expires_at, case when l.replay = 0 then posthaste.event_time(l.event_id) + f.max_age end)) - extract(epoch from now()))::float8 end as expires_in

@@ -35,8 +35,8 @@ with late as materialized (
                 else pg_snapshot_xmax(pg_current_snapshot()) end as watermark
     from (select (select count(*) from picked) as picked, (select count(*) from late) as late offset 0) n
 ), read as materialized (
-    select p.address, o.event_id, o.event_type, o.tenant, o.occurred_at, o.deliver_after, o.expires_at, o.ordering_key, octet_length(o.payload::text) as bytes,
-           case when octet_length(o.payload::text) <= $8::integer then o.payload::text end as payload
+    select p.address, o.event_id, o.event_type, o.tenant, o.occurred_at, o.deliver_after, o.expires_at, o.ordering_key, o.metadata, o.traceparent, size.bytes,
+           case when size.bytes <= $8::integer then o.payload::text end as payload
     from picked p
     -- `limit 1` and `offset 0` keep each of these a look-up by key per row, whatever the planner believes about sizes.
     cross join lateral (
@@ -45,6 +45,7 @@ with late as materialized (
           and outbox.event_id between $12::uuid and $13::uuid
         limit 1
     ) o
+    cross join lateral (select octet_length(o.payload::text) + coalesce(octet_length(o.metadata::text), 0) as bytes offset 0) size
 ), taken as (
     -- What was read, not what was picked: a plan made while the day's partition was being attached does not know it and finds
     -- nothing there. What it misses, or what lies too far from now, stays for another look.
@@ -80,9 +81,9 @@ with late as materialized (
     full join kind k using (event_type)
     where coalesce(k.is_of_tenants, false) and coalesce(p.tenant, '') > ''
 ), route as materialized (
-    select a.event_type, a.tenant, a.schema_revision, s.subscription_id, s.revision, s.filter, s.max_age,
-           -- What may not be sent at once waits: where a subscription is paused or held, or has rates, which are kept in its lane.
-           case when s.active and l.active and l.breaker = 'closed' and l.hold_until <= now() and s.rates = '[]'
+    select a.event_type, a.tenant, a.schema_revision, s.subscription_id, s.revision, s.filter, s.max_age, s.envelope <> 'standard@1' or s.pass_trace as wants_more,
+           -- What may not be sent at once waits: where a subscription is paused or held, or has rates, which are kept in its lane, or might get some in a handshake.
+           case when s.active and l.active and l.breaker = 'closed' and l.hold_until <= now() and s.rates = '[]' and s.handshake is null
                 then coalesce(($10::integer[])[array_position($9::integer[], s.subscription_id)], $11::integer) else 0 end as slots
     from asked a
     cross join lateral (
@@ -94,7 +95,7 @@ with late as materialized (
     where a.is_known or s.unknown_types
 ), met as materialized (
     -- Nothing is judged by a payload that is too long to be sent: it passes, and ends as rejected.
-    select r.event_id, r.deliver_after, r.expires_at, r.ordering_key, s.subscription_id, s.revision, s.schema_revision, s.max_age, s.slots, least(r.bytes, $8::integer) as bytes,
+    select r.event_id, r.deliver_after, r.expires_at, r.ordering_key, s.subscription_id, s.revision, s.schema_revision, s.max_age, s.wants_more, s.slots, least(r.bytes, $8::integer) as bytes,
            s.filter is null or r.payload is null or posthaste.matches(s.filter, r.payload) as passes
     from (
         select event_type, '' as tenant, event_id, deliver_after, expires_at, ordering_key, bytes, payload from read
@@ -109,13 +110,13 @@ with late as materialized (
     select event_id, subscription_id, 0, 0, 'the subscription''s filter cannot be evaluated on the payload' from met
     where (select bool_or(filter is not null) from route) and passes is null and ordering_key is null
 ), matched as (
-    select event_id, deliver_after, expires_at, ordering_key, subscription_id, revision, schema_revision, max_age, bytes,
+    select event_id, deliver_after, expires_at, ordering_key, subscription_id, revision, schema_revision, max_age, wants_more, bytes,
            ordering_key is null and row_number() over (partition by subscription_id, ordering_key is null order by event_id) <= slots
                and (deliver_after is null or deliver_after <= now()) as has_slot
     from met
     where passes
 ), placed as materialized (
-    select event_id, deliver_after, expires_at, ordering_key, subscription_id, revision, schema_revision, max_age,
+    select event_id, deliver_after, expires_at, ordering_key, subscription_id, revision, schema_revision, max_age, wants_more,
            has_slot and count(*) filter (where has_slot) over running <= $6::integer
                     and sum(bytes) filter (where has_slot) over running <= $7::bigint as leased
     from matched
@@ -156,7 +157,7 @@ with late as materialized (
     where subscription_id = any (array(select subscription_id from asleep))
 )
 select null::uuid as event_id, null::integer as subscription_id, null::integer as revision, null::integer as schema_revision,
-       null::text as event_type, null::timestamptz as occurred_at, null::integer as bytes, null::text as payload, null::float8 as expires_in,
+       null::text as event_type, null::timestamptz as occurred_at, null::integer as bytes, null::text as payload, null::text as metadata, null::text as tenant, null::text as traceparent, null::float8 as expires_in,
        (select picked from next) as events_seen,
        (select coalesce(sum(events), 0)::bigint from kind) as events_taken,
        (select count(*) from placed) as deliveries_made,
@@ -170,6 +171,7 @@ select null::uuid as event_id, null::integer as subscription_id, null::integer a
        (select subscriptions from followed) as ordered_subscriptions, (select keys from followed) as ordered_keys
 union all
 select p.event_id, p.subscription_id, p.revision, p.schema_revision, r.event_type, r.occurred_at, r.bytes, r.payload,
+       case when p.wants_more then r.metadata::text end, case when p.wants_more then r.tenant end, case when p.wants_more then r.traceparent end,
        -- An end may lie at infinity, which no time can be subtracted from.
        case when p.expires_at is not null or p.max_age is not null then
            (extract(epoch from least(p.expires_at, posthaste.event_time(p.event_id) + p.max_age)) - extract(epoch from now()))::float8 end, null, null, null, null, null, null, null, null, null, null

@@ -11,8 +11,17 @@ select s.subscription_id, s.revision, s.name, s.url, s.active, s.sandbox, (s.bre
        array(select key from jsonb_each(s.headers) order by key) as header_names,
        -- Null where the value is a secret.
        array(select case when jsonb_typeof(value) = 'string' then value #>> '{}' end from jsonb_each(s.headers) order by key) as header_values,
-       h.headers, h.secret_ids, h.key_ids, h.ciphertexts,
-       k.number, k.secret_id, k.key_id, k.ciphertext,
+       h.names as credentials, h.secret_ids, h.key_ids, h.ciphertexts,
+       s.signatures, s.header_prefix, s.user_agent, s.pass_trace, s.partner, s.mask::text as mask,
+       s.authentication::text as authentication, s.tls ->> 'certificate' as client_certificate, s.tls ->> 'authority' as authority,
+       s.handshake::text as handshake, g.is_granted,
+       e.template, e.content_type,
+       array(select key from jsonb_each(e.headers) order by key) as template_header_names,
+       array(select value #>> '{}' from jsonb_each(e.headers) order by key) as template_header_values,
+       array(select key from jsonb_each(s.envelope_values) order by key) as value_names,
+       array(select value #>> '{}' from jsonb_each(s.envelope_values) order by key) as value_texts,
+       p.secret_id as partner_secret_id, p.key_id as partner_key_id, p.ciphertext as partner_ciphertext,
+       k.number, k.secret_id, k.kind, k.key_id, k.ciphertext,
        extract(epoch from k.ends_at - now())::float8 as ends_in
 from posthaste.subscription s
 -- Look-ups by key for each subscription, whatever the planner believes about sizes.
@@ -22,8 +31,18 @@ left join lateral (
     offset 0
 ) k on true
 cross join lateral (
-    select array_agg(header) as headers, array_agg(secret_id) as secret_ids, array_agg(key_id) as key_ids, array_agg(ciphertext) as ciphertexts
-    from posthaste.header_secret x where x.subscription_id = s.subscription_id
+    select array_agg(name) as names, array_agg(secret_id) as secret_ids, array_agg(key_id) as key_ids, array_agg(ciphertext) as ciphertexts
+    from posthaste.credential x where x.subscription_id = s.subscription_id
 ) h
+cross join lateral (
+    select exists (
+        select from posthaste.handshake a
+        where a.subscription_id = s.subscription_id and a.url = s.url and a.origin = s.handshake ->> 'origin') as is_granted
+) g
+left join lateral (
+    select * from posthaste.envelope n
+    where n.name = split_part(s.envelope, '@', 1) and n.version = split_part(s.envelope, '@', 2)::integer limit 1
+) e on true
+left join lateral (select * from posthaste.partner_key x where x.partner = s.partner and s.mask is not null limit 1) p on true
 where s.subscription_id = any ($1::integer[])
 order by s.subscription_id, k.number

@@ -145,7 +145,7 @@ impl<'a> Desk<'a> {
                 .keyring
                 .seal_header(subscription_id, secret_id, value)?;
             self.control
-                .set_header_secret(name, header, secret_id, &sealed, reason)
+                .set_credential(name, header, secret_id, &sealed, reason)
                 .await?;
             return say("the header's value is stored");
         }
@@ -325,8 +325,8 @@ const SECRETS: &[Column] = &[
     ("next end at", "next_end_at", time),
     ("overdue", "is_overdue", table::text),
     (
-        "headers without value",
-        "headers_without_value",
+        "credentials without value",
+        "credentials_without_value",
         table::text,
     ),
 ];

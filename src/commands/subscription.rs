@@ -2,6 +2,7 @@
 
 mod listing;
 mod proposal;
+mod shape;
 mod test;
 
 use std::process::ExitCode;

@@ -65,6 +65,9 @@ pub struct Proposal {
     pub networks: Vec<String>,
     /// What becomes of the events behind a dead letter: `continue` or `hold`.
     pub after_dead_letter: String,
+    /// Terms about what requests look like, how we show who we are, and what partners must not see: a JSON object under the names
+    /// of `posthaste.terms`, of which any may be left out.
+    pub shape: Value,
     /// What it is for.
     pub description: Option<String>,
     /// Whom to ask.
@@ -142,6 +145,7 @@ impl Control {
         let headers = proposal.headers.to_string();
         let rates = proposal.rates.to_string();
         let breaker = proposal.breaker.as_ref().map(Value::to_string);
+        let shape = proposal.shape.to_string();
         let parameters: &[&(dyn ToSql + Sync)] = &[
             &proposal.name,
             &proposal.url,
@@ -166,6 +170,7 @@ impl Control {
             &proposal.pause_after,
             &proposal.sandbox,
             &proposal.after_dead_letter,
+            &shape,
         ];
         proposed(&self.row(PROPOSE_SUBSCRIPTION, parameters).await?)
     }
@@ -235,6 +240,8 @@ impl Control {
             &secret_id,
             key_id,
             ciphertext,
+            &"shared",
+            &None::<Vec<u8>>,
         ];
         Ok(self.row(ROTATE_SECRET, parameters).await?.try_get(0)?)
     }
@@ -248,16 +255,23 @@ impl Control {
         reason: &str,
     ) -> Result<i16> {
         let Sealed { key_id, ciphertext } = sealed;
-        let parameters: &[&(dyn ToSql + Sync)] =
-            &[&subscription, &secret_id, key_id, ciphertext, &reason];
+        let parameters: &[&(dyn ToSql + Sync)] = &[
+            &subscription,
+            &secret_id,
+            key_id,
+            ciphertext,
+            &reason,
+            &"shared",
+            &None::<Vec<u8>>,
+        ];
         Ok(self.row(ADD_SECRET, parameters).await?.try_get(0)?)
     }
 
-    /// Stores the value of a secret header.
-    pub async fn set_header_secret(
+    /// Stores what a subscription shows to its endpoint: the value of a header, or what `:authentication` or `:client_key` names.
+    pub async fn set_credential(
         &self,
         subscription: &str,
-        header: &str,
+        name: &str,
         secret_id: Uuid,
         sealed: &Sealed,
         reason: &str,
@@ -265,13 +279,13 @@ impl Control {
         let Sealed { key_id, ciphertext } = sealed;
         let parameters: &[&(dyn ToSql + Sync)] = &[
             &subscription,
-            &header,
+            &name,
             &secret_id,
             key_id,
             ciphertext,
             &reason,
         ];
-        self.row(SET_HEADER_SECRET, parameters).await.map(drop)
+        self.row(SET_CREDENTIAL, parameters).await.map(drop)
     }
 
     /// Ends a signing secret now.
@@ -487,7 +501,7 @@ statements! {
     SECRETS = "secrets";
     ROTATE_SECRET = "rotate_secret";
     ADD_SECRET = "add_secret";
-    SET_HEADER_SECRET = "set_header_secret";
+    SET_CREDENTIAL = "set_credential";
     END_SECRET = "end_secret";
     ASK_TO_REVEAL = "ask_to_reveal";
     REVEAL = "reveal";

@@ -1,6 +1,6 @@
 //! What people have agreed and decided, as a worker reads it and carries it out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tokio_postgres::Row;
@@ -41,6 +41,28 @@ pub struct StoredTerms {
     pub send_within: Option<Duration>,
     /// Extra headers and their values.
     pub headers: Vec<(String, StoredValue)>,
+    /// What requests look like.
+    pub shape: StoredShape,
+    /// Whom pseudonyms and external ids are for.
+    pub partner: String,
+    /// What becomes of fields before they leave, as JSON text.
+    pub mask: Option<String>,
+    /// The key of the partner's pseudonyms; none where there is no mask, or nobody has made it yet.
+    pub partner_key: Option<(Uuid, Sealed)>,
+    /// How we show who we are, as JSON text, without the secret part.
+    pub authentication: Option<String>,
+    /// The secret part.
+    pub credential: Option<(Uuid, Sealed)>,
+    /// A certificate to show, as PEM.
+    pub client_certificate: Option<String>,
+    /// Its private key.
+    pub client_key: Option<(Uuid, Sealed)>,
+    /// The one authority to trust, as PEM.
+    pub authority: Option<String>,
+    /// What to ask the receiver before anything is sent to it, as JSON text.
+    pub handshake: Option<String>,
+    /// Whether it has allowed that.
+    pub is_granted: bool,
     /// Everything is recorded, and nothing leaves.
     pub sandbox: bool,
     /// When to try again.
@@ -49,8 +71,40 @@ pub struct StoredTerms {
     pub breaker_failures: Option<u32>,
     /// Its live secrets, oldest first.
     pub secrets: Vec<StoredSecret>,
-    /// The ids of live secrets that were asked for, and that nobody has made yet.
-    pub asked_for: Vec<Uuid>,
+    /// Live secrets that were asked for, and that nobody has made yet.
+    pub asked_for: Vec<AskedFor>,
+}
+
+/// A secret that is there in name only.
+#[derive(Clone, Debug)]
+pub struct AskedFor {
+    /// Of which subscription; 0 for a partner's key, which is of none.
+    pub subscription_id: i32,
+    /// Its id.
+    pub secret_id: Uuid,
+    /// What kind of secret: `shared`, `ed25519` or `partner`.
+    pub kind: String,
+}
+
+/// What a subscription's requests look like, as it is stored.
+#[derive(Debug)]
+pub struct StoredShape {
+    /// The envelope's template of the body.
+    pub template: String,
+    /// The envelope's content type.
+    pub content_type: String,
+    /// The envelope's templates of headers.
+    pub headers: Vec<(String, String)>,
+    /// The subscription's constants for the envelope.
+    pub values: BTreeMap<String, String>,
+    /// Names of signature profiles.
+    pub signatures: Vec<String>,
+    /// What the names of the platform's headers begin with.
+    pub header_prefix: Option<String>,
+    /// In place of the worker's own.
+    pub user_agent: Option<String>,
+    /// Whether the event's trace context is sent along.
+    pub pass_trace: bool,
 }
 
 /// The value of an extra header.
@@ -99,6 +153,8 @@ pub struct StoredSecret {
     pub number: i16,
     /// Its id, to which the ciphertext is bound.
     pub secret_id: Uuid,
+    /// What kind of secret: `shared`, `text` or `ed25519`.
+    pub kind: String,
     /// The key that it is encrypted under, and the ciphertext.
     pub sealed: Sealed,
     /// How long it goes on to sign; `None` without end.
@@ -149,16 +205,24 @@ impl Store {
                     &sealed.key_id,
                     &sealed.ciphertext,
                     &reason,
+                    &"shared",
+                    &None::<Vec<u8>>,
                 ],
             )
             .await?;
         Ok(rows.first().map_or(Ok(None), |row| row.try_get(0))?)
     }
 
-    /// Signing secrets that were asked for and that nobody has made yet, at most `limit`: of which subscription, and their ids.
-    pub async fn secrets_asked_for(&self, limit: usize) -> Result<Vec<(i32, Uuid)>> {
+    /// Secrets that were asked for and that nobody has made yet, at most `limit` of signing secrets and of partners' keys.
+    pub async fn secrets_asked_for(&self, limit: usize) -> Result<Vec<AskedFor>> {
         let rows = self.query(SECRETS_ASKED_FOR, &[&long(limit)]).await?;
-        let asked_for = |row: &Row| Ok((row.try_get(0)?, row.try_get(1)?));
+        let asked_for = |row: &Row| {
+            Ok(AskedFor {
+                subscription_id: row.try_get(0)?,
+                secret_id: row.try_get(1)?,
+                kind: row.try_get(2)?,
+            })
+        };
         rows.iter().map(asked_for).collect()
     }
 
@@ -264,6 +328,7 @@ impl Store {
 }
 
 fn stored_terms(row: &Row, subscription_id: i32) -> Result<StoredTerms> {
+    let mut credentials = credentials(row)?;
     Ok(StoredTerms {
         subscription_id,
         revision: row.try_get("revision")?,
@@ -281,7 +346,18 @@ fn stored_terms(row: &Row, subscription_id: i32) -> Result<StoredTerms> {
         concurrency: row
             .try_get::<_, Option<i32>>("concurrency")?
             .and_then(|n| usize::try_from(n).ok()),
-        headers: stored_headers(row)?,
+        headers: stored_headers(row, &mut credentials)?,
+        shape: stored_shape(row)?,
+        partner: row.try_get("partner")?,
+        mask: row.try_get("mask")?,
+        partner_key: partner_key(row)?,
+        authentication: row.try_get("authentication")?,
+        credential: credentials.remove(":authentication"),
+        client_certificate: row.try_get("client_certificate")?,
+        client_key: credentials.remove(":client_key"),
+        authority: row.try_get("authority")?,
+        handshake: row.try_get("handshake")?,
+        is_granted: row.try_get("is_granted")?,
         secrets: Vec::new(),
         asked_for: Vec::new(),
     })
@@ -322,10 +398,40 @@ fn seconds_in(row: &Row, column: &str) -> Result<Option<Duration>> {
     Ok(seconds.map(|s| Duration::try_from_secs_f64(s).unwrap_or_default()))
 }
 
-fn stored_headers(row: &Row) -> Result<Vec<(String, StoredValue)>> {
+fn stored_shape(row: &Row) -> Result<StoredShape> {
+    let texts = |names: &str, values: &str| -> Result<Vec<(String, String)>> {
+        let names: Vec<String> = row.try_get(names)?;
+        let values: Vec<String> = row.try_get(values)?;
+        Ok(names.into_iter().zip(values).collect())
+    };
+    Ok(StoredShape {
+        template: row.try_get("template")?,
+        content_type: row.try_get("content_type")?,
+        headers: texts("template_header_names", "template_header_values")?,
+        values: texts("value_names", "value_texts")?.into_iter().collect(),
+        signatures: row.try_get("signatures")?,
+        header_prefix: row.try_get("header_prefix")?,
+        user_agent: row.try_get("user_agent")?,
+        pass_trace: row.try_get("pass_trace")?,
+    })
+}
+
+fn partner_key(row: &Row) -> Result<Option<(Uuid, Sealed)>> {
+    let key_id: Option<String> = row.try_get("partner_key_id")?;
+    let ciphertext: Option<Vec<u8>> = row.try_get("partner_ciphertext")?;
+    let (Some(key_id), Some(ciphertext)) = (key_id, ciphertext) else {
+        return Ok(None);
+    };
+    let sealed = Sealed { key_id, ciphertext };
+    Ok(Some((row.try_get("partner_secret_id")?, sealed)))
+}
+
+fn stored_headers(
+    row: &Row,
+    secrets: &mut HashMap<String, (Uuid, Sealed)>,
+) -> Result<Vec<(String, StoredValue)>> {
     let names: Vec<String> = row.try_get("header_names")?;
     let values: Vec<Option<String>> = row.try_get("header_values")?;
-    let mut secrets = header_secrets(row)?;
     let stored = names.into_iter().zip(values).map(|(name, value)| {
         let value = match value {
             Some(text) => StoredValue::Plain(text),
@@ -336,8 +442,8 @@ fn stored_headers(row: &Row) -> Result<Vec<(String, StoredValue)>> {
     Ok(stored.collect())
 }
 
-fn header_secrets(row: &Row) -> Result<HashMap<String, (Uuid, Sealed)>> {
-    let Some(names) = row.try_get::<_, Option<Vec<String>>>("headers")? else {
+fn credentials(row: &Row) -> Result<HashMap<String, (Uuid, Sealed)>> {
+    let Some(names) = row.try_get::<_, Option<Vec<String>>>("credentials")? else {
         return Ok(HashMap::new());
     };
     let ids: Vec<Uuid> = row.try_get("secret_ids")?;
@@ -350,11 +456,17 @@ fn header_secrets(row: &Row) -> Result<HashMap<String, (Uuid, Sealed)>> {
     Ok(names.into_iter().zip(ids.into_iter().zip(sealed)).collect())
 }
 
-/// The id of a secret that is there in name only.
-fn asked_for(row: &Row) -> Result<Option<Uuid>> {
+fn asked_for(row: &Row) -> Result<Option<AskedFor>> {
     let is_made = row.try_get::<_, Option<Vec<u8>>>("ciphertext")?.is_some();
     let secret_id: Option<Uuid> = row.try_get("secret_id")?;
-    Ok(secret_id.filter(|_| !is_made))
+    let Some(secret_id) = secret_id.filter(|_| !is_made) else {
+        return Ok(None);
+    };
+    Ok(Some(AskedFor {
+        subscription_id: row.try_get("subscription_id")?,
+        secret_id,
+        kind: row.try_get("kind")?,
+    }))
 }
 
 pub(super) fn stored_secret(row: &Row) -> Result<Option<StoredSecret>> {
@@ -367,6 +479,7 @@ pub(super) fn stored_secret(row: &Row) -> Result<Option<StoredSecret>> {
     Ok(Some(StoredSecret {
         number,
         secret_id: row.try_get("secret_id")?,
+        kind: row.try_get("kind")?,
         sealed: Sealed {
             key_id: row.try_get("key_id")?,
             ciphertext,

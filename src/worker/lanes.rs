@@ -602,6 +602,7 @@ mod tests {
             event_type: String::new(),
             occurred_at: SystemTime::UNIX_EPOCH,
             payload: None,
+            context: None,
             bytes: 100,
             ends: Instant::now(),
             expires: None,

@@ -189,16 +189,18 @@ impl World {
             &sealed.key_id,
             &sealed.ciphertext,
             &"a trial",
+            &"shared",
+            &None::<Vec<u8>>,
         ];
         self.db.query(add, parameters).await.unwrap();
     }
 
     /// Stores the value of a secret header.
-    pub(crate) async fn set_header_secret(&self, name: &str, id: i32, header: &str, value: &str) {
+    pub(crate) async fn set_credential(&self, name: &str, id: i32, header: &str, value: &str) {
         let secret_id = Uuid::now_v7();
         let keyring = self.config(&[]).keyring().unwrap();
         let sealed = keyring.seal_header(id, secret_id, value).unwrap();
-        let set = "select posthaste.set_header_secret($1, $2, $3, $4, $5, 'a trial')";
+        let set = "select posthaste.set_credential($1, $2, $3, $4, $5, 'a trial')";
         let parameters: &[&(dyn ToSql + Sync)] = &[
             &name,
             &header,

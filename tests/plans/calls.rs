@@ -215,7 +215,7 @@ pub(crate) const TERMS: Call = Call {
     // subscriptions
     arguments: "select array[trial.each(array_agg(subscription_id))]
         from (select subscription_id from posthaste.subscription order by subscription_id limit 64) s",
-    indexes: &["one_value_for_a_header", "secrets_are_numbered_within_a_subscription", "subscription_pkey"],
+    indexes: &["envelope_pkey", "handshake_by_subscription", "one_value_for_a_name", "partner_key_pkey", "secrets_are_numbered_within_a_subscription", "subscription_pkey"],
     reads_whole: &[],
     returns: 64.0,
 };

@@ -72,8 +72,8 @@ begin
     -- Not by ALTER TABLE, which would make every session plan anew.
     set local session_replication_role = replica;
     insert into posthaste.event_type (event_type, description) values ('thing.happened', 'for a test') on conflict do nothing;
-    insert into posthaste.subscription (name, url, event_types, tenant, retry_intervals, retry_jitter)
-    select 'lane ' || n, 'https://partner.example/' || n, '{*}', case when n > 0 then 'tenant ' || n end, '{1 hour}', 0.1
+    insert into posthaste.subscription (name, partner, url, event_types, tenant, retry_intervals, retry_jitter)
+    select 'lane ' || n, case when n > 0 then 'tenant ' || n else 'all' end, 'https://partner.example/' || n, '{*}', case when n > 0 then 'tenant ' || n end, '{1 hour}', 0.1
     from generate_series(case when low = 1 then 0 else 1 + (low - 1) / 100 end, high / 100) n;
     insert into posthaste.subscription_event_type (event_type, tenant, subscription_id)
     select '*', coalesce(tenant, ''), subscription_id from posthaste.subscription

@@ -5,6 +5,7 @@ use posthaste::store::Proposal;
 use posthaste::{Error, Result};
 use serde_json::{Map, Value, json};
 
+use super::shape;
 use crate::commands::input::{all_given, given, if_given, reason, text, texts};
 use crate::commands::settings;
 
@@ -22,6 +23,9 @@ pub(super) fn command() -> Command {
         .args(paced())
         .args(guarded())
         .args(sent())
+        .args(shape::shaped())
+        .args(shape::trusted())
+        .args(shape::masked())
         .arg(after_dead_letter())
         .arg(text("description", "What it is for"))
         .arg(text("contact", "Whom to ask"))
@@ -189,6 +193,7 @@ pub(super) fn read(args: &ArgMatches) -> Result<Proposal> {
         headers: headers(args)?,
         networks: all_given(args, "network"),
         after_dead_letter: given(args, "after-dead-letter").to_owned(),
+        shape: shape::read(args)?,
         description: owned("description"),
         contact: owned("contact"),
         reason: owned("reason"),
@@ -227,7 +232,9 @@ Examples:
   posthaste subscription propose university --url https://hooks.university.example/events --event-type certificate.issued
   posthaste subscription propose bank --url https://bank.example/in --event-type 'payment.*' --tenant bank --filter '$.amount > 100' --rate '100/1 minute/250'
   posthaste subscription propose lake --url https://lake.example/in --event-type '*' --unknown-types --retry-interval 5s --retry-interval 1h
-  posthaste subscription propose erp --url https://erp.example/in --event-type order.paid --secret-header Authorization --header 'X-Environment: production'";
+  posthaste subscription propose erp --url https://erp.example/in --event-type order.paid --secret-header Authorization --header 'X-Environment: production'
+  posthaste subscription propose shop --url https://shop.example/in --event-type 'order.*' --envelope api_versioned --value api_version=2026-11-01 --signature stripe --signature standard_v1
+  posthaste subscription propose school --url https://school.example/in --event-type 'student.*' --mask school-mask.json --authentication basic:posthaste";
 
 #[cfg(test)]
 mod tests {

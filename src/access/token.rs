@@ -1,0 +1,329 @@
+//! Access tokens: OAuth 2 client credentials (RFC 6749, section 4.4).
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::{BELIEVED_FOR, Preparation, Purpose, Refused, without_query};
+use crate::sender::{Answer, Endpoint};
+
+/// Where tokens come from, and the one that is good now.
+pub struct TokenSource {
+    endpoint: Arc<Endpoint>,
+    url: String,
+    headers: HeaderMap,
+    form: Zeroizing<String>,
+    known: Mutex<Known>,
+    /// One request at a time; whoever waits finds what it brought.
+    asking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Known {
+    token: Option<Token>,
+    refused: Option<Refused>,
+}
+
+#[derive(Clone)]
+struct Token {
+    header: HeaderValue,
+    /// To be replaced from then on, while it is still good.
+    renew: Instant,
+    ends: Instant,
+}
+
+impl TokenSource {
+    /// From the term `authentication`: `client_id`, and maybe `scope`, `audience` and `client_auth` (`basic`, or `body`).
+    pub(super) fn new(
+        endpoint: Arc<Endpoint>,
+        url: &str,
+        term: &Value,
+        secret: &Zeroizing<String>,
+    ) -> Result<Self, String> {
+        let client_id = term["client_id"]
+            .as_str()
+            .ok_or("authentication has no client_id")?;
+        let mut form = Zeroizing::new("grant_type=client_credentials".to_owned());
+        for name in ["scope", "audience"] {
+            if let Some(value) = term[name].as_str() {
+                add(&mut form, name, value);
+            }
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        );
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if term["client_auth"].as_str() == Some("body") {
+            add(&mut form, "client_id", client_id);
+            add(&mut form, "client_secret", secret);
+        } else {
+            // Encoded before they are joined, as the specification wants it: either may hold a colon.
+            let pair = Zeroizing::new(format!("{}:{}", encoded(client_id), *encoded(secret)));
+            let basic = Zeroizing::new(format!("Basic {}", BASE64.encode(pair.as_bytes())));
+            let mut value = HeaderValue::try_from(basic.as_str())
+                .map_err(|_| "the client's secret cannot stand in a header".to_owned())?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        Ok(Self {
+            endpoint,
+            url: without_query(url),
+            headers,
+            form,
+            known: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// The value of `Authorization`: of the token that is good, or of a new one.
+    pub(super) async fn obtain(
+        &self,
+        timeout: Duration,
+        made: &mut Vec<Preparation>,
+    ) -> Result<HeaderValue, String> {
+        if let Some(header) = self.fresh() {
+            return Ok(header);
+        }
+        let ask = async {
+            let _turn = self.asking.lock().await;
+            // Somebody may have asked while we waited for our turn.
+            if let Some(header) = self.fresh() {
+                return Ok(header);
+            }
+            self.refusal()?;
+            self.ask(timeout, made).await
+        };
+        let asked = match tokio::time::timeout(timeout, ask).await {
+            Ok(asked) => asked,
+            Err(_) => Err(format!("{NO_TOKEN}: not within {timeout:?}")),
+        };
+        // The old one may be good for a while yet.
+        asked.or_else(|why| self.still_good().ok_or(why))
+    }
+
+    /// A token that an endpoint refused is not shown again.
+    pub(super) fn forget(&self, header: &HeaderValue) {
+        let mut known = self.lock();
+        if known.token.as_ref().is_some_and(|token| token.header == *header) {
+            known.token = None;
+        }
+    }
+
+    async fn ask(
+        &self,
+        timeout: Duration,
+        made: &mut Vec<Preparation>,
+    ) -> Result<HeaderValue, String> {
+        let asked_at = Instant::now();
+        let (report, answer) = self
+            .endpoint
+            .exchange(
+                Method::POST,
+                self.headers.clone(),
+                Bytes::copy_from_slice(self.form.as_bytes()),
+                timeout,
+            )
+            .await;
+        let met = report.error.clone();
+        made.push(Preparation {
+            kind: Purpose::Token,
+            url: self.url.clone(),
+            report,
+            grant: None,
+        });
+        let token = match answer {
+            Some(answer) => understand(&answer, asked_at),
+            None => Err(met.unwrap_or_else(|| "no answer".to_owned())),
+        };
+        let mut known = self.lock();
+        match token {
+            Ok(token) => {
+                let header = token.header.clone();
+                *known = Known {
+                    token: Some(token),
+                    refused: None,
+                };
+                Ok(header)
+            }
+            Err(why) => {
+                let why = format!("{NO_TOKEN}: {why}");
+                known.refused = Some(Refused::now(&why, BELIEVED_FOR));
+                Err(why)
+            }
+        }
+    }
+
+    fn fresh(&self) -> Option<HeaderValue> {
+        let now = Instant::now();
+        let known = self.lock();
+        let token = known.token.as_ref().filter(|token| now < token.renew);
+        token.map(|token| token.header.clone())
+    }
+
+    fn still_good(&self) -> Option<HeaderValue> {
+        let now = Instant::now();
+        let known = self.lock();
+        let token = known.token.as_ref().filter(|token| now < token.ends);
+        token.map(|token| token.header.clone())
+    }
+
+    fn refusal(&self) -> Result<(), String> {
+        let known = self.lock();
+        match &known.refused {
+            Some(refused) if Instant::now() < refused.until => Err(refused.why.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for TokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenSource")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads the answer of a token endpoint. What the error says of it is its status and its error code, never a text that it chose.
+fn understand(answer: &Answer, asked_at: Instant) -> Result<Token, String> {
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
+    if !answer.status.is_success() {
+        let code = body["error"].as_str().filter(|code| KNOWN_ERRORS.contains(code));
+        let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
+        return Err(format!("its server answered {}{code}", answer.status.as_u16()));
+    }
+    let token = body["access_token"]
+        .as_str()
+        .ok_or("its server's answer holds no access_token")?;
+    if !body["token_type"].as_str().is_none_or(|kind| kind.eq_ignore_ascii_case("bearer")) {
+        return Err("its server's token_type is not Bearer".to_owned());
+    }
+    let text = Zeroizing::new(format!("Bearer {token}"));
+    let mut header = HeaderValue::try_from(text.as_str())
+        .map_err(|_| "its server's access_token cannot stand in a header".to_owned())?;
+    header.set_sensitive(true);
+    let lasts = Duration::from_secs(seconds(&body["expires_in"]).clamp(1, LONGEST));
+    Ok(Token {
+        header,
+        // Shortly before its end, so that no request bears one that ends on its way.
+        renew: asked_at + (lasts * 4 / 5).max(lasts.saturating_sub(Duration::from_mins(1))),
+        ends: asked_at + lasts,
+    })
+}
+
+/// Some servers write the number as a text.
+fn seconds(value: &Value) -> u64 {
+    let number = value.as_u64();
+    let number = number.or_else(|| value.as_str().and_then(|text| text.parse().ok()));
+    number.unwrap_or(UNLESS_TOLD)
+}
+
+fn add(form: &mut Zeroizing<String>, name: &str, value: &str) {
+    form.push('&');
+    form.push_str(name);
+    form.push('=');
+    form.push_str(&encoded(value));
+}
+
+/// As a form is encoded.
+fn encoded(text: &str) -> Zeroizing<String> {
+    let mut encoded = Zeroizing::new(String::with_capacity(text.len()));
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            for half in [byte >> 4, byte & 15] {
+                encoded.push(char::from(b"0123456789ABCDEF"[usize::from(half)]));
+            }
+            let at = encoded.len() - 2;
+            encoded.insert(at, '%');
+        }
+    }
+    encoded
+}
+
+const NO_TOKEN: &str = "no access token";
+/// Those of RFC 6749.
+const KNOWN_ERRORS: [&str; 6] = [
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+];
+/// How long a token lasts where its server does not say, in seconds.
+const UNLESS_TOLD: u64 = 300;
+/// No token is used for longer, in seconds.
+const LONGEST: u64 = 86_400;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use http::StatusCode;
+
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: HeaderMap::new(),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn a_token_is_renewed_before_it_ends() {
+        let now = Instant::now();
+        for (given, renew, ends) in [
+            ("3600", 3540, 3600),
+            ("100", 80, 100),
+            (r#""600""#, 540, 600),
+            ("null", 240, 300),
+            ("0", 0, 1),
+            ("99999999999", 86_340, 86_400),
+        ] {
+            let body = format!(r#"{{"access_token":"t","token_type":"bearer","expires_in":{given}}}"#);
+            let token = understand(&answer(200, &body), now).unwrap();
+            assert_eq!(token.header, "Bearer t");
+            assert!(token.header.is_sensitive());
+            assert_eq!((token.renew - now).as_secs(), renew, "{given}");
+            assert_eq!((token.ends - now).as_secs(), ends, "{given}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_token_says_why_and_quotes_nothing() {
+        for (status, body, why) in [
+            (401, r#"{"error":"invalid_client","error_description":"s3cret"}"#, "its server answered 401 (invalid_client)"),
+            (500, r#"{"error":"s3cret"}"#, "its server answered 500"),
+            (200, "s3cret", "its server's answer holds no access_token"),
+            (200, r#"{"access_token":"a\nb"}"#, "its server's access_token cannot stand in a header"),
+            (200, r#"{"access_token":"s3cret","token_type":"mac"}"#, "its server's token_type is not Bearer"),
+        ] {
+            let refusal = understand(&answer(status, body), Instant::now()).err();
+            assert_eq!(refusal.as_deref(), Some(why));
+        }
+    }
+
+    #[test]
+    fn forms_are_encoded() {
+        assert_eq!(*encoded("a b+ü:&="), "a%20b%2B%C3%BC%3A%26%3D");
+    }
+}
