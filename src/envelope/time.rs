@@ -1,22 +1,23 @@
-//! Times as text, in the calendar of RFC 3339.
+//! Times as text: of RFC 3339, and counted from 1970.
 
 use std::time::{Duration, SystemTime};
 
-/// Text of a time, built without an allocation.
+/// Text of a time, ASCII, built without an allocation.
 pub(super) struct Timestamp {
     text: [u8; 48],
     length: usize,
 }
 
 impl Timestamp {
+    /// As RFC 3339 has it, in UTC with six digits of a second.
+    ///
+    /// RFC 3339 knows the years 0000 to 9999 only; for others, which Postgres holds too, the year gets a sign and six digits or
+    /// more as in ISO 8601 (`+012345-06-07T...`): an odd date must not keep a committed event from being delivered.
     pub(super) fn of(time: SystemTime) -> Self {
         let (seconds, micros) = unix_time(time);
         let (year, month, day) = civil_date(seconds.div_euclid(DAY));
         let second = seconds.rem_euclid(DAY).unsigned_abs();
-        let mut timestamp = Self {
-            text: [0; 48],
-            length: 0,
-        };
+        let mut timestamp = Self::empty();
         timestamp.push_year(year);
         let fields = [
             (b'-', month, 2),
@@ -34,8 +35,36 @@ impl Timestamp {
         timestamp
     }
 
+    /// Whole seconds since 1970, rounded down.
+    pub(super) fn unix(time: SystemTime) -> Self {
+        Self::integer(unix_time(time).0)
+    }
+
+    /// Whole milliseconds since 1970, rounded down.
+    pub(super) fn unix_millis(time: SystemTime) -> Self {
+        let (seconds, micros) = unix_time(time);
+        let millis = seconds.saturating_mul(1000);
+        Self::integer(millis.saturating_add_unsigned(micros / 1000))
+    }
+
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.text[..self.length]
+    }
+
+    fn empty() -> Self {
+        Self {
+            text: [0; 48],
+            length: 0,
+        }
+    }
+
+    fn integer(number: i64) -> Self {
+        let mut text = Self::empty();
+        if number < 0 {
+            text.push(b'-');
+        }
+        text.push_number(number.unsigned_abs(), 1);
+        text
     }
 
     fn push_year(&mut self, year: i64) {
@@ -153,6 +182,7 @@ mod tests {
         for seconds in [i64::MIN, i64::MIN + 1, i64::MAX] {
             if let Some(time) = shifted(seconds) {
                 assert!(text_of(time).ends_with('Z'));
+                assert!(!Timestamp::unix_millis(time).as_bytes().is_empty());
             }
         }
     }
@@ -165,6 +195,28 @@ mod tests {
         assert_eq!(text_of(nanos(1_000_000_001)), "1969-12-31T23:59:58.999999Z");
         let late = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_999);
         assert_eq!(text_of(late), "1970-01-01T00:00:00.000001Z");
+    }
+
+    #[test]
+    fn seconds_and_milliseconds_are_whole_numbers_rounded_down() {
+        let micros = |n: i64| match u64::try_from(n) {
+            Ok(after) => SystemTime::UNIX_EPOCH + Duration::from_micros(after),
+            Err(_) => SystemTime::UNIX_EPOCH - Duration::from_micros(n.unsigned_abs()),
+        };
+        let cases = [
+            (0, "0", "0"),
+            (999, "0", "0"),
+            (1_700_000_000_123_999, "1700000000", "1700000000123"),
+            (-1, "-1", "-1"),
+            (-1_000, "-1", "-1"),
+            (-1_001, "-1", "-2"),
+            (-1_000_000, "-1", "-1000"),
+        ];
+        for (time, seconds, millis) in cases {
+            let time = micros(time);
+            assert_eq!(Timestamp::unix(time).as_bytes(), seconds.as_bytes());
+            assert_eq!(Timestamp::unix_millis(time).as_bytes(), millis.as_bytes());
+        }
     }
 
     proptest! {
