@@ -38,8 +38,8 @@
 //! A template without one, or with a member `test` of its own there, does not tell tests apart; the header `webhook-test` does.
 //!
 //! A header's value is visible ASCII, with the same placeholders but `data` and `metadata`. The text that one stands for is
-//! percent-encoded as CloudEvents' HTTP binding says: space, `"`, `%` and all that is not visible ASCII become `%XX`, UTF-8 byte by
-//! byte. That holds for every envelope, whether of CloudEvents or not: one rule, which any text survives and any URL decoder
+//! percent-encoded as the HTTP binding of `CloudEvents` says: space, `"`, `%` and all that is not visible ASCII become `%XX`, UTF-8 byte by
+//! byte. That holds for every envelope, whether of `CloudEvents` or not: one rule, which any text survives and any percent-decoder
 //! undoes, and event types and UUIDs look the same either way. What the template itself says is not encoded. A header with
 //! a `{{tenant?}}` is left out where there is none.
 //!
@@ -297,6 +297,329 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_whole_string_gives_way_to_json() {
+        let cases = [
+            ("event_id", r#""0199e8a4-7c00-7000-8000-0123456789ab""#),
+            ("delivery_id", r#""d\u00221""#),
+            ("type", r#""a.b""#),
+            ("occurred_at", r#""2025-10-09T08:53:20.123456Z""#),
+            ("occurred_at_unix", "1760000000"),
+            ("occurred_at_unix_ms", "1760000000123"),
+            ("data", "[1.0 ]"),
+            ("metadata", r#"{"m": 1e400}"#),
+            ("tenant", r#""t\u005c1""#),
+            ("subscription", r#""s/1""#),
+            ("values.v", r#""\u0022{{type}}\u0022""#),
+        ];
+        for (name, expected) in cases {
+            let template = format!(r#"[ "{{{{{name}}}}}"]"#);
+            assert_eq!(rendered(&template, &facts()), format!("[ {expected}]"));
+        }
+    }
+
+    #[test]
+    fn within_a_longer_string_it_gives_way_to_text() {
+        let template = r#"{"a":"{{event_id}}","b":" {{type}}-{{occurred_at_unix}}{{tenant}} ","c":["/{{values.v}}","{{delivery_id}}/"]}"#;
+        let expected = r#"{"a":"0199e8a4-7c00-7000-8000-0123456789ab","b":" a.b-1760000000t\u005c1 ","c":["/\u0022{{type}}\u0022","d\u00221/"]}"#;
+        assert_eq!(rendered(template, &facts()), expected);
+    }
+
+    #[test]
+    fn all_other_bytes_of_a_template_stay() {
+        let template = "\t{\"b\" : 1.0e5 ,\r\n\"\\u0061\":[\"\\\"\\\\{}{ } \\u007b{\", \"é\", -0,true, null ]}\n";
+        assert_eq!(rendered(template, &facts()), template);
+    }
+
+    #[test]
+    fn what_is_missing_is_null_or_no_text_or_no_member() {
+        let template = r#"{"a":"{{tenant}}","b":"<{{tenant}}>" , "c" : "{{tenant?}}","d":["{{metadata}}"],"e":"{{metadata?}}" }"#;
+        assert_eq!(
+            rendered(template, &facts()),
+            r#"{"a":"t\u005c1","b":"<t\u005c1>" , "c" : "t\u005c1","d":[{"m": 1e400}],"e":{"m": 1e400} }"#
+        );
+        assert_eq!(
+            rendered(template, &bare()),
+            r#"{"a":null,"b":"<>" ,"d":[null] }"#
+        );
+    }
+
+    #[test]
+    fn the_payload_alone_is_a_template() {
+        assert_eq!(rendered(r#""{{data}}""#, &facts()), "[1.0 ]");
+        assert_eq!(rendered(" \"{{data}}\"\n", &facts()), " [1.0 ]\n");
+    }
+
+    #[test]
+    fn a_test_is_marked_before_the_first_top_level_member_that_is_the_data() {
+        let cases = [
+            (r#"{"data":"{{data}}"}"#, r#"{"test":true,"data":[1.0 ]}"#),
+            (
+                r#"{"x":{"data":"{{data}}"}, "y":"{{data}}","z":"{{data}}"}"#,
+                r#"{"x":{"data":[1.0 ]}, "test":true,"y":[1.0 ],"z":[1.0 ]}"#,
+            ),
+            (
+                r#"{"x":"{{tenant}}","t":"{{tenant?}}","y" : "{{data}}"}"#,
+                r#"{"x":null,"test":true,"y" : [1.0 ]}"#,
+            ),
+            (r#"{"x":{"data":"{{data}}"}}"#, r#"{"x":{"data":[1.0 ]}}"#),
+            (r#"["{{data}}"]"#, "[[1.0 ]]"),
+            (r#"[{"data":"{{data}}"}]"#, r#"[{"data":[1.0 ]}]"#),
+            (r#""{{data}}""#, "[1.0 ]"),
+            (r#"{"data":"{{type}}"}"#, r#"{"data":"a.b"}"#),
+            // Two members of one name would be one too many.
+            (
+                r#"{"data":"{{data}}","te\u0073t":0}"#,
+                r#"{"data":[1.0 ],"te\u0073t":0}"#,
+            ),
+            (
+                r#"{"x":{"test":0},"data":"{{data}}"}"#,
+                r#"{"x":{"test":0},"test":true,"data":[1.0 ]}"#,
+            ),
+        ];
+        for (template, expected) in cases {
+            let is_test = Facts {
+                is_test: true,
+                ..bare()
+            };
+            assert_eq!(rendered(template, &is_test), expected);
+        }
+    }
+
+    #[test]
+    fn what_the_language_does_not_allow_is_refused_with_its_place() {
+        let long = format!("[{}]", " ".repeat(16 * 1024));
+        let deep = format!("{}{}", "[".repeat(33), "]".repeat(33));
+        let many = format!("[{}0]", r#""{{type}}","#.repeat(65));
+        let cases = [
+            ("", "template: EOF while parsing a value at line 1 column 0"),
+            ("{\n \"a\":}", "template: expected value at line 2 column 6"),
+            ("[1,]", "template: trailing comma at line 1 column 4"),
+            (
+                r#"["\ud800"]"#,
+                "template: unexpected end of hex escape at line 1 column 9",
+            ),
+            ("[] []", "template: trailing characters at line 1 column 4"),
+            (&long, "template: it has 16386 bytes, allowed are 16384"),
+            (&deep, "template: nested deeper than 32 at line 1 column 33"),
+            (
+                &many,
+                "template: more than 64 placeholders at line 1 column 706",
+            ),
+            (
+                "{\n\"é\": \"{{foo}}\"}",
+                "\"{{foo}}\": no such name (without spaces); there are event_id, delivery_id, type, occurred_at, occurred_at_unix, occurred_at_unix_ms, data, metadata, tenant, subscription and values.NAME at line 2 column 6",
+            ),
+            (r#"["{{ type }}"]"#, r#""{{ type }}": no such name"#),
+            (r#"["{{}}"]"#, r#""{{}}": no such name"#),
+            (r#"["{{{type}}}"]"#, r#""{{{type}}": no such name"#),
+            (r#"["a{{type"]"#, r#""{{" without "}}""#),
+            (r#"["a{{type"]"#, "at line 1 column 4"),
+            (r#"["{{type}}}}"]"#, r#""}}" without "{{""#),
+            (r#"["a}}"]"#, "at line 1 column 4"),
+            (
+                r#"["{{data}} "]"#,
+                r#""{{data}}" must be the whole of its string at line 1 column 3"#,
+            ),
+            (
+                r#"[" {{metadata}}"]"#,
+                r#""{{metadata}}" must be the whole of its string at line 1 column 4"#,
+            ),
+            (
+                r#"[0,{"x":0,"a":" {{tenant?}}"}]"#,
+                r#""{{tenant?}}" must be the whole of its string at line 1 column 17"#,
+            ),
+            (
+                r#"{"a":"{{tenant?}}"}"#,
+                "a member that may be left out cannot be the first of its object at line 1 column 6",
+            ),
+            (
+                r#"{"x":{"y":0},"z":{"a":"{{tenant?}}"}}"#,
+                "cannot be the first of its object at line 1 column 23",
+            ),
+            (
+                r#"[0,"{{tenant?}}"]"#,
+                "only a member of an object can be left out at line 1 column 4",
+            ),
+            (
+                r#""{{metadata?}}""#,
+                "only a member of an object can be left out at line 1 column 1",
+            ),
+            (
+                r#"{"x":0,"a":"{{type?}}"}"#,
+                r#""{{type?}}" is never missing"#,
+            ),
+            (
+                r#"{"x":0,"a":"{{values.v?}}"}"#,
+                r#""{{values.v?}}" is never missing"#,
+            ),
+            (
+                r#"{"{{type}}":0}"#,
+                r#"the member's name "{{type}}" has braces, placeholders are for values at line 1 column 2"#,
+            ),
+            (
+                r#"["{{values.w}}"]"#,
+                r#""{{values.w}}": the subscription gives no such value at line 1 column 2"#,
+            ),
+            (
+                r#"["{{values.}}"]"#,
+                r#""values.": a value's name is 1 to 64 characters"#,
+            ),
+            (
+                r#"["{{values.a b}}"]"#,
+                r#""values.a b": a value's name is 1 to 64 characters"#,
+            ),
+            (
+                r#"["{{values.empty}}"]"#,
+                "values.empty has 0 bytes, allowed are 1 to 1024 at line 1 column 2",
+            ),
+            (
+                r#"["{{values.long}}"]"#,
+                "values.long has 1025 bytes, allowed are 1 to 1024",
+            ),
+            ("[]", r#"values: "empty" is not in the envelope"#),
+        ];
+        let mut values = values();
+        values.insert("empty".to_owned(), String::new());
+        values.insert("long".to_owned(), "SECRET".repeat(171)[..1025].to_owned());
+        for (template, expected) in cases {
+            let error = Envelope::parse(template, JSON, &[], &values).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(expected), "{template}: {text}");
+            assert!(text.starts_with("envelope refused: ") && !text.contains("SECRET"));
+        }
+    }
+
+    #[test]
+    fn bounds_are_inclusive() {
+        let long = format!("[{}]", " ".repeat(16 * 1024 - 2));
+        let deep = format!("{}{}", "[".repeat(32), "]".repeat(32));
+        let many = format!("[{}0]", r#""{{type}}","#.repeat(64));
+        for template in [long, deep, many] {
+            Envelope::parse(&template, JSON, &[], &BTreeMap::new()).unwrap();
+        }
+    }
+
+    #[test]
+    fn headers_are_text_with_encoded_facts() {
+        let headers = [
+            ("X-Event", "{{type}}; at={{occurred_at_unix_ms}}"),
+            ("X-Vector", "{{values.v}} ok"),
+            ("X-Fixed", "a%20b \"c\""),
+            ("X-Tenant", "t={{tenant}}"),
+            ("X-Only", "t={{tenant?}}"),
+        ];
+        let values = BTreeMap::from([("v".to_owned(), "Euro € 😀".to_owned())]);
+        let envelope =
+            Envelope::parse("[]", "text/plain; charset=utf-8", &headers, &values).unwrap();
+        let of = |facts: &Facts<'_>| -> Vec<String> {
+            let headers = envelope.headers(facts).map(Result::unwrap);
+            headers
+                .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+                .collect()
+        };
+        let always = [
+            "content-type: text/plain; charset=utf-8",
+            "x-event: a.b; at=1760000000123",
+            "x-vector: Euro%20%E2%82%AC%20%F0%9F%98%80 ok",
+            "x-fixed: a%20b \"c\"",
+        ];
+        assert_eq!(of(&facts())[..4], always);
+        assert_eq!(of(&facts())[4..], ["x-tenant: t=t\\1", "x-only: t=t\\1"]);
+        assert_eq!(of(&bare())[4..], ["x-tenant: t="]);
+        let names: Vec<_> = envelope.header_names().map(HeaderName::as_str).collect();
+        assert_eq!(
+            names,
+            [
+                "content-type",
+                "x-event",
+                "x-vector",
+                "x-fixed",
+                "x-tenant",
+                "x-only"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_no_header_may_be_is_refused() {
+        let long = "x".repeat(1025);
+        let cases = [
+            ("", "a", r#"header name: "" is not"#),
+            ("a b", "a", r#"header name: "a b" is not"#),
+            ("x:", "a", r#"header name: "x:" is not"#),
+            ("x\r\ny", "a", r#"header name: "x\r\ny" is not"#),
+            ("é", "a", "is not 1 to 100 characters of a token"),
+            ("Host", "a", r#"header name: "Host" is one that we set"#),
+            ("Content-Length", "1", "is one that we set"),
+            ("content-type", "a/b", "is one that we set"),
+            ("Transfer-Encoding", "chunked", "is one that we set"),
+            ("Connection", "close", "is one that we set"),
+            ("Webhook-Id", "{{type}}", "is one that we set"),
+            ("webhook-anything", "a", "is one that we set"),
+            ("Svix-Signature", "a", "is one that we set"),
+            ("User-Agent", "a", "is one that we set"),
+            ("Authorization", "Bearer x", "is one that we set"),
+            ("x-a", "", r#"header x-a: "" is not 1 to 1024 visible"#),
+            ("x-a", " a", "is not 1 to 1024 visible"),
+            ("x-a", "a\r\nb: c", "is not 1 to 1024 visible"),
+            ("x-a", "é", "is not 1 to 1024 visible"),
+            ("x-a", &long, "is not 1 to 1024 visible"),
+            (
+                "x-a",
+                "{{data}}",
+                r#"header x-a: "{{data}}" is JSON, which no header holds"#,
+            ),
+            ("x-a", "a {{metadata?}}", "is JSON, which no header holds"),
+            ("x-a", "{{foo}}", r#"header x-a: "{{foo}}": no such name"#),
+            ("x-a", "a}}", r#"header x-a: "}}" without "{{""#),
+            ("X-TWICE", "a", r#"header name: "x-twice" is there twice"#),
+        ];
+        for (name, value, expected) in cases {
+            let headers = [("x-twice", "a"), (name, value)];
+            let error = Envelope::parse("[]", JSON, &headers, &BTreeMap::new()).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(expected), "{name}: {value}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_content_type_is_a_media_type() {
+        for text in [
+            "",
+            "json",
+            "application/",
+            "a/b/c",
+            "a/b\r\n",
+            "{{type}}/json",
+            "a/b; c={{type}}",
+            " a/b",
+        ] {
+            let error = Envelope::parse("[]", text, &[], &BTreeMap::new()).unwrap_err();
+            assert!(error.to_string().contains("content type: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn twenty_headers_are_enough() {
+        let names: Vec<_> = (0..21).map(|place| format!("x-{place}")).collect();
+        let headers: Vec<_> = names.iter().map(|name| (name.as_str(), "a")).collect();
+        Envelope::parse("[]", JSON, &headers[..20], &BTreeMap::new()).unwrap();
+        let error = Envelope::parse("[]", JSON, &headers, &BTreeMap::new()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "envelope refused: headers: there are more than 20"
+        );
+    }
+
+    #[test]
+    fn body_and_headers_name_the_values_that_they_need() {
+        let headers = [("x-a", "{{values.c}}"), ("x-b", "{{values.a}}")];
+        let names = values_of(r#"["{{values.b}}", "- {{values.a}}"]"#, &headers).unwrap();
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert!(values_of(r#"["{{foo}}"]"#, &[]).is_err());
+    }
+
     proptest! {
         #[test]
         fn any_event_type_reads_back_as_json(event_type in any::<String>()) {
@@ -305,6 +628,107 @@ mod tests {
             prop_assert_eq!(&read["type"], &event_type);
         }
     }
+
+    proptest! {
+        #[test]
+        fn no_template_makes_the_compiler_panic_or_the_body_invalid(template in template(), data in "[1-9][0-9]{0,2}") {
+            if let Ok(envelope) = Envelope::parse(&template, JSON, &[], &BTreeMap::new()) {
+                for facts in [facts(), bare(), Facts { is_test: true, ..bare() }] {
+                    let facts = Facts { data: &data, metadata: facts.metadata.map(|_| "[]"), ..facts };
+                    let body = envelope.body(&facts);
+                    prop_assert!(serde_json::from_slice::<serde_json::Value>(&body).is_ok(), "{:?}", body);
+                    let length = body.len();
+                    prop_assert_eq!(body.try_into_mut().unwrap().capacity(), length);
+                }
+            }
+        }
+
+        #[test]
+        fn no_text_makes_the_compiler_panic(template: String, value: String) {
+            let _ = Envelope::parse(&template, &value, &[(&template, &value)], &BTreeMap::new());
+        }
+    }
+
+    /// Tokens of JSON and of placeholders, in an order that now and then makes sense.
+    fn template() -> impl Strategy<Value = String> {
+        let string = proptest::collection::vec(
+            prop_oneof![
+                Just("{{data}}"),
+                Just("{{tenant}}"),
+                Just("{{tenant?}}"),
+                Just("{{type}}"),
+                Just("{{metadata?}}"),
+                Just("{{"),
+                Just("}}"),
+                Just("{"),
+                Just("\\\""),
+                Just("\\\\"),
+                Just("\\u007b"),
+                Just("é"),
+                Just("test"),
+            ],
+            0..3,
+        );
+        let string = string.prop_map(|parts| format!("\"{}\"", parts.concat()));
+        let whole = prop_oneof![
+            Just("{{data}}"),
+            Just("{{tenant?}}"),
+            Just("{{metadata?}}"),
+            Just("{{type}}")
+        ];
+        let leaf = prop_oneof![
+            string,
+            whole.prop_map(|name| format!("\"{name}\"")),
+            Just("1.0".to_owned()),
+            Just(" null ".to_owned()),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            let member = ("(test|[a-c:,{}\\[\\]]{0,2})", inner.clone());
+            let member = member.prop_map(|(name, value)| format!(" \"{name}\" :{value}"));
+            prop_oneof![
+                proptest::collection::vec(inner, 0..4)
+                    .prop_map(|all| format!("[{}]", all.join(","))),
+                proptest::collection::vec(member, 0..4)
+                    .prop_map(|all| format!("{{{}}}", all.join(" ,"))),
+            ]
+        })
+    }
+
+    fn rendered(template: &str, facts: &Facts<'_>) -> String {
+        let values = values().into_iter();
+        let needed = values_of(template, &[]).unwrap();
+        let values = values.filter(|(name, _)| needed.contains(name)).collect();
+        let envelope = Envelope::parse(template, JSON, &[], &values).unwrap();
+        String::from_utf8(envelope.body(facts).to_vec()).unwrap()
+    }
+
+    fn values() -> BTreeMap<String, String> {
+        BTreeMap::from([("v".to_owned(), r#""{{type}}""#.to_owned())])
+    }
+
+    fn facts() -> Facts<'static> {
+        Facts {
+            event_id: Uuid::from_u128(0x0199_e8a4_7c00_7000_8000_0123_4567_89ab),
+            delivery_id: "d\"1",
+            event_type: "a.b",
+            occurred_at: SystemTime::UNIX_EPOCH + Duration::from_micros(1_760_000_000_123_456),
+            data: "[1.0 ]",
+            metadata: Some(r#"{"m": 1e400}"#),
+            tenant: Some("t\\1"),
+            subscription: "s/1",
+            is_test: false,
+        }
+    }
+
+    fn bare() -> Facts<'static> {
+        Facts {
+            metadata: None,
+            tenant: None,
+            ..facts()
+        }
+    }
+
+    const JSON: &str = "application/json";
 
     fn at(seconds: i64) -> SystemTime {
         shifted(seconds).unwrap()

@@ -167,7 +167,7 @@ fn push_text(parts: &mut Vec<Part>, push: impl FnOnce(&mut String)) {
     parts.push(Part::Text(text));
 }
 
-/// As CloudEvents' HTTP binding says: space, `"`, `%` and all but visible ASCII become `%XX`, byte by byte of the UTF-8.
+/// As the HTTP binding of `CloudEvents` says: space, `"`, `%` and all but visible ASCII become `%XX`, byte by byte of the UTF-8.
 fn push_encoded(value: &mut String, bytes: &[u8]) {
     let digit = |value: u8| char::from(b"0123456789ABCDEF"[usize::from(value & 15)]);
     for byte in bytes {

@@ -161,7 +161,7 @@ fn never_missing(name: &str) -> String {
 
 fn unbalanced(braces: &str, others: &str) -> String {
     format!(
-        "\"{braces}\" without \"{others}\"; braces that are meant as they are: write one of two as \\u007b or \\u007d in the body, a value in a header"
+        "\"{braces}\" without \"{others}\"; where braces are meant, write one as \\u007b or \\u007d in the body, and let a value hold them in a header"
     )
 }
 

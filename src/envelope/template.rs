@@ -182,7 +182,7 @@ impl<'t> Walk<'t> {
         };
         let comma = comma.map_err(|rule| (start, rule.to_owned()))?;
         self.copy_until(comma);
-        let before = self.template[comma..start].as_bytes().to_vec();
+        let before = self.template.as_bytes()[comma..start].to_vec();
         self.pieces.push(Piece::Member(before, fact));
         self.done = end;
         Ok(())
