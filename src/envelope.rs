@@ -326,6 +326,23 @@ mod tests {
     }
 
     #[test]
+    fn an_escaped_quote_does_not_end_a_string() {
+        let template = r#"["\"{{type}}\\", "{{type}}","\\{{type}}" ,"\\\"", "{{data}}"]"#;
+        let expected = r#"["\"a.b\\", "a.b","\\a.b" ,"\\\"", [1.0 ]]"#;
+        assert_eq!(rendered(template, &facts()), expected);
+    }
+
+    #[test]
+    fn each_character_that_a_json_string_cannot_hold_is_escaped() {
+        let all: String = (0..=0x80).map(char::from).collect();
+        let body = standard(&all, SystemTime::UNIX_EPOCH, "null");
+        let read: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(read["type"], all);
+        let escaped = body.windows(4).filter(|window| window == br"\u00").count();
+        assert_eq!(escaped, 0x20 + 2);
+    }
+
+    #[test]
     fn all_other_bytes_of_a_template_stay() {
         let template = "\t{\"b\" : 1.0e5 ,\r\n\"\\u0061\":[\"\\\"\\\\{}{ } \\u007b{\", \"é\", -0,true, null ]}\n";
         assert_eq!(rendered(template, &facts()), template);
