@@ -601,6 +601,18 @@ mod tests {
     }
 
     #[test]
+    fn constants_do_not_make_a_header_that_servers_refuse() {
+        let parse = |text: String| {
+            let values = BTreeMap::from([("v".to_owned(), text)]);
+            Envelope::parse("[]", JSON, &[("x-a", "{{values.v}}{{values.v}}")], &values)
+        };
+        parse("a".repeat(1024)).unwrap();
+        let error = parse(format!("{} ", "a".repeat(1022))).unwrap_err();
+        let expected = "header x-a: 2050 bytes with its values in it, allowed are 2048";
+        assert_eq!(error.to_string(), format!("envelope refused: {expected}"));
+    }
+
+    #[test]
     fn a_content_type_is_a_media_type() {
         for text in [
             "",

@@ -71,6 +71,7 @@ impl Header {
         let place = format!("header {name}");
         check_text(&place, value)?;
         let parts = parse_parts(value, names).map_err(|rule| EnvelopeError::new(&place, &rule))?;
+        check_constants(&place, &parts)?;
         let value = match parts.as_slice() {
             [Part::Text(text)] => Value::Fixed(
                 HeaderValue::from_str(text)
@@ -197,6 +198,21 @@ fn check_text(place: &str, text: &str) -> Result<(), EnvelopeError> {
     ))
 }
 
+/// What a value is made of before any event is known, constants encoded.
+fn check_constants(place: &str, parts: &[Part]) -> Result<(), EnvelopeError> {
+    let lengths = parts.iter().map(|part| match part {
+        Part::Text(text) => text.len(),
+        Part::Fact { .. } => 0,
+    });
+    match lengths.sum::<usize>() {
+        0..=MAX_CONSTANT => Ok(()),
+        length => Err(EnvelopeError::new(
+            place,
+            &format!("{length} bytes with its values in it, allowed are {MAX_CONSTANT}"),
+        )),
+    }
+}
+
 fn is_token(text: &str) -> bool {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(is_token)
@@ -204,6 +220,8 @@ fn is_token(text: &str) -> bool {
 
 const MAX_NAME: usize = 100;
 const MAX_VALUE: usize = 1024;
+/// Many servers take no more than 8 KiB of headers in all.
+const MAX_CONSTANT: usize = 2048;
 /// `traceparent` and its like may be defined; what is set by the sender, frames or routes a request, or is a credential may not.
 const RESERVED: [&str; 16] = [
     "accept-encoding",
