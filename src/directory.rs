@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::delivery::Lease;
 use crate::egress::Networks;
 use crate::retry::RetryPolicy;
-use crate::secret::{Keyring, SigningSecret};
+use crate::secret::{Keyring, SecretKind, SigningSecret};
 use crate::sender::{Endpoint, Sender};
 use crate::store::{Store, StoredSecret, StoredTerms, StoredValue};
 use crate::{Error, Result};
@@ -374,6 +374,7 @@ fn open_all(
                 .open(
                     subscription_id,
                     secret_id,
+                    SecretKind::Shared,
                     &sealed.key_id,
                     &sealed.ciphertext,
                 )
