@@ -13,6 +13,7 @@ mod standard;
 pub use foreign::verify_as;
 pub use invalid::Invalid;
 pub use profile::{Profile, header_names};
+pub(crate) use profile::{SVIX_ID, SVIX_SIGNATURE, SVIX_TIMESTAMP};
 pub use signer::{Message, Signer, Unsigned};
 pub(crate) use standard::{Key, verify_with};
 pub use standard::{sign, verify};
