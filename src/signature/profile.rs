@@ -85,6 +85,14 @@ impl Profile {
         )
     }
 
+    /// Whether its header takes one signature, and not one for each live secret.
+    pub(super) const fn has_room_for_one(self) -> bool {
+        matches!(
+            self,
+            Self::Github | Self::Shopify | Self::ConvoySimple | Self::Hook0 | Self::Prefixed
+        )
+    }
+
     /// Whether a secret of this kind can sign for it. Each profile needs one of a kind that it takes.
     pub const fn takes(self, kind: SecretKind) -> bool {
         match self {

@@ -76,6 +76,19 @@ impl Signer {
         self.ways.iter().map(|(profile, _)| *profile)
     }
 
+    /// Which of the live secrets, the oldest first, [`sign`](Self::sign) signs with: true in the place of each that it uses.
+    pub fn used(&self, secrets: &[SigningSecret]) -> Vec<bool> {
+        let is_used = |secret: &SigningSecret| {
+            self.profiles().any(|profile| {
+                let fits = profile.takes(secret.kind());
+                // A list has room for all that fit.
+                fits && (!profile.has_room_for_one()
+                    || only_one(profile, secrets).is_some_and(|one| std::ptr::eq(one, secret)))
+            })
+        };
+        secrets.iter().map(is_used).collect()
+    }
+
     /// The headers to set beside `webhook-id` and `webhook-timestamp`, which the caller sets in any case. Of the live
     /// `secrets`, the oldest comes first. Where one profile finds none, nothing is signed: a signature that was promised is
     /// never missing.
@@ -249,16 +262,24 @@ impl<'d> Desk<'d> {
     }
 
     fn one(&self, profile: Profile) -> Result<&'d SigningSecret, Unsigned> {
-        let is_text = |secret: &&SigningSecret| secret.kind() == SecretKind::Text;
-        let given = self.fitting(profile).find(is_text);
-        let oldest = given.or_else(|| self.fitting(profile).next());
-        oldest.ok_or(Unsigned::NoSecret(profile))
+        only_one(profile, self.secrets).ok_or(Unsigned::NoSecret(profile))
     }
 
     fn fitting(&self, profile: Profile) -> impl Iterator<Item = &'d SigningSecret> + use<'d> {
-        let secrets = self.secrets.iter();
-        secrets.filter(move |secret| profile.takes(secret.kind()))
+        fitting(profile, self.secrets)
     }
+}
+
+fn fitting(profile: Profile, secrets: &[SigningSecret]) -> impl Iterator<Item = &SigningSecret> {
+    let secrets = secrets.iter();
+    secrets.filter(move |secret| profile.takes(secret.kind()))
+}
+
+/// The secret that signs where there is room for one signature.
+fn only_one(profile: Profile, secrets: &[SigningSecret]) -> Option<&SigningSecret> {
+    let is_text = |secret: &&SigningSecret| secret.kind() == SecretKind::Text;
+    let given = fitting(profile, secrets).find(is_text);
+    given.or_else(|| fitting(profile, secrets).next())
 }
 
 fn fit(profile: Profile, value: String) -> Result<HeaderValue, Unsigned> {

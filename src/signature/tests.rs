@@ -242,8 +242,7 @@ fn during_a_rotation_a_receiver_with_the_old_secret_verifies_every_profile() {
             let checked =
                 |secret| check(profile, secret, &headers, MESSAGE.body, MESSAGE.timestamp);
             assert_eq!(checked(&old), Ok(()), "{profile}");
-            let has_room_for_one = profile.is_replayable() || profile == Profile::Hook0;
-            let by_the_new = if has_room_for_one {
+            let by_the_new = if profile.has_room_for_one() {
                 Err(Invalid::NoMatch)
             } else {
                 Ok(())
@@ -263,6 +262,34 @@ fn a_text_secret_goes_before_a_shared_one_where_there_is_room_for_one() {
     let secrets = [secret(SHARED), text("partner")];
     let headers = signed(&[Profile::Github], &secrets, &MESSAGE);
     assert_eq!(headers, signed(&[Profile::Github], &secrets[1..], &MESSAGE));
+}
+
+#[test]
+fn the_secrets_that_sign_are_known() {
+    let secrets = [
+        secret(SHARED),
+        secret(SHARED),
+        text("old"),
+        text("new"),
+        secret(PRIVATE),
+    ];
+    let used = |profiles: &[Profile]| {
+        let signer = Signer::new(profiles.iter().copied(), PREFIX).unwrap();
+        signer
+            .used(&secrets)
+            .iter()
+            .map(|used| u8::from(*used))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(used(&[Profile::StandardV1]), [1, 1, 0, 0, 0]);
+    assert_eq!(used(&[Profile::StandardV1a]), [0, 0, 0, 0, 1]);
+    assert_eq!(used(&[Profile::SvixLegacy]), [1, 1, 0, 0, 1]);
+    assert_eq!(used(&[Profile::Stripe]), [1, 1, 1, 1, 0]);
+    assert_eq!(used(&[Profile::Github]), [0, 0, 1, 0, 0]);
+    assert_eq!(
+        used(&[Profile::StandardV1, Profile::Hook0]),
+        [1, 1, 1, 0, 0]
+    );
 }
 
 #[test]
