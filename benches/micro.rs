@@ -23,7 +23,7 @@ use posthaste::delivery::{Advice, Outcome, Phases, Report};
 use posthaste::egress::EgressPolicy;
 use posthaste::endpoint::{EndpointUrl, PlainHttp};
 use posthaste::retry::{ClientErrors, Jitter, RetryPolicy};
-use posthaste::secret::{Keyring, SigningSecret};
+use posthaste::secret::{Keyring, SecretKind, SigningSecret};
 use posthaste::{envelope, signature};
 use uuid::Uuid;
 
@@ -141,7 +141,13 @@ fn open_secret(bencher: Bencher) {
     bencher.bench(|| {
         let ciphertext = black_box(&sealed.ciphertext);
         keyring
-            .open(1, Uuid::nil(), &sealed.key_id, ciphertext)
+            .open(
+                1,
+                Uuid::nil(),
+                SecretKind::Shared,
+                &sealed.key_id,
+                ciphertext,
+            )
             .unwrap()
     });
 }

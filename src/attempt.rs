@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::delivery::{Advice, Attempt, Lease, Outcome, Phases, Report, Rule, Ruling, Verdict};
 use crate::directory::Terms;
+use crate::envelope;
 use crate::sender::Endpoint;
-use crate::{envelope, signature};
+use crate::signature::{Message, Unsigned, WEBHOOK_ID, WEBHOOK_TIMESTAMP};
 
 /// What an attempt takes from the world outside: the clock, chance, and how much patience is left.
 #[derive(Clone, Debug)]
@@ -141,7 +142,13 @@ fn prepare<'t>(
     };
     let body = render(&lease.event_type, lease.occurred_at, payload);
     let id = lease.key.event_id.to_string();
-    let signature = signature::sign(&secrets, &id, timestamp, &body);
+    let message = Message {
+        id: &id,
+        timestamp,
+        body: &body,
+        event_type: &lease.event_type,
+    };
+    let signatures = terms.signer.sign(&secrets, &message).map_err(unsigned)?;
     let extra = terms
         .headers
         .as_ref()
@@ -152,7 +159,7 @@ fn prepare<'t>(
         terms.retry.left_after(lease.number)
     };
     let numbers = (lease.number, left);
-    let mut headers = headers(extra, &id, timestamp, &signature, numbers)
+    let mut headers = headers(extra, &id, timestamp, signatures, numbers)
         .map_err(|error| Refusal::ForGood(format!("a header cannot be sent: {error}")))?;
     if is_test {
         headers.insert(WEBHOOK_TEST, HeaderValue::from_static("true"));
@@ -175,29 +182,35 @@ fn without_payload(lease: &Lease) -> Refusal {
     }
 }
 
+fn unsigned(why: Unsigned) -> Refusal {
+    match why {
+        Unsigned::NoSecret(_) => Refusal::ForNow(why.to_string()),
+        Unsigned::Unfit(_) => Refusal::ForGood(why.to_string()),
+    }
+}
+
 /// Ours come last: none of the subscription's own can take their place.
 fn headers(
     extra: &[(HeaderName, HeaderValue)],
     id: &str,
     timestamp: i64,
-    signature: &str,
+    signatures: Vec<(HeaderName, HeaderValue)>,
     (number, left): (i16, i16),
 ) -> Result<HeaderMap, http::Error> {
     let mut headers = HeaderMap::with_capacity(10 + extra.len());
     headers.extend(extra.iter().cloned());
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(
-        HeaderName::from_static(signature::WEBHOOK_ID),
+        HeaderName::from_static(WEBHOOK_ID),
         HeaderValue::from_str(id)?,
     );
     headers.insert(
-        HeaderName::from_static(signature::WEBHOOK_TIMESTAMP),
+        HeaderName::from_static(WEBHOOK_TIMESTAMP),
         HeaderValue::from(timestamp),
     );
-    headers.insert(
-        HeaderName::from_static(signature::WEBHOOK_SIGNATURE),
-        HeaderValue::from_str(signature)?,
-    );
+    for (name, value) in signatures {
+        headers.insert(name, value);
+    }
     headers.insert(WEBHOOK_ATTEMPT, HeaderValue::from(number));
     headers.insert(WEBHOOK_ATTEMPTS_LEFT, HeaderValue::from(left));
     Ok(headers)

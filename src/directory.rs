@@ -11,8 +11,9 @@ use crate::config::Config;
 use crate::delivery::Lease;
 use crate::egress::Networks;
 use crate::retry::RetryPolicy;
-use crate::secret::{Keyring, SigningSecret};
+use crate::secret::{Keyring, SecretKind, SigningSecret};
 use crate::sender::{Endpoint, Sender};
+use crate::signature::Signer;
 use crate::store::{AskedFor, Store, StoredSecret, StoredTerms, StoredValue};
 use crate::{Error, Result};
 
@@ -43,6 +44,8 @@ pub struct Terms {
     pub send_within: Option<Duration>,
     /// Extra headers; or why they cannot be sent.
     pub headers: Result<Vec<(HeaderName, HeaderValue)>, String>,
+    /// How its requests are signed.
+    pub signer: Signer,
     secrets: Result<Vec<LiveSecret>, String>,
 }
 
@@ -77,6 +80,7 @@ impl Terms {
             concurrency: None,
             send_within: None,
             headers: Ok(Vec::new()),
+            signer: Signer::default(),
             secrets: Ok(Vec::new()),
         }
     }
@@ -87,18 +91,20 @@ impl Terms {
         secrets.is_ok_and(|secrets| !secrets.is_empty()) && self.headers.is_ok()
     }
 
-    /// The secrets that sign at this moment, oldest first, and their numbers; or why nothing can be
+    /// The secrets that are live at this moment, oldest first, and the numbers of those that sign; or why nothing can be
     /// signed. Nothing is ever sent unsigned.
     pub fn live_secrets(&self, now: Instant) -> Result<(Vec<i16>, Vec<SigningSecret>), String> {
         let secrets = self.secrets.as_ref().map_err(String::clone)?;
         let live = secrets
             .iter()
             .filter(|secret| secret.ends.is_none_or(|ends| now < ends));
-        let (numbers, secrets): (Vec<_>, Vec<_>) =
+        let (mut numbers, secrets): (Vec<_>, Vec<_>) =
             live.map(|live| (live.number, live.secret.clone())).unzip();
         if numbers.is_empty() {
             return Err("the subscription has no signing secret that is live".to_owned());
         }
+        let mut used = self.signer.used(&secrets).into_iter();
+        numbers.retain(|_| used.next().unwrap_or_default());
         Ok((numbers, secrets))
     }
 }
@@ -277,6 +283,7 @@ impl Directory {
             concurrency: stored.concurrency,
             send_within: stored.send_within,
             headers: headers(stored.subscription_id, stored.headers, keyring),
+            signer: Signer::default(),
             secrets: open_all(
                 stored.subscription_id,
                 stored.secrets,
@@ -367,6 +374,7 @@ fn open_all(
                 .open(
                     subscription_id,
                     secret_id,
+                    SecretKind::Shared,
                     &sealed.key_id,
                     &sealed.ciphertext,
                 )

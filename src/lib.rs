@@ -44,10 +44,14 @@ pub mod delivery;
 pub mod egress;
 pub mod endpoint;
 pub mod envelope;
+pub mod jwks;
 pub mod operational;
 pub mod retry;
 pub mod secret;
 pub mod signature;
+
+// For those who receive.
+pub mod verifier;
 
 mod error;
 

@@ -9,57 +9,242 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, PAD, STANDARD as BASE64};
+use base64::engine::general_purpose::{GeneralPurpose, PAD, STANDARD as BASE64, URL_SAFE_NO_PAD};
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use ring::rand::{SecureRandom, SystemRandom};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::{Error, Result};
 
-/// What a partner and we both know: 24 to 64 bytes that sign a subscription's requests. A clone shares the bytes; the last one wipes them.
+/// What a signing secret is: this decides which signature profiles it can serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SecretKind {
+    /// 24 to 64 random bytes that the partner knows too, written as `whsec_` and base64.
+    Shared,
+    /// A text that the partner knows from another sender, used letter by letter.
+    Text,
+    /// A private Ed25519 key, written as `whsk_` and base64. The partner knows its public half, `whpk_`.
+    Ed25519,
+}
+
+impl SecretKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Shared, Self::Text, Self::Ed25519];
+
+    /// Reads what [`as_str`](Self::as_str) gives.
+    pub fn parse(text: &str) -> Result<Self> {
+        let named = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
+        named.ok_or_else(|| {
+            Error::Keys(format!(
+                "`{text}` is no kind of signing secret; there are `shared`, `text` and `ed25519`"
+            ))
+        })
+    }
+
+    /// `shared`, `text` or `ed25519`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Text => "text",
+            Self::Ed25519 => "ed25519",
+        }
+    }
+
+    /// The shared kind is sealed as it was when there was no other.
+    const fn sealed_as(self) -> Kind {
+        match self {
+            Self::Shared => SIGNING,
+            Self::Text => SIGNING_TEXT,
+            Self::Ed25519 => SIGNING_ED25519,
+        }
+    }
+}
+
+impl fmt::Display for SecretKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What signs a subscription's requests. A clone shares the bytes; the last one wipes them.
 #[derive(Clone)]
-pub struct SigningSecret(Arc<Zeroizing<Vec<u8>>>);
+pub struct SigningSecret {
+    kind: SecretKind,
+    bytes: Arc<Zeroizing<Vec<u8>>>,
+}
 
 impl SigningSecret {
-    /// A new secret of 32 random bytes. Fails only where the system has no randomness to give.
+    /// A new shared secret of 32 random bytes. Fails only where the system has no randomness to give.
     pub fn generate() -> Result<Self> {
-        let mut bytes = Zeroizing::new(vec![0; 32]);
-        fill_random(&mut bytes)?;
-        Self::from_bytes(bytes)
+        Self::generate_as(SecretKind::Shared)
     }
 
-    /// Reads `whsec_` and base64, padded or not. The error names the rule, never the value.
-    pub fn parse(text: &str) -> Result<Self> {
-        let encoded = text
-            .strip_prefix(SECRET_PREFIX)
-            .ok_or_else(|| bad_secret("this one does not start with `whsec_`"))?;
-        Self::from_bytes(decode(encoded).ok_or_else(|| bad_secret("this one is not base64"))?)
-    }
-
-    /// The text that a partner is given: `whsec_` and padded base64.
-    pub fn reveal(&self) -> Zeroizing<String> {
-        encode_after(SECRET_PREFIX, self.bytes())
-    }
-
-    /// The key of the HMAC.
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn from_bytes(bytes: Zeroizing<Vec<u8>>) -> Result<Self> {
-        if !(24..=64).contains(&bytes.len()) {
-            let count = bytes.len();
-            return Err(bad_secret(&format!("this one holds {count} bytes")));
+    /// A new secret of this kind, made of 32 random bytes; a text is their 43 letters and digits, `-` and `_`.
+    pub fn generate_as(kind: SecretKind) -> Result<Self> {
+        let mut random = Zeroizing::new(vec![0; 32]);
+        fill_random(&mut random)?;
+        match kind {
+            SecretKind::Shared => Self::shared(random),
+            SecretKind::Ed25519 => Self::ed25519(&random),
+            SecretKind::Text => {
+                let mut text = Zeroizing::new(String::with_capacity(43));
+                URL_SAFE_NO_PAD.encode_string(&*random, &mut text);
+                Self::text(&text)
+            }
         }
-        Ok(Self(Arc::new(bytes)))
+    }
+
+    /// Reads a shared secret, `whsec_` and base64, or an Ed25519 key, `whsk_` and base64, padded or not. The error names the
+    /// rule, never the value.
+    pub fn parse(text: &str) -> Result<Self> {
+        if text.starts_with(PRIVATE_PREFIX) {
+            return Self::parse_as(SecretKind::Ed25519, text);
+        }
+        Self::parse_as(SecretKind::Shared, text)
+    }
+
+    /// Reads a secret of this kind: [`reveal`](Self::reveal) gives it back. A text may be whatever another sender made, also
+    /// one that starts with `whsec_`: it is 1 to 256 visible ASCII characters, with spaces only between them. The error names
+    /// the rule, never the value.
+    pub fn parse_as(kind: SecretKind, text: &str) -> Result<Self> {
+        match kind {
+            SecretKind::Shared => Self::shared(decoded(text, SECRET_PREFIX, SHARED_RULE)?),
+            SecretKind::Text => Self::text(text),
+            SecretKind::Ed25519 => Self::ed25519(&decoded(text, PRIVATE_PREFIX, ED25519_RULE)?),
+        }
+    }
+
+    /// Which kind this is.
+    pub const fn kind(&self) -> SecretKind {
+        self.kind
+    }
+
+    /// The secret as text. A shared one, `whsec_` and padded base64, or a text is what the partner is given; an Ed25519 key,
+    /// `whsk_` and the padded base64 of its private and public half, is given to nobody.
+    pub fn reveal(&self) -> Zeroizing<String> {
+        match self.kind {
+            SecretKind::Shared => encode_after(SECRET_PREFIX, &self.bytes),
+            // Every text was ASCII when it was read.
+            SecretKind::Text => Zeroizing::new(String::from_utf8_lossy(&self.bytes).into_owned()),
+            SecretKind::Ed25519 => encode_after(PRIVATE_PREFIX, &self.bytes),
+        }
+    }
+
+    /// What is sealed: the key of a shared secret's HMAC, the letters of a text, the 32 bytes of an Ed25519 key's seed and the 32
+    /// of its public half.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The public half of an Ed25519 key; no other kind has one.
+    pub fn public_key(&self) -> Option<PublicKey> {
+        let (_, public) = self.halves()?;
+        Some(PublicKey(*public))
+    }
+
+    /// Signs with an Ed25519 key, deterministically; no other kind can.
+    pub(crate) fn sign_ed25519(&self, message: &[u8]) -> Option<[u8; 64]> {
+        let (seed, public) = self.halves()?;
+        // Made anew each time: a pair that was kept could not be wiped.
+        let pair = Ed25519KeyPair::from_seed_and_public_key(seed, public).ok()?;
+        pair.sign(message).as_ref().try_into().ok()
+    }
+
+    fn halves(&self) -> Option<(&[u8; 32], &[u8; 32])> {
+        let (seed, rest) = self.bytes.split_first_chunk()?;
+        let public = rest.try_into().ok()?;
+        (self.kind == SecretKind::Ed25519).then_some((seed, public))
+    }
+
+    fn from_sealed(kind: SecretKind, bytes: Zeroizing<Vec<u8>>) -> Result<Self> {
+        match kind {
+            SecretKind::Shared => Self::shared(bytes),
+            SecretKind::Text => Self::text(std::str::from_utf8(&bytes).unwrap_or_default()),
+            SecretKind::Ed25519 => Self::ed25519(&bytes),
+        }
+    }
+
+    fn shared(bytes: Zeroizing<Vec<u8>>) -> Result<Self> {
+        if !(24..=64).contains(&bytes.len()) {
+            return Err(bad_secret(SHARED_RULE, &holds(&bytes)));
+        }
+        Ok(Self::new(SecretKind::Shared, bytes))
+    }
+
+    fn text(text: &str) -> Result<Self> {
+        if !is_printable(text.as_bytes(), TEXT_CHARACTERS) {
+            return Err(bad_secret(TEXT_RULE, "this one is not"));
+        }
+        let bytes = Zeroizing::new(text.as_bytes().to_vec());
+        Ok(Self::new(SecretKind::Text, bytes))
+    }
+
+    /// From a seed, or from a seed and its public half. A half that belongs to another seed is refused: to sign with the two
+    /// would give the private key away.
+    fn ed25519(bytes: &[u8]) -> Result<Self> {
+        let (seed, public) = bytes
+            .split_at_checked(32)
+            .filter(|(_, public)| matches!(public.len(), 0 | 32))
+            .ok_or_else(|| bad_secret(ED25519_RULE, &holds(bytes)))?;
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed)
+            .map_err(|_| bad_secret(ED25519_RULE, "this one is no key"))?;
+        let own = pair.public_key().as_ref();
+        if !public.is_empty() && public != own {
+            return Err(bad_secret(
+                ED25519_RULE,
+                "in this one they do not belong together",
+            ));
+        }
+        let mut both = Zeroizing::new(Vec::with_capacity(64));
+        both.extend_from_slice(seed);
+        both.extend_from_slice(own);
+        Ok(Self::new(SecretKind::Ed25519, both))
+    }
+
+    fn new(kind: SecretKind, bytes: Zeroizing<Vec<u8>>) -> Self {
+        let bytes = Arc::new(bytes);
+        Self { kind, bytes }
     }
 }
 
 impl fmt::Debug for SigningSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SigningSecret(hidden)")
+    }
+}
+
+/// The half of an Ed25519 key that may be known to all: it checks signatures and makes none. Shown as `whpk_` and padded base64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PublicKey([u8; 32]);
+
+impl PublicKey {
+    /// Reads `whpk_` and base64, padded or not.
+    pub fn parse(text: &str) -> Result<Self> {
+        let bytes = decoded(text, PUBLIC_PREFIX, PUBLIC_RULE)?;
+        let bytes = bytes.as_slice().try_into();
+        bytes
+            .map(Self)
+            .map_err(|_| bad_secret(PUBLIC_RULE, "this one has another length"))
+    }
+
+    /// The key itself.
+    pub const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Whether the private half signed this.
+    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        let key = UnparsedPublicKey::new(&ED25519, &self.0);
+        key.verify(message, signature).is_ok()
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&encode_after(PUBLIC_PREFIX, &self.0))
     }
 }
 
@@ -118,27 +303,29 @@ impl Keyring {
         self.keys.iter().map(|key| key.id.as_str())
     }
 
-    /// Encrypts a signing secret for one row of one subscription.
+    /// Encrypts a signing secret for one row of one subscription. Its kind is bound to it as the row is.
     pub fn seal(
         &self,
         subscription_id: i32,
         secret_id: Uuid,
         secret: &SigningSecret,
     ) -> Result<Sealed> {
-        self.encrypt(&SIGNING.row(subscription_id, secret_id), secret.bytes())
+        let row = secret.kind.sealed_as().row(subscription_id, secret_id);
+        self.encrypt(&row, secret.bytes())
     }
 
-    /// Decrypts what [`seal`](Self::seal) made for this very row. Fails where the key is not in the keyring, or where key, row
-    /// and ciphertext do not belong together.
+    /// Decrypts what [`seal`](Self::seal) made for this very row. Fails where the key is not in the keyring, or where key, row,
+    /// kind and ciphertext do not belong together.
     pub fn open(
         &self,
         subscription_id: i32,
         secret_id: Uuid,
+        kind: SecretKind,
         key_id: &str,
         ciphertext: &[u8],
     ) -> Result<SigningSecret> {
-        let row = SIGNING.row(subscription_id, secret_id);
-        SigningSecret::from_bytes(self.decrypt(&row, key_id, ciphertext)?)
+        let row = kind.sealed_as().row(subscription_id, secret_id);
+        SigningSecret::from_sealed(kind, self.decrypt(&row, key_id, ciphertext)?)
     }
 
     /// Encrypts the value of a secret header for one row of one subscription. The error names the rule, never the value.
@@ -317,8 +504,12 @@ impl Row {
 
 /// Visible ASCII, with spaces only inside: what `posthaste.checked_headers` allows for a header that is no secret.
 fn is_header_value(value: &[u8]) -> bool {
+    is_printable(value, HEADER_CHARACTERS)
+}
+
+fn is_printable(value: &[u8], limit: usize) -> bool {
     let is_visible = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_graphic);
-    value.len() <= 2048
+    value.len() <= limit
         && is_visible(value.first())
         && is_visible(value.last())
         && value.iter().all(|byte| matches!(byte, b' '..=b'~'))
@@ -346,10 +537,20 @@ fn fill_random(bytes: &mut [u8]) -> Result<()> {
         .map_err(|_| Error::Keys("the system gave no random bytes".into()))
 }
 
-fn bad_secret(reason: &str) -> Error {
-    Error::Keys(format!(
-        "a signing secret is `whsec_` and the base64 of 24 to 64 bytes; {reason}"
-    ))
+/// What follows the prefix.
+fn decoded(text: &str, prefix: &str, rule: &str) -> Result<Zeroizing<Vec<u8>>> {
+    let encoded = text
+        .strip_prefix(prefix)
+        .ok_or_else(|| bad_secret(rule, &format!("this one does not start with `{prefix}`")))?;
+    decode(encoded).ok_or_else(|| bad_secret(rule, "this one is not base64"))
+}
+
+fn holds(bytes: &[u8]) -> String {
+    format!("this one holds {} bytes", bytes.len())
+}
+
+fn bad_secret(rule: &str, reason: &str) -> Error {
+    Error::Keys(format!("{rule}; {reason}"))
 }
 
 fn bad_key(place: usize, reason: &str) -> Error {
@@ -357,12 +558,28 @@ fn bad_key(place: usize, reason: &str) -> Error {
 }
 
 const SECRET_PREFIX: &str = "whsec_";
+const PRIVATE_PREFIX: &str = "whsk_";
+const PUBLIC_PREFIX: &str = "whpk_";
+const SHARED_RULE: &str = "a signing secret is `whsec_` and the base64 of 24 to 64 bytes";
+const TEXT_RULE: &str = "a signing secret that is a text is 1 to 256 visible ASCII characters, with spaces only between them";
+const ED25519_RULE: &str = "a private Ed25519 key is `whsk_` and the base64 of its seed of 32 bytes and its public half of 32, or of the seed alone";
+const PUBLIC_RULE: &str = "a public Ed25519 key is `whpk_` and the base64 of 32 bytes";
+const TEXT_CHARACTERS: usize = 256;
+const HEADER_CHARACTERS: usize = 2048;
 const KEY_RULE: &str = "a key is `<id>:<base64 of 32 bytes>`, its id 1 to 32 of a-z, 0-9, _ and -";
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 const SIGNING: Kind = Kind {
     name: "signing secret",
     domain: b"posthaste signing secret 1\0",
+};
+const SIGNING_TEXT: Kind = Kind {
+    name: "signing secret",
+    domain: b"posthaste signing secret, text 1\0",
+};
+const SIGNING_ED25519: Kind = Kind {
+    name: "signing secret",
+    domain: b"posthaste signing secret, ed25519 1\0",
 };
 const HEADER: Kind = Kind {
     name: "header secret",
@@ -429,7 +646,7 @@ mod tests {
             format!("whsec_{canary}\n"),
             format!("WHSEC_{canary}"),
             "whsec_CANARY==".to_string(),
-            format!("whsk_{canary}"),
+            format!("whpk_{canary}"),
         ];
         for text in malformed {
             let error = SigningSecret::parse(&text).unwrap_err().to_string();
@@ -453,7 +670,13 @@ mod tests {
         assert_eq!(sealed.key_id, "k1");
         assert_eq!(sealed.ciphertext.len(), 24 + 32 + 16);
         let opened = keys
-            .open(3, ROW, &sealed.key_id, &sealed.ciphertext)
+            .open(
+                3,
+                ROW,
+                SecretKind::Shared,
+                &sealed.key_id,
+                &sealed.ciphertext,
+            )
             .unwrap();
         assert_eq!(opened.bytes(), secret.bytes());
     }
@@ -465,16 +688,35 @@ mod tests {
             .seal(3, ROW, &SigningSecret::generate().unwrap())
             .unwrap();
         let other_row = Uuid::from_u128(8);
-        assert!(keys.open(4, ROW, "k1", &sealed.ciphertext).is_err());
-        assert!(keys.open(3, other_row, "k1", &sealed.ciphertext).is_err());
-        assert!(keys.open(3, ROW, "k2", &sealed.ciphertext).is_err());
+        assert!(
+            keys.open(4, ROW, SecretKind::Shared, "k1", &sealed.ciphertext)
+                .is_err()
+        );
+        assert!(
+            keys.open(3, other_row, SecretKind::Shared, "k1", &sealed.ciphertext)
+                .is_err()
+        );
+        assert!(
+            keys.open(3, ROW, SecretKind::Shared, "k2", &sealed.ciphertext)
+                .is_err()
+        );
         for index in 0..sealed.ciphertext.len() {
             let mut changed = sealed.ciphertext.clone();
             changed[index] ^= 1;
-            assert!(keys.open(3, ROW, "k1", &changed).is_err(), "byte {index}");
             assert!(
-                keys.open(3, ROW, "k1", &sealed.ciphertext[..index])
+                keys.open(3, ROW, SecretKind::Shared, "k1", &changed)
                     .is_err(),
+                "byte {index}"
+            );
+            assert!(
+                keys.open(
+                    3,
+                    ROW,
+                    SecretKind::Shared,
+                    "k1",
+                    &sealed.ciphertext[..index]
+                )
+                .is_err(),
                 "cut at {index}"
             );
         }
@@ -493,13 +735,16 @@ mod tests {
         assert!(keys.open_header(3, ROW, "k1", &ciphertext[1..]).is_err());
         // 24 bytes would do as a signing secret.
         let long = keys.seal_header(3, ROW, &"x".repeat(24)).unwrap();
-        assert!(keys.open(3, ROW, "k1", &long.ciphertext).is_err());
+        assert!(
+            keys.open(3, ROW, SecretKind::Shared, "k1", &long.ciphertext)
+                .is_err()
+        );
     }
 
     #[test]
     fn a_signing_secret_does_not_open_as_a_header_value() {
         let keys = keyring(&["k1"]);
-        let secret = SigningSecret::from_bytes(Zeroizing::new(vec![b'x'; 24])).unwrap();
+        let secret = SigningSecret::shared(Zeroizing::new(vec![b'x'; 24])).unwrap();
         let sealed = keys.seal(3, ROW, &secret).unwrap();
         assert!(keys.open_header(3, ROW, "k1", &sealed.ciphertext).is_err());
     }
@@ -548,7 +793,13 @@ mod tests {
         let both = Keyring::parse(&format!("{}\n{}\n", *new_line, *old_line)).unwrap();
         assert_eq!(both.seal(3, ROW, &secret).unwrap().key_id, "new");
         let opened = both
-            .open(3, ROW, &before.key_id, &before.ciphertext)
+            .open(
+                3,
+                ROW,
+                SecretKind::Shared,
+                &before.key_id,
+                &before.ciphertext,
+            )
             .unwrap();
         assert_eq!(opened.bytes(), secret.bytes());
     }
@@ -556,12 +807,106 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named_beside_the_known_ones() {
         let error = keyring(&["k2", "k3"])
-            .open(3, ROW, "k1", &[0; 99])
+            .open(3, ROW, SecretKind::Shared, "k1", &[0; 99])
             .unwrap_err();
         assert_eq!(
             error.to_string(),
             "keys: a signing secret needs the key `k1`; the keyring holds `k2`, `k3`"
         );
+    }
+
+    // The published pair of the reference libraries.
+    const PRIVATE: &str = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==";
+    const PUBLIC: &str = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=";
+
+    #[test]
+    fn a_generated_secret_of_each_kind_reads_back_and_opens_as_that_kind_alone() {
+        let keys = keyring(&["k1"]);
+        for kind in SecretKind::ALL {
+            assert_eq!(SecretKind::parse(kind.as_str()).unwrap(), kind);
+            let secret = SigningSecret::generate_as(kind).unwrap();
+            assert_eq!(secret.kind(), kind);
+            let read = SigningSecret::parse_as(kind, &secret.reveal()).unwrap();
+            assert_eq!(read.bytes(), secret.bytes());
+            let sealed = keys.seal(3, ROW, &secret).unwrap().ciphertext;
+            for asked in SecretKind::ALL {
+                let opened = keys.open(3, ROW, asked, "k1", &sealed);
+                let bytes = opened.ok().map(|opened| opened.bytes().to_vec());
+                assert_eq!(bytes, (asked == kind).then(|| secret.bytes().to_vec()));
+            }
+        }
+        assert!(SecretKind::parse("Shared").is_err());
+    }
+
+    #[test]
+    fn a_shared_secret_is_bound_to_its_row_as_it_always_was() {
+        let row = SecretKind::Shared.sealed_as().row(0x0102_0304, ROW);
+        let expected = [
+            &b"posthaste signing secret 1\0\x01\x02\x03\x04"[..],
+            ROW.as_bytes(),
+        ];
+        assert_eq!(row.binding(), expected.concat());
+    }
+
+    #[test]
+    fn an_ed25519_key_is_read_from_seed_and_public_half_or_from_the_seed_alone() {
+        let key = SigningSecret::parse(PRIVATE).unwrap();
+        assert_eq!(key.kind(), SecretKind::Ed25519);
+        assert_eq!(key.public_key().unwrap().to_string(), PUBLIC);
+        let seed = encode_after("whsk_", &key.bytes()[..32]);
+        let from_seed = SigningSecret::parse(&seed).unwrap();
+        assert_eq!(*from_seed.reveal(), PRIVATE);
+        let generated = SigningSecret::generate_as(SecretKind::Ed25519).unwrap();
+        let public = generated.public_key().unwrap();
+        assert_eq!(PublicKey::parse(&public.to_string()).unwrap(), public);
+        assert!(SigningSecret::generate().unwrap().public_key().is_none());
+    }
+
+    #[test]
+    fn a_seed_with_the_public_half_of_another_is_refused() {
+        let [one, other] =
+            [(); 2].map(|()| SigningSecret::generate_as(SecretKind::Ed25519).unwrap());
+        let mixed = [&one.bytes()[..32], &other.bytes()[32..]].concat();
+        let error = SigningSecret::parse(&encode_after("whsk_", &mixed)).unwrap_err();
+        assert!(
+            error.to_string().contains("do not belong together"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_refused_key_is_never_repeated() {
+        let canary = "CANARYcanaryCANARYcanaryCANARYca";
+        for text in ["", "!", "x", canary, &canary[..28]] {
+            let error = SigningSecret::parse(&format!("whsk_{text}"))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("seed of 32 bytes"), "{error}");
+            assert!(!error.contains("CANARY"), "{error}");
+            assert!(PublicKey::parse(&format!("whpk_{text}")).is_err());
+        }
+        assert!(PublicKey::parse(PRIVATE).is_err() && SigningSecret::parse(PUBLIC).is_err());
+        let secret = SigningSecret::parse(PRIVATE).unwrap();
+        assert_eq!(format!("{secret:?}"), "SigningSecret(hidden)");
+    }
+
+    #[test]
+    fn a_text_is_taken_letter_by_letter_whatever_it_looks_like() {
+        let longest = "x".repeat(256);
+        for text in ["x", "It's a Secret to Everybody", "whsec_test", &longest] {
+            let secret = SigningSecret::parse_as(SecretKind::Text, text).unwrap();
+            assert_eq!(*secret.reveal(), text);
+            assert_eq!(secret.bytes(), text.as_bytes());
+        }
+        let too_long = "CANARY".repeat(43);
+        for text in ["", " CANARY", "CANARY\n", "CANARY\u{e9}", &too_long] {
+            let error = SigningSecret::parse_as(SecretKind::Text, text)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("1 to 256"), "{error}");
+            assert!(!error.contains("CANARY"), "{error}");
+        }
+        assert!(SigningSecret::parse("It's a Secret to Everybody").is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Postgres holds secrets that it cannot read, and hands them out on the record only.
 
-use posthaste::secret::{Keyring, SigningSecret};
+use posthaste::secret::{Keyring, SecretKind, SigningSecret};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -507,6 +507,7 @@ async fn revealed(world: &World, admin: &Login, entry: i64) -> Vec<(i16, String)
         let opened = keyring.open(
             row.get("subscription_id"),
             row.get("secret_id"),
+            SecretKind::Shared,
             row.get("key_id"),
             row.get("ciphertext"),
         );
@@ -535,7 +536,13 @@ async fn opened(world: &World, keyring: &Keyring) -> Vec<bool> {
     let rows = world.db.query(rows, &[]).await.unwrap();
     let opens = |row: &tokio_postgres::Row| {
         keyring
-            .open(row.get(0), row.get(1), row.get(2), row.get(3))
+            .open(
+                row.get(0),
+                row.get(1),
+                SecretKind::Shared,
+                row.get(2),
+                row.get(3),
+            )
             .is_ok()
     };
     rows.iter().map(opens).collect()

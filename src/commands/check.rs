@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Command;
 use posthaste::config::{Config, SETTINGS, Wake};
 use posthaste::logging::escaped;
+use posthaste::secret::SecretKind;
 use posthaste::store::{
     Deviation, Login, SchemaState, Server, Store, connect_once, listen, schema_state,
 };
@@ -241,7 +242,13 @@ async fn of_secrets(config: &Config, store: &Store) -> Result<Finding> {
     for named in &secrets {
         let (id, secret) = (named.subscription_id, &named.secret);
         let sealed = &secret.sealed;
-        if let Err(error) = keyring.open(id, secret.secret_id, &sealed.key_id, &sealed.ciphertext) {
+        if let Err(error) = keyring.open(
+            id,
+            secret.secret_id,
+            SecretKind::Shared,
+            &sealed.key_id,
+            &sealed.ciphertext,
+        ) {
             let whose = format!("number {} of {:?}", secret.number, named.subscription);
             return Ok(Level::Fails.says("secrets", format!("{whose}: {error}")));
         }

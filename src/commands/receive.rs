@@ -347,7 +347,7 @@ mod tests {
     fn a_request_is_shown_with_its_verification_and_its_answer() {
         let shown = text(&received("{}", 2), &Reply::Status(503));
         let expected = "#7 1970-01-01T00:00:00.000Z POST /hooks id msg_1 attempt 2, signature INVALID \
-                        (webhook-signature holds no v1 signature), answer 503\n    {}";
+                        (there is no signature of a kind that a known secret checks), answer 503\n    {}";
         assert_eq!(shown, expected);
     }
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use posthaste::config::Config;
-use posthaste::secret::{Keyring, Sealed, SigningSecret};
+use posthaste::secret::{Keyring, Sealed, SecretKind, SigningSecret};
 use posthaste::store::{Control, Outdated};
 use posthaste::{Error, Result};
 use serde_json::Value;
@@ -119,9 +119,13 @@ impl<'a> Desk<'a> {
             }
             let Sealed { key_id, ciphertext } = &stored.sealed;
             let (subscription_id, secret_id) = (stored.subscription_id, stored.secret_id);
-            let secret = self
-                .keyring
-                .open(subscription_id, secret_id, key_id, ciphertext)?;
+            let secret = self.keyring.open(
+                subscription_id,
+                secret_id,
+                SecretKind::Shared,
+                key_id,
+                ciphertext,
+            )?;
             let number = stored.number;
             say(&zeroize::Zeroizing::new(format!(
                 "{number} {}",
@@ -209,7 +213,13 @@ impl<'a> Desk<'a> {
             let value = keys.open_header(subscription_id, secret_id, key_id, ciphertext)?;
             keys.seal_header(subscription_id, secret_id, &value)
         } else {
-            let secret = keys.open(subscription_id, secret_id, key_id, ciphertext)?;
+            let secret = keys.open(
+                subscription_id,
+                secret_id,
+                SecretKind::Shared,
+                key_id,
+                ciphertext,
+            )?;
             keys.seal(subscription_id, secret_id, &secret)
         }
     }
