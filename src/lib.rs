@@ -44,6 +44,7 @@ pub mod delivery;
 pub mod egress;
 pub mod endpoint;
 pub mod envelope;
+pub mod mask;
 pub mod operational;
 pub mod retry;
 pub mod secret;
