@@ -305,14 +305,11 @@ fn hex_unit(rest: &[u8]) -> Option<(u32, &[u8])> {
 }
 
 fn push_code_point(unit: u32, plain: &mut Vec<u8>) {
-    match char::from_u32(unit) {
-        Some(character) => {
-            plain.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-        }
-        None => {
-            let tail = |shift: u32| 0x80 | (unit >> shift & 0x3f).to_le_bytes()[0];
-            plain.extend_from_slice(&[0xe0 | (unit >> 12).to_le_bytes()[0], tail(6), tail(0)]);
-        }
+    if let Some(character) = char::from_u32(unit) {
+        plain.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+    } else {
+        let tail = |shift: u32| 0x80 | (unit >> shift & 0x3f).to_le_bytes()[0];
+        plain.extend_from_slice(&[0xe0 | (unit >> 12).to_le_bytes()[0], tail(6), tail(0)]);
     }
 }
 

@@ -189,6 +189,11 @@ fn members<'t>(text: &'t str, place: &str) -> Result<Vec<(String, &'t str)>, Mas
                 shown(&key)
             )));
         }
+        if members.len() >= MOST_PATHS {
+            return Err(MaskError::new(format!(
+                "{place} has more than {MOST_PATHS} keys"
+            )));
+        }
         members.push((key, scanner.value(1)?));
     }
     Ok(members)

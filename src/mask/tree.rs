@@ -176,13 +176,14 @@ impl Tree {
         let node = &mut self.nodes[at as usize];
         let found = match segment {
             Segment::Any => *node.any.get_or_insert(next),
-            Segment::Literal(name) => match node.literal.iter().find(|(other, _)| other == name) {
-                Some((_, child)) => *child,
-                None => {
+            Segment::Literal(name) => {
+                let mut named = node.literal.iter().filter(|(other, _)| other == name);
+                let found = named.next().map(|(_, child)| *child);
+                found.unwrap_or_else(|| {
                     node.literal.push((name.clone(), next));
                     next
-                }
-            },
+                })
+            }
         };
         if found == next {
             self.nodes.push(Node::default());
@@ -315,9 +316,13 @@ impl Tree {
         };
         let counts = |id: RuleId| {
             let rule = &self.rules[id as usize];
-            hiding().all(|(other_id, other)| match rule.shows() {
-                true => rule.shape.is_narrower_than(other.shape),
-                false => id < other_id,
+            hiding().all(|(other_id, other)| {
+                let narrower = rule.shape.is_narrower_than(other.shape);
+                if rule.shows() {
+                    narrower
+                } else {
+                    id < other_id
+                }
             })
         };
         trail.nodes[level..].iter().any(|node| {
