@@ -22,6 +22,7 @@ use http::{HeaderMap, HeaderValue};
 use posthaste::delivery::{Advice, Outcome, Phases, Report};
 use posthaste::egress::EgressPolicy;
 use posthaste::endpoint::{EndpointUrl, PlainHttp};
+use posthaste::mask::{Id, Mask, PseudonymKey};
 use posthaste::retry::{ClientErrors, Jitter, RetryPolicy};
 use posthaste::secret::{Keyring, SecretKind, SigningSecret};
 use posthaste::{envelope, signature};
@@ -33,6 +34,20 @@ fn main() {
 
 /// Sizes of a payload: of most events, and of a large one.
 const SIZES: [usize; 2] = [300, 16 * 1024];
+
+/// Sizes of a payload with many fields.
+const ORDERS: [usize; 2] = [1024, 20 * 1024];
+
+const MASK: &str = r#"{
+    "allow": ["/order", "/created_at", "/items/*/sku", "/items/*/quantity", "/meta/**"],
+    "fields": {
+        "/student/id": {"map": "student"},
+        "/student/email": "pseudonym",
+        "/order/internal": "drop",
+        "/items/*/price": {"replace": null},
+        "/meta/trace": "drop"
+    }
+}"#;
 
 const ID: &str = "0199e8a4-7c00-7000-8000-0123456789ab";
 const TIMESTAMP: i64 = 1_760_000_000;
@@ -67,6 +82,38 @@ fn sign<const SECRETS: usize>(bencher: Bencher, size: usize) {
     bencher
         .counter(BytesCount::new(size))
         .bench(|| signature::sign(&secrets, ID, TIMESTAMP, black_box(body.as_bytes())));
+}
+
+/// Ten rules of every kind on an order of so many bytes, of which a third leaves.
+#[divan::bench(args = ORDERS)]
+fn apply_mask(bencher: Bencher, size: usize) {
+    let (mask, key, payload) = (mask(), PseudonymKey::new([7; 32]), order(size));
+    let ids = |id: &Id| Some(format!("s-{}", id.internal));
+    bencher
+        .counter(BytesCount::new(payload.len()))
+        .bench(|| mask.apply(black_box(&payload), &key, &ids).unwrap());
+}
+
+/// Where all is allowed, all that is left to do is to make sure that it is JSON.
+#[divan::bench(args = ORDERS)]
+fn apply_mask_that_allows_all(bencher: Bencher, size: usize) {
+    let (mask, key, payload) = (
+        Mask::parse(r#"{"allow": [""]}"#).unwrap(),
+        PseudonymKey::new([7; 32]),
+        order(size),
+    );
+    bencher
+        .counter(BytesCount::new(payload.len()))
+        .bench(|| mask.apply(black_box(&payload), &key, &|_| None).unwrap());
+}
+
+/// Which ids have to be looked up first.
+#[divan::bench(args = ORDERS)]
+fn wanted_ids(bencher: Bencher, size: usize) {
+    let (mask, payload) = (mask(), order(size));
+    bencher
+        .counter(BytesCount::new(payload.len()))
+        .bench(|| mask.wanted(black_box(&payload)).unwrap());
 }
 
 // Its answer.
@@ -129,6 +176,11 @@ fn reveal_and_parse_secret(bencher: Bencher) {
 }
 
 #[divan::bench]
+fn parse_mask(bencher: Bencher) {
+    bencher.bench(|| Mask::parse(black_box(MASK)).unwrap());
+}
+
+#[divan::bench]
 fn seal_secret(bencher: Bencher) {
     let (keyring, secret) = (keyring(), SigningSecret::generate().unwrap());
     bencher.bench(|| keyring.seal(1, Uuid::nil(), black_box(&secret)).unwrap());
@@ -166,6 +218,18 @@ fn headers(id: &str, signature: &str) -> HeaderMap {
 /// JSON of so many bytes.
 fn payload(size: usize) -> String {
     format!(r#"{{"text":"{}"}}"#, "x".repeat(size - 11))
+}
+
+/// An order of at least so many bytes.
+fn order(size: usize) -> String {
+    let head = r#"{"order":{"number":"2026-11-0815","state":"paid","internal":{"margin":0.31}},"created_at":"2026-11-26T23:15:00Z","student":{"id":"4711","email":"alice@example.org","name":"Alice Example"},"meta":{"trace":"00-abc","source":"shop","labels":["a","b"]},"items":["#;
+    let item = r#"{"sku":"B-1234567","title":"A book about queues and the people in them","quantity":2,"price":19.95,"note":"left at the \"door\""}"#;
+    let items = vec![item; (size - head.len()) / item.len()];
+    format!("{head}{}]}}", items.join(","))
+}
+
+fn mask() -> Mask {
+    Mask::parse(MASK).unwrap()
 }
 
 fn occurred_at() -> SystemTime {

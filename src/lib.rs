@@ -45,6 +45,7 @@ pub mod egress;
 pub mod endpoint;
 pub mod envelope;
 pub mod jwks;
+pub mod mask;
 pub mod operational;
 pub mod retry;
 pub mod secret;
