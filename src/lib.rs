@@ -45,6 +45,7 @@ pub mod egress;
 pub mod endpoint;
 pub mod envelope;
 pub mod operational;
+pub mod proxy;
 pub mod retry;
 pub mod secret;
 pub mod signature;
