@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -18,7 +18,7 @@ use super::resolve::{Lookup, Resolver};
 use super::stream::Stream;
 use crate::egress::{EgressPolicy, Networks, Refusal};
 use crate::endpoint::{EndpointUrl, Host, Scheme};
-use crate::{Error, Result};
+use crate::{Result, tls};
 
 /// Makes connections, to vetted addresses only.
 pub(super) struct Connector {
@@ -35,7 +35,7 @@ impl Connector {
         extra_roots: Vec<CertificateDer<'static>>,
         connect_timeout: Duration,
     ) -> Result<Self> {
-        let tls = TlsConnector::from(Arc::new(client_config(extra_roots)?));
+        let tls = TlsConnector::from(Arc::new(client_config(&extra_roots)?));
         Ok(Self {
             egress,
             resolver: Resolver::new(lookup),
@@ -182,34 +182,10 @@ fn server_name(host: &Host) -> std::result::Result<ServerName<'static>, Fault> {
 }
 
 /// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, certificates verified. There is no other way to make one.
-fn client_config(extra_roots: Vec<CertificateDer<'static>>) -> Result<ClientConfig> {
-    // Named, because a process in which two providers are linked has no default one.
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::Tls(error.to_string()))?
-        .with_root_certificates(roots(extra_roots)?)
-        .with_no_client_auth();
+fn client_config(extra_roots: &[CertificateDer<'static>]) -> Result<ClientConfig> {
+    let mut config = tls::client_config(&extra_roots)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
-}
-
-/// The machine's authorities (a company's own among them), Mozilla's where an image carries none, and the extra ones.
-fn roots(extra: Vec<CertificateDer<'static>>) -> Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    for (n, root) in extra.into_iter().enumerate() {
-        roots.add(root).map_err(|error| {
-            Error::Tls(format!(
-                "extra trusted certificate {} cannot be used: {error}",
-                n + 1
-            ))
-        })?;
-    }
-    Ok(roots)
 }
 
 /// An honest partner has a few addresses. A hostile one would have us knock at hundreds.
