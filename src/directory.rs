@@ -12,7 +12,7 @@ use crate::delivery::Lease;
 use crate::egress::Networks;
 use crate::retry::RetryPolicy;
 use crate::secret::{Keyring, SigningSecret};
-use crate::sender::{Endpoint, Sender};
+use crate::sender::{Endpoint, EndpointOptions, Sender};
 use crate::store::{Store, StoredSecret, StoredTerms, StoredValue};
 use crate::{Error, Result};
 
@@ -295,7 +295,7 @@ impl Directory {
         }
     }
 
-    /// Keeps an endpoint and its open connections while URL and networks stay the same.
+    /// Keeps an endpoint and its open connections while URL and options stay the same.
     fn endpoint(
         &self,
         stored: &StoredTerms,
@@ -307,10 +307,17 @@ impl Directory {
             .map_err(|error| error.to_string())?;
         let networks = Networks::parse(stored.networks.iter().map(String::as_str))
             .map_err(|error| error.to_string())?;
+        let options = EndpointOptions {
+            networks,
+            ..EndpointOptions::default()
+        };
         let before = before.and_then(|terms| terms.endpoint.as_ref().ok());
         Ok(match before {
-            Some(same) if *same.url() == url && *same.networks() == networks => Arc::clone(same),
-            _ => Arc::new(self.sender.endpoint_within(url, networks)),
+            Some(same) if *same.url() == url && *same.options() == options => Arc::clone(same),
+            _ => {
+                let endpoint = self.sender.endpoint_with(url, options);
+                Arc::new(endpoint.map_err(|error| error.to_string())?)
+            }
         })
     }
 }

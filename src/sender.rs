@@ -9,8 +9,11 @@
 
 mod advice;
 mod connect;
+mod dial;
 mod fault;
+mod identity;
 mod link;
+mod options;
 mod pool;
 mod progress;
 mod resolve;
@@ -18,8 +21,10 @@ mod snippet;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -31,19 +36,22 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
 use rustls::pki_types::CertificateDer;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use self::connect::Connector;
+use self::connect::{Connector, Target};
 use self::fault::{Fault, Phase};
 use self::link::{Body, Limits, Link, Unanswered};
 use self::pool::{Opening, Pool, Turn};
 use self::progress::{Answer, Clock, Progress};
-use self::resolve::{Lookup, Resolver, system_lookup};
+use self::resolve::{Lookup, system_lookup};
 use crate::delivery::Report;
-use crate::egress::{EgressPolicy, Networks};
+use crate::egress::EgressPolicy;
 use crate::endpoint::{EndpointUrl, PlainHttp, Scheme};
+use crate::proxy::ProxyUrl;
 use crate::{Error, Result};
+
+pub use self::identity::{ALPN, ClientIdentity, PartnerAuthority};
+pub use self::options::{EndpointOptions, Via};
 
 /// What holds for every request.
 #[derive(Clone, Debug)]
@@ -54,7 +62,12 @@ pub struct SenderConfig {
     pub plain_http: PlainHttp,
     /// Authorities that are trusted besides the machine's own.
     pub extra_roots: Vec<CertificateDer<'static>>,
-    /// For TCP and TLS together, inside the attempt's deadline. Default 5 s.
+    /// What requests go through; none where they go straight to the partner.
+    pub proxy: Option<ProxyUrl>,
+    /// The addresses of this machine that connections leave from, at most one of each family. With one alone, connections
+    /// of the other family are not made. None: whatever the machine chooses.
+    pub source_addresses: Vec<IpAddr>,
+    /// For TCP, proxy and TLS together, inside the attempt's deadline. Default 5 s.
     pub connect_timeout: Duration,
     /// An unused connection is not used again after this. Default 15 s.
     pub idle_timeout: Duration,
@@ -77,6 +90,8 @@ impl Default for SenderConfig {
             egress: EgressPolicy::default(),
             plain_http: PlainHttp::Never,
             extra_roots: Vec::new(),
+            proxy: None,
+            source_addresses: Vec::new(),
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(15),
             max_connection_age: Duration::from_mins(5),
@@ -108,7 +123,8 @@ impl Sender {
     /// Reads the trusted authorities and checks the configuration.
     ///
     /// # Errors
-    /// [`Error::Config`] names the value that is out of bounds, [`Error::Tls`] the certificate that cannot be used.
+    /// [`Error::Config`] names the value that is out of bounds or the source address that is not this machine's,
+    /// [`Error::Tls`] the certificate that cannot be used.
     pub fn new(config: SenderConfig) -> Result<Self> {
         Self::with_lookup(config, system_lookup())
     }
@@ -123,12 +139,7 @@ impl Sender {
                 config.user_agent
             ))
         })?;
-        let connector = Connector::new(
-            config.egress,
-            lookup,
-            config.extra_roots,
-            config.connect_timeout,
-        )?;
+        let connector = Connector::new(&config, lookup)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 connector,
@@ -144,13 +155,22 @@ impl Sender {
 
     /// An endpoint with connections of its own. They end when its last clone is dropped.
     pub fn endpoint(&self, url: EndpointUrl) -> Endpoint {
-        self.endpoint_within(url, Networks::default())
+        let tls = self.shared.connector.tls();
+        self.reaching(Target::new(url, EndpointOptions::default(), tls))
     }
 
-    /// The same, to addresses within `networks` alone.
-    pub fn endpoint_within(&self, url: EndpointUrl, networks: Networks) -> Endpoint {
-        let is_h1 = url.scheme() == Scheme::Http; // HTTP/2 is found by TLS
-        let target = url.uri().path_and_query().cloned();
+    /// The same, reached in a way of its own.
+    ///
+    /// # Errors
+    /// [`Error::Tls`] where its identity or authority cannot be used.
+    pub fn endpoint_with(&self, url: EndpointUrl, options: EndpointOptions) -> Result<Endpoint> {
+        let tls = self.shared.connector.tls_for(&options)?;
+        Ok(self.reaching(Target::new(url, options, tls)))
+    }
+
+    fn reaching(&self, to: Target) -> Endpoint {
+        let is_h1 = to.url.scheme() == Scheme::Http; // HTTP/2 is found by TLS
+        let target = to.url.uri().path_and_query().cloned();
         let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
         Endpoint {
             inner: Arc::new(Inner {
@@ -160,10 +180,8 @@ impl Sender {
                     is_h1,
                 ),
                 target: Uri::from(target),
-                lookups: Resolver::own_places(),
                 shared: Arc::clone(&self.shared),
-                networks,
-                url,
+                to,
             }),
         }
     }
@@ -193,12 +211,10 @@ pub struct Endpoint {
 }
 
 struct Inner {
-    url: EndpointUrl,
-    networks: Networks,
+    to: Target,
     /// Path and query alone, as HTTP/1.1 wants them.
     target: Uri,
     pool: Pool,
-    lookups: Arc<Semaphore>,
     shared: Arc<Shared>,
 }
 
@@ -230,18 +246,18 @@ impl Endpoint {
 
     /// Where it sends to.
     pub fn url(&self) -> &EndpointUrl {
-        &self.inner.url
+        &self.inner.to.url
     }
 
-    /// Where its address must lie.
-    pub fn networks(&self) -> &Networks {
-        &self.inner.networks
+    /// How it is reached.
+    pub fn options(&self) -> &EndpointOptions {
+        &self.inner.to.options
     }
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Endpoint").field(&self.inner.url).finish()
+        f.debug_tuple("Endpoint").field(&self.inner.to.url).finish()
     }
 }
 
@@ -349,9 +365,7 @@ impl Inner {
         progress: &mut Progress,
     ) -> std::result::Result<Link, Fault> {
         let connector = &self.shared.connector;
-        let stream = connector
-            .connect((&self.url, &self.networks), &self.lookups, clock, progress)
-            .await?;
+        let stream = connector.connect(&self.to, clock, progress).await?;
         let Some(remote) = progress.remote else {
             return Err(Fault::unreachable(
                 Phase::Connect,
@@ -376,11 +390,11 @@ impl Inner {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         if link.is_h1() {
-            headers.insert(header::HOST, self.url.host_header().clone());
+            headers.insert(header::HOST, self.to.url.host_header().clone());
             *request.uri_mut() = self.target.clone();
         } else {
             headers.remove(header::HOST); // from an unsent HTTP/1.1 request
-            *request.uri_mut() = self.url.uri().clone();
+            *request.uri_mut() = self.to.url.uri().clone();
         }
         *request.headers_mut() = headers;
         request

@@ -55,10 +55,18 @@ impl Fault {
     }
 
     /// A TLS handshake that failed.
-    pub(super) fn tls(error: &io::Error) -> Self {
+    pub(super) fn tls(phase: Phase, error: &io::Error) -> Self {
         match find::<rustls::Error>(error) {
-            Some(tls) => Self::unreachable(Phase::Tls, &tls_text(tls)),
-            None => Self::io(Phase::Tls, error),
+            Some(tls) => Self::unreachable(phase, &tls_text(tls)),
+            None => Self::io(phase, error),
+        }
+    }
+
+    /// The same, met on the way to the proxy.
+    pub(super) fn of_proxy(self, what: &str) -> Self {
+        Self {
+            error: format!("{}: {what}{}", Phase::Proxy, self.error),
+            ..self
         }
     }
 
@@ -81,6 +89,8 @@ impl Fault {
 pub(super) enum Phase {
     Dns,
     Connect,
+    /// The operator's proxy, whatever happened there: no fault of the partner.
+    Proxy,
     Tls,
     Http,
 }
@@ -90,6 +100,7 @@ impl fmt::Display for Phase {
         f.write_str(match self {
             Self::Dns => "dns",
             Self::Connect => "connect",
+            Self::Proxy => "proxy",
             Self::Tls => "tls",
             Self::Http => "http",
         })

@@ -42,6 +42,11 @@ impl Clock {
         }
     }
 
+    /// The same, with this deadline.
+    pub(super) fn until(self, deadline: Instant) -> Self {
+        Self { deadline, ..self }
+    }
+
     /// The end of the first of `parts` equal parts of what is left.
     pub(super) fn share(self, parts: usize) -> Instant {
         let now = Instant::now();
