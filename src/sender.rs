@@ -5,11 +5,13 @@
 //! the attempt's deadline gives it, and nothing else: heads, bodies, idle connections and look-ups are all bounded.
 //! Responses are asked for without a content encoding, and none is ever decoded.
 //!
-//! Proxies named in the environment are not used: a request would leave for an address that nobody vetted.
+//! A proxy is used where the operator names one, for addresses that were vetted before. Proxies named in the environment
+//! are not: nobody would know.
 
 mod advice;
 mod connect;
 mod dial;
+mod exchange;
 mod fault;
 mod identity;
 mod link;
@@ -42,7 +44,7 @@ use self::connect::{Connector, Target};
 use self::fault::{Fault, Phase};
 use self::link::{Body, Limits, Link, Unanswered};
 use self::pool::{Opening, Pool, Turn};
-use self::progress::{Answer, Clock, Progress};
+use self::progress::{Answered, Clock, Progress};
 use self::resolve::{Lookup, system_lookup};
 use crate::delivery::Report;
 use crate::egress::EgressPolicy;
@@ -50,6 +52,7 @@ use crate::endpoint::{EndpointUrl, PlainHttp, Scheme};
 use crate::proxy::ProxyUrl;
 use crate::{Error, Result};
 
+pub use self::exchange::Answer;
 pub use self::identity::{ALPN, ClientIdentity, PartnerAuthority};
 pub use self::options::{EndpointOptions, Via};
 
@@ -139,16 +142,15 @@ impl Sender {
                 config.user_agent
             ))
         })?;
-        let connector = Connector::new(&config, lookup)?;
         Ok(Self {
             shared: Arc::new(Shared {
-                connector,
                 plain_http: config.plain_http,
                 limits: Limits { head, body },
                 max_snippet,
                 idle_timeout: config.idle_timeout,
                 max_connection_age: config.max_connection_age,
                 user_agent,
+                connector: Connector::new(config, lookup)?,
             }),
         })
     }
@@ -232,7 +234,7 @@ impl Endpoint {
         let mut progress = Progress::default();
         let met = self
             .inner
-            .exchange(headers, body, clock, &mut progress)
+            .deliver(headers, body, clock, &mut progress)
             .await;
         let duration = started.elapsed();
         match met {
@@ -262,31 +264,39 @@ impl fmt::Debug for Endpoint {
 }
 
 impl Inner {
-    async fn exchange(
+    async fn deliver(
         &self,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
         body: Bytes,
         clock: Clock,
         progress: &mut Progress,
-    ) -> std::result::Result<(Answer, Option<Link>), Fault> {
-        self.dress(&mut headers, body.len());
-        let (link, response) = self.head(headers, body, clock, progress).await?;
+    ) -> std::result::Result<(Answered, Option<Link>), Fault> {
+        let reading = Reading {
+            limit: self.shared.limits.body,
+            keep: self.shared.max_snippet,
+        };
+        let (link, response) = self
+            .head(&Method::POST, headers, body, reading.limit, clock, progress)
+            .await?;
         let status = response.status();
         let advice = advice::advice(response.headers(), SystemTime::now());
-        let (snippet, whole) = self.read(response.into_body(), clock, progress).await;
-        let answer = Answer {
+        let (kept, whole) = read(response.into_body(), reading, clock, progress).await;
+        let answer = Answered {
             status,
             advice,
-            snippet,
+            snippet: snippet::snippet(&kept, self.shared.max_snippet),
         };
         Ok((answer, whole.then_some(link)))
     }
 
-    fn dress(&self, headers: &mut HeaderMap, length: usize) {
+    fn dress(&self, method: &Method, headers: &mut HeaderMap, length: usize) {
         for name in CONNECTION_HEADERS {
             headers.remove(name);
         }
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        headers.remove(header::CONTENT_LENGTH);
+        if length > 0 || METHODS_WITH_BODY.contains(method) {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
         headers.insert(header::USER_AGENT, self.shared.user_agent.clone());
         headers.insert(
             header::ACCEPT_ENCODING,
@@ -298,16 +308,19 @@ impl Inner {
     /// because a pooled connection ended just then, goes on to another connection.
     async fn head(
         &self,
+        method: &Method,
         mut headers: HeaderMap,
         body: Bytes,
+        most: usize,
         clock: Clock,
         progress: &mut Progress,
     ) -> std::result::Result<(Link, Response<Incoming>), Fault> {
+        self.dress(method, &mut headers, body.len());
         loop {
             let (mut link, pooled) = self.link(clock, progress).await?;
             progress.remote = Some(link.remote);
-            let request = self.request(headers, body.clone(), &link);
-            match timeout_at(clock.deadline, link.send(request)).await {
+            let request = self.request(method, headers, body.clone(), &link);
+            match timeout_at(clock.deadline, link.send(request, most)).await {
                 Ok(Ok(response)) => return Ok((link, response)),
                 Ok(Err(Unanswered::Unsent(request, _))) if pooled => {
                     self.pool.retire(&link);
@@ -386,9 +399,15 @@ impl Inner {
         })
     }
 
-    fn request(&self, mut headers: HeaderMap, body: Bytes, link: &Link) -> Request<Body> {
+    fn request(
+        &self,
+        method: &Method,
+        mut headers: HeaderMap,
+        body: Bytes,
+        link: &Link,
+    ) -> Request<Body> {
         let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
+        *request.method_mut() = method.clone();
         if link.is_h1() {
             headers.insert(header::HOST, self.to.url.host_header().clone());
             *request.uri_mut() = self.target.clone();
@@ -400,45 +419,6 @@ impl Inner {
         request
     }
 
-    /// Reads the body as far as we care: the snippet, and whether the body ended within the bounds, so that the connection
-    /// can be used again.
-    async fn read(
-        &self,
-        mut body: Incoming,
-        clock: Clock,
-        progress: &mut Progress,
-    ) -> (Option<String>, bool) {
-        if body.is_end_stream() {
-            return (snippet::snippet(&[], self.shared.max_snippet), true);
-        }
-        let started = Instant::now();
-        let mut kept = Vec::new();
-        let mut left = self.shared.limits.body;
-        let whole = loop {
-            if body.is_end_stream() {
-                break true;
-            }
-            let Ok(frame) = timeout_at(clock.deadline, body.frame()).await else {
-                break false;
-            };
-            match frame {
-                None => break true,
-                Some(Err(_)) => break false,
-                Some(Ok(frame)) => {
-                    let data = frame.into_data().unwrap_or_default();
-                    let room = self.shared.max_snippet.saturating_sub(kept.len());
-                    kept.extend_from_slice(&data[..data.len().min(room)]);
-                    match left.checked_sub(data.len()) {
-                        Some(rest) => left = rest,
-                        None => break false,
-                    }
-                }
-            }
-        };
-        progress.phases.body = Some(started.elapsed());
-        (snippet::snippet(&kept, self.shared.max_snippet), whole)
-    }
-
     async fn keep(&self, reusable: Option<Link>) {
         if let Some(mut link) = reusable
             && link.is_ready().await
@@ -446,6 +426,45 @@ impl Inner {
             self.pool.give_back(link);
         }
     }
+}
+
+/// Reads a body as far as we care: what is kept of it, and whether it ended within the bounds, so that the connection can
+/// be used again.
+async fn read(
+    mut body: Incoming,
+    Reading { limit, keep }: Reading,
+    clock: Clock,
+    progress: &mut Progress,
+) -> (Vec<u8>, bool) {
+    if body.is_end_stream() {
+        return (Vec::new(), true);
+    }
+    let started = Instant::now();
+    let mut kept = Vec::new();
+    let mut left = limit;
+    let whole = loop {
+        if body.is_end_stream() {
+            break true;
+        }
+        let Ok(frame) = timeout_at(clock.deadline, body.frame()).await else {
+            break false;
+        };
+        match frame {
+            None => break true,
+            Some(Err(_)) => break false,
+            Some(Ok(frame)) => {
+                let data = frame.into_data().unwrap_or_default();
+                let room = keep.saturating_sub(kept.len());
+                kept.extend_from_slice(&data[..data.len().min(room)]);
+                match left.checked_sub(data.len()) {
+                    Some(rest) => left = rest,
+                    None => break false,
+                }
+            }
+        }
+    };
+    progress.phases.body = Some(started.elapsed());
+    (kept, whole)
 }
 
 fn bounded(name: &str, value: usize, bounds: RangeInclusive<usize>) -> Result<usize> {
@@ -458,11 +477,21 @@ fn bounded(name: &str, value: usize, bounds: RangeInclusive<usize>) -> Result<us
     )))
 }
 
+/// How much of a body is read, and how much of that is kept, in bytes.
+#[derive(Clone, Copy)]
+struct Reading {
+    limit: usize,
+    keep: usize,
+}
+
 const KIB: usize = 1024;
 /// hyper's own buffer cannot be smaller.
 const HEAD_BOUNDS: RangeInclusive<usize> = 8 * KIB..=1024 * KIB;
 const BODY_BOUNDS: RangeInclusive<usize> = 0..=1024 * KIB;
 const SNIPPET_BOUNDS: RangeInclusive<usize> = 0..=64 * KIB;
+
+/// Those of which a receiver expects to be told how long their body is, also where there is none.
+const METHODS_WITH_BODY: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
 
 /// Ours to say, or hyper's: a caller who could set them could split a request in two.
 const CONNECTION_HEADERS: [HeaderName; 9] = [

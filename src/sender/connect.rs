@@ -49,21 +49,18 @@ impl Connector {
     /// # Errors
     /// [`Error::Tls`](crate::Error::Tls) names the certificate that cannot be used,
     /// [`Error::Config`](crate::Error::Config) the source address that is not ours.
-    pub(super) fn new(config: &SenderConfig, lookup: Lookup) -> Result<Self> {
+    pub(super) fn new(config: SenderConfig, lookup: Lookup) -> Result<Self> {
         let public = tls::trusting_public(&config.extra_roots)?;
         let tls = with_protocols(tls::client(Arc::clone(&public), None)?);
-        let tunnel = match &config.proxy {
+        let tunnel = match config.proxy {
             None => None,
             Some(proxy) => {
                 let tls = tls::client(Arc::clone(&public), None)?;
-                Some(Tunnel::new(
-                    proxy.clone(),
-                    TlsConnector::from(Arc::new(tls)),
-                ))
+                Some(Tunnel::new(proxy, TlsConnector::from(Arc::new(tls))))
             }
         };
         Ok(Self {
-            egress: config.egress.clone(),
+            egress: config.egress,
             resolver: Resolver::new(lookup),
             public,
             tls: TlsConnector::from(Arc::new(tls)),

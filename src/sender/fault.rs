@@ -32,6 +32,15 @@ impl Fault {
         }
     }
 
+    /// What we do not send.
+    pub(super) fn no_request(rule: &str) -> Self {
+        Self {
+            outcome: Outcome::Blocked,
+            error: rule.to_owned(),
+            refused: None,
+        }
+    }
+
     pub(super) fn timed_out(phase: Phase, what: &str, after: Duration) -> Self {
         let error = format!("{phase}: {what} within {after:?}");
         Self {

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::fault::Fault;
 use crate::delivery::{Advice, Outcome, Phases, Report};
 
-/// What a peer answered.
-pub(super) struct Answer {
+/// What a peer answered to a delivery.
+pub(super) struct Answered {
     pub(super) status: StatusCode,
     pub(super) advice: Advice,
     pub(super) snippet: Option<String>,
@@ -76,7 +76,7 @@ impl Progress {
         }
     }
 
-    pub(super) fn answered(self, answer: Answer, duration: Duration) -> Report {
+    pub(super) fn answered(self, answer: Answered, duration: Duration) -> Report {
         let status = answer.status;
         let error = match status {
             _ if status.is_success() => None,
