@@ -53,7 +53,7 @@ use crate::proxy::ProxyUrl;
 use crate::{Error, Result};
 
 pub use self::exchange::Answer;
-pub use self::identity::{ALPN, ClientIdentity, PartnerAuthority};
+pub use self::identity::{ALPN, ClientIdentity, PartnerAuthority, TLS_VERSIONS};
 pub use self::options::{EndpointOptions, Via};
 
 /// What holds for every request.

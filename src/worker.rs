@@ -108,6 +108,8 @@ fn sender_config(config: &Config) -> Result<SenderConfig> {
         egress: EgressPolicy::allowing(config.allow_networks.clone())?,
         plain_http: plain_http(config),
         extra_roots: extra_roots.unwrap_or_default(),
+        proxy: config.proxy_url()?,
+        source_addresses: config.source_addresses.clone(),
         connect_timeout: config.connect_timeout,
         idle_timeout: config.idle_timeout,
         max_response_head: config.max_response_head,

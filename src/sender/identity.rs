@@ -182,6 +182,8 @@ fn refusal(what: &str, rule: &str) -> Error {
 
 /// What we offer in the TLS handshake, the preferred one first.
 pub const ALPN: [&str; 2] = ["h2", "http/1.1"];
+/// What we speak of TLS.
+pub const TLS_VERSIONS: [&str; 2] = ["1.2", "1.3"];
 const MAX_CERTIFICATES: usize = 16;
 /// rustls keeps eight for each name, and an endpoint has one.
 const SESSIONS: usize = 8;

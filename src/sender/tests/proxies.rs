@@ -69,11 +69,7 @@ struct Remembering(Arc<Mutex<Vec<String>>>);
 impl Remembering {
     async fn carry(self, talk: Talk) {
         let mut io = talk.into_io();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(io.read_u8().await.unwrap());
-        }
-        let head = String::from_utf8(head).unwrap();
+        let head = head_of(&mut io).await;
         let target = head.split(' ').nth(1).unwrap().parse().unwrap();
         self.0.lock().unwrap().push(head);
         let said = "HTTP/1.1 200 Connection established\r\nvia: 1.1 proxy\r\n\r\n";
@@ -93,7 +89,8 @@ impl Remembering {
             for _ in 0..2 {
                 let mut word = vec![0; io.read_u8().await.unwrap().into()];
                 io.read_exact(&mut word).await.unwrap();
-                asked += &format!(", {}", String::from_utf8(word).unwrap());
+                asked.push_str(", ");
+                asked.push_str(std::str::from_utf8(&word).unwrap());
             }
             io.write_all(&[1, 0]).await.unwrap();
         } else {
@@ -114,7 +111,15 @@ impl Remembering {
     }
 }
 
-async fn join(io: &mut (impl Duplex + Unpin), target: SocketAddr) {
+async fn head_of(io: &mut impl Duplex) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(io.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+async fn join(io: &mut impl Duplex, target: SocketAddr) {
     let mut there = TcpStream::connect(target).await.unwrap();
     let _ = copy_bidirectional(io, &mut there).await;
 }
@@ -329,7 +334,7 @@ async fn what_an_http_proxy_answers_is_told() {
     for (answer, error) in answers {
         let (report, _) = met("http", PATIENT, move |talk| async move {
             let mut io = talk.into_io();
-            io.read(&mut [0; 512]).await.unwrap();
+            head_of(&mut io).await;
             io.write_all(answer.as_bytes()).await.unwrap();
             io.shutdown().await.unwrap();
         })
@@ -445,7 +450,7 @@ async fn the_next_address_is_asked_for_after_one_that_the_proxy_cannot_reach() {
     let tried = |answer: &'static str| async move {
         let proxy = Peer::plain(move |talk| async move {
             let mut io = talk.into_io();
-            io.read(&mut [0; 512]).await.unwrap();
+            head_of(&mut io).await;
             io.write_all(answer.as_bytes()).await.unwrap();
         })
         .await;
