@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 pub use self::permission::Permission;
 pub use self::token::TokenSource;
-use crate::delivery::Report;
+use crate::delivery::Preparation;
 use crate::sender::Endpoint;
 
 /// What one subscription's endpoint wants of us.
@@ -41,47 +41,6 @@ pub enum Authentication {
     Fixed(HeaderName, HeaderValue),
     /// With an access token of an OAuth 2 server.
     Token(TokenSource),
-}
-
-/// A request that was made to be able to deliver.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Preparation {
-    /// What for.
-    pub kind: Purpose,
-    /// Where to, without its query.
-    pub url: String,
-    /// What it met. Never with a snippet of the answer, which may be a token.
-    pub report: Report,
-    /// What the receiver granted, if it did.
-    pub grant: Option<Grant>,
-}
-
-/// What a preparation is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// To be allowed to send.
-    Handshake,
-    /// To get an access token.
-    Token,
-}
-
-impl Purpose {
-    /// The word for it in the database.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Handshake => "handshake",
-            Self::Token => "token",
-        }
-    }
-}
-
-/// What a receiver allows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
-    /// Under which name of ours.
-    pub origin: String,
-    /// Requests a minute; `None` for any number.
-    pub rate: Option<i32>,
 }
 
 impl Access {
@@ -112,19 +71,15 @@ impl Access {
         Ok(())
     }
 
-    /// Whether obtaining it can take requests.
-    pub fn takes_requests(&self) -> bool {
-        matches!(self.authentication, Authentication::Token(_))
-            || self
-                .permission
-                .as_ref()
-                .is_some_and(|permission| !permission.is_granted())
+    /// Whether there is anything to obtain.
+    pub fn is_needed(&self) -> bool {
+        !matches!(self.authentication, Authentication::None) || self.permission.is_some()
     }
 
     /// The endpoint did not take who we say we are: a token that was good until now is not any more.
-    pub fn was_refused(&self, headers_sent: &HeaderValue) {
-        if let Authentication::Token(source) = &self.authentication {
-            source.forget(headers_sent);
+    pub fn was_refused(&self, shown: Option<&HeaderValue>) {
+        if let (Authentication::Token(source), Some(shown)) = (&self.authentication, shown) {
+            source.forget(shown);
         }
     }
 }
@@ -148,7 +103,10 @@ impl Authentication {
                 .ok_or_else(|| format!("authentication has no {field}"))
         };
         match text("kind")? {
-            "bearer" => fixed(AUTHORIZATION, &Zeroizing::new(format!("Bearer {}", **secret))),
+            "bearer" => fixed(
+                AUTHORIZATION,
+                &Zeroizing::new(format!("Bearer {}", **secret)),
+            ),
             "basic" => {
                 let pair = Zeroizing::new(format!("{}:{}", text("user")?, **secret));
                 let encoded = Zeroizing::new(format!("Basic {}", BASE64.encode(pair.as_bytes())));

@@ -3,15 +3,20 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use tokio_util::sync::CancellationToken;
 
-use crate::delivery::{Advice, Attempt, Lease, Outcome, Phases, Report, Rule, Ruling, Verdict};
+use crate::access::Access;
+use crate::delivery::{
+    Advice, Attempt, ExternalIds, Lease, Outcome, Phases, Preparation, Report, Rule, Ruling,
+    Verdict,
+};
 use crate::directory::Terms;
-use crate::envelope;
+use crate::mask;
+use crate::request::{Event, Misfit, Occasion};
 use crate::sender::Endpoint;
-use crate::signature::{Message, Unsigned, WEBHOOK_ID, WEBHOOK_TIMESTAMP};
+use crate::signature::Unsigned;
 
 /// What an attempt takes from the world outside: the clock, chance, and how much patience is left.
 #[derive(Clone, Debug)]
@@ -29,37 +34,34 @@ pub struct Circumstances {
 /// Makes the attempt that `lease` allows.
 pub async fn make(lease: Lease, terms: &Terms, circumstances: Circumstances) -> Attempt {
     let began = Instant::now();
-    let Circumstances {
-        timestamp,
-        chance,
-        timeout,
-        cut,
-    } = circumstances;
     let left = lease.expires.map(|at| at.saturating_duration_since(began));
-    let (report, ruling, signed_with) = match prepare(&lease, terms, timestamp, began) {
-        Err(Refusal::ForGood(why)) => (blocked(why), UNSENDABLE, Vec::new()),
+    let chance = circumstances.chance;
+    let mut preparations = Vec::new();
+    let (report, signed_with) = match prepare(&lease, terms, circumstances.timestamp, began) {
+        Err(refusal) => (Err(refusal), Vec::new()),
+        Ok(request) if terms.sandbox => (Ok(sandboxed(began.elapsed())), request.signed_with),
+        Ok(mut request) => {
+            let signed_with = std::mem::take(&mut request.signed_with);
+            let report = send(request, &circumstances, &mut preparations).await;
+            (report.map_err(Refusal::ForNow), signed_with)
+        }
+    };
+    let (report, ruling) = match report {
+        Err(Refusal::ForGood(why)) => (blocked(why), UNSENDABLE),
         Err(Refusal::ForNow(why)) => {
             let report = blocked(why);
             let ruling = terms.retry.judge(&report, lease.number, left, chance);
-            (report, ruling, Vec::new())
+            (report, ruling)
         }
-        Ok(Request {
-            endpoint,
-            headers,
-            body,
-            signed_with,
-        }) => {
-            let report = if terms.sandbox {
-                sandboxed(began.elapsed())
-            } else {
-                tokio::select! {
-                    report = endpoint.post(headers, body, timeout) => report,
-                    () = cut.cancelled() => abandoned("the worker stopped before the answer came"),
-                }
-            };
+        Ok(report) => {
             let ruling = terms.retry.judge(&report, lease.number, left, chance);
-            (report, ruling, signed_with)
+            (report, ruling)
         }
+    };
+    let signed_with = if report.outcome == Outcome::Blocked {
+        Vec::new()
+    } else {
+        signed_with
     };
     Attempt {
         key: lease.key,
@@ -74,7 +76,42 @@ pub async fn make(lease: Lease, terms: &Terms, circumstances: Circumstances) -> 
         expires: lease.expires,
         signed_with,
         bytes: lease.bytes,
+        preparations,
     }
+}
+
+/// Is let in, and sends. An error where we are not let in: then nothing was sent.
+async fn send(
+    request: Request<'_>,
+    circumstances: &Circumstances,
+    preparations: &mut Vec<Preparation>,
+) -> Result<Report, String> {
+    let Request {
+        endpoint,
+        access,
+        mut headers,
+        body,
+        ..
+    } = request;
+    let begun = Instant::now();
+    let cut = || abandoned("the worker stopped before the answer came");
+    if access.is_needed() {
+        let obtained = access.obtain(endpoint, &mut headers, circumstances.timeout, preparations);
+        tokio::select! {
+            obtained = obtained => obtained?,
+            () = circumstances.cut.cancelled() => return Ok(cut()),
+        }
+    }
+    let shown = headers.get(AUTHORIZATION).cloned();
+    let left = circumstances.timeout.saturating_sub(begun.elapsed());
+    let report = tokio::select! {
+        report = endpoint.post(headers, body, left) => report,
+        () = circumstances.cut.cancelled() => cut(),
+    };
+    if report.http_status == Some(401) {
+        access.was_refused(shown.as_ref());
+    }
+    Ok(report)
 }
 
 /// The attempt that was not made because it must not be, now or ever.
@@ -92,6 +129,7 @@ pub fn refused(lease: &Lease, terms: &Terms, why: String) -> Attempt {
         ordering_key: lease.ordering_key.clone(),
         signed_with: Vec::new(),
         bytes: lease.bytes,
+        preparations: Vec::new(),
     }
 }
 
@@ -105,6 +143,7 @@ pub fn abandoned(why: &str) -> Report {
 
 struct Request<'t> {
     endpoint: &'t Endpoint,
+    access: &'t Access,
     headers: HeaderMap,
     body: Bytes,
     signed_with: Vec<i16>,
@@ -118,7 +157,7 @@ enum Refusal {
     ForGood(String),
 }
 
-/// Renders the body, signs it, and names the headers.
+/// Masks the event, renders the body, signs it, and names the headers.
 fn prepare<'t>(
     lease: &Lease,
     terms: &'t Terms,
@@ -129,91 +168,81 @@ fn prepare<'t>(
         .payload
         .as_deref()
         .ok_or_else(|| without_payload(lease))?;
-    let endpoint = terms
-        .endpoint
-        .as_ref()
-        .map_err(|why| Refusal::ForNow(why.clone()))?;
-    let (signed_with, secrets) = terms.live_secrets(now).map_err(Refusal::ForNow)?;
-    let is_test = lease.key.is_test();
-    let render = if is_test {
-        envelope::test
-    } else {
-        envelope::standard
+    let endpoint = at_hand(&terms.endpoint)?;
+    let access = at_hand(&terms.access)?;
+    let shape = at_hand(&terms.shape)?;
+    let context = lease.context.as_deref();
+    let metadata = context.and_then(|context| context.metadata.as_deref());
+    let masked = match at_hand(&terms.masking)? {
+        Some(masking) => {
+            let none = ExternalIds::new();
+            let ids = lease.external_ids.as_deref().unwrap_or(&none);
+            Some(masking.apply(payload, metadata, ids).map_err(unmasked)?)
+        }
+        None => None,
     };
-    let body = render(&lease.event_type, lease.occurred_at, payload);
-    let id = lease.key.event_id.to_string();
-    let message = Message {
-        id: &id,
-        timestamp,
-        body: &body,
+    let (data, metadata) = match &masked {
+        Some((data, metadata)) => (data.as_str(), metadata.as_deref()),
+        None => (payload, metadata),
+    };
+    let event = Event {
+        key: lease.key,
+        subscription: &terms.name,
         event_type: &lease.event_type,
+        occurred_at: lease.occurred_at,
+        data,
+        metadata,
+        tenant: context.and_then(|context| context.tenant.as_deref()),
+        traceparent: context.and_then(|context| context.traceparent.as_deref()),
     };
-    let signatures = terms.signer.sign(&secrets, &message).map_err(unsigned)?;
-    let extra = terms
-        .headers
-        .as_ref()
-        .map_err(|why| Refusal::ForNow(why.clone()))?;
-    let left = if is_test {
+    let left = if lease.key.is_test() {
         0
     } else {
         terms.retry.left_after(lease.number)
     };
-    let numbers = (lease.number, left);
-    let mut headers = headers(extra, &id, timestamp, signatures, numbers)
-        .map_err(|error| Refusal::ForGood(format!("a header cannot be sent: {error}")))?;
-    if is_test {
-        headers.insert(WEBHOOK_TEST, HeaderValue::from_static("true"));
-    }
+    let occasion = Occasion {
+        timestamp,
+        number: lease.number,
+        left,
+    };
+    let (signed_with, secrets) = terms.live_secrets(now).map_err(Refusal::ForNow)?;
+    let (headers, body) = shape.compose(&event, &secrets, &occasion).map_err(misfit)?;
     Ok(Request {
         endpoint,
+        access,
         headers,
         body,
         signed_with,
     })
 }
 
-/// Marks a test.
-const WEBHOOK_TEST: HeaderName = HeaderName::from_static("webhook-test");
+/// What is not there now may be there at the next attempt.
+fn at_hand<T>(part: &Result<T, String>) -> Result<&T, Refusal> {
+    part.as_ref().map_err(|why| Refusal::ForNow(why.clone()))
+}
+
+fn unmasked(refusal: mask::Refusal) -> Refusal {
+    match refusal {
+        mask::Refusal::Hold(why) => Refusal::ForNow(why),
+        mask::Refusal::Refuse(why) => Refusal::ForGood(why),
+    }
+}
+
+fn misfit(misfit: Misfit) -> Refusal {
+    match misfit {
+        // A secret can be imported.
+        Misfit::Unsigned(Unsigned::NoSecret(_)) => Refusal::ForNow(misfit.to_string()),
+        Misfit::Unsigned(Unsigned::Unfit(_)) | Misfit::Header(_) => {
+            Refusal::ForGood(misfit.to_string())
+        }
+    }
+}
 
 fn without_payload(lease: &Lease) -> Refusal {
     match lease.bytes {
         0 => Refusal::ForNow("the event is not in the outbox".to_owned()),
         bytes => Refusal::ForGood(format!("the payload of {bytes} bytes is over max_body")),
     }
-}
-
-fn unsigned(why: Unsigned) -> Refusal {
-    match why {
-        Unsigned::NoSecret(_) => Refusal::ForNow(why.to_string()),
-        Unsigned::Unfit(_) => Refusal::ForGood(why.to_string()),
-    }
-}
-
-/// Ours come last: none of the subscription's own can take their place.
-fn headers(
-    extra: &[(HeaderName, HeaderValue)],
-    id: &str,
-    timestamp: i64,
-    signatures: Vec<(HeaderName, HeaderValue)>,
-    (number, left): (i16, i16),
-) -> Result<HeaderMap, http::Error> {
-    let mut headers = HeaderMap::with_capacity(10 + extra.len());
-    headers.extend(extra.iter().cloned());
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(
-        HeaderName::from_static(WEBHOOK_ID),
-        HeaderValue::from_str(id)?,
-    );
-    headers.insert(
-        HeaderName::from_static(WEBHOOK_TIMESTAMP),
-        HeaderValue::from(timestamp),
-    );
-    for (name, value) in signatures {
-        headers.insert(name, value);
-    }
-    headers.insert(WEBHOOK_ATTEMPT, HeaderValue::from(number));
-    headers.insert(WEBHOOK_ATTEMPTS_LEFT, HeaderValue::from(left));
-    Ok(headers)
 }
 
 fn blocked(why: String) -> Report {
@@ -248,8 +277,3 @@ const UNSENDABLE: Ruling = Ruling {
     rule: Some(Rule::Unsendable),
     hold: None,
 };
-
-/// Which attempt this is, from 1.
-const WEBHOOK_ATTEMPT: HeaderName = HeaderName::from_static("webhook-attempt");
-/// How many may follow if this one fails.
-const WEBHOOK_ATTEMPTS_LEFT: HeaderName = HeaderName::from_static("webhook-attempts-left");

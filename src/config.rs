@@ -16,12 +16,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use self::kind::{
-    About, Address, Choice, Count, DatabaseUrl, Field, File, Keys, Name, Networks, Row, Size,
-    Switch, Time,
+    About, Address, Announced, Choice, Count, DatabaseUrl, Field, File, Keys, Name, Networks,
+    Proxy, Row, Size, Sources, Switch, Time,
 };
 pub use self::kind::{Hidden, LogFormat, LogLevel, Wake};
 pub use self::table::markdown_table;
 use self::table::settings;
+use crate::proxy::ProxyUrl;
 use crate::secret::Keyring;
 use crate::{Error, Result};
 
@@ -73,6 +74,16 @@ settings! {
     allow_http_loopback: bool = false, Switch;
     /// A PEM file of certificate authorities to trust besides the machine's own.
     ca_file: Option<PathBuf> = None, File;
+
+    "Way out"
+    /// The proxy that requests go through. It is asked for addresses that were vetted, never for names.
+    proxy: Option<Hidden> = None, Proxy;
+    /// A file with the proxy's URL, in place of `proxy`.
+    proxy_file: Option<PathBuf> = None, File;
+    /// The addresses of this machine that requests leave from. With one alone, nothing leaves by the other family.
+    source_addresses: Vec<IpAddr> = Vec::new(), Sources;
+    /// What partners are to allow where that is not `source_addresses`: behind NAT or a proxy. Changes nothing but what `posthaste egress` says.
+    announced_addresses: Vec<IpNet> = Vec::new(), Announced;
 
     "Limits"
     /// The largest payload that is sent; an event above it is rejected for good.
@@ -205,6 +216,11 @@ impl Config {
     /// each time: keys can be changed while a worker runs.
     pub fn keyring(&self) -> Result<Keyring> {
         rules::keyring(self)
+    }
+
+    /// The proxy that requests go through, from `proxy` or `proxy_file`; none where neither is set.
+    pub fn proxy_url(&self) -> Result<Option<ProxyUrl>> {
+        rules::proxy(self)
     }
 
     /// The worker's name as it appears in rows and logs: as set, else the host's name and the process id.
@@ -482,6 +498,85 @@ mod tests {
                 .to_string()
                 .contains("give one of them")
         );
+    }
+
+    #[test]
+    fn a_proxy_comes_from_one_place_and_is_never_shown() {
+        let url = "http://ada:CANARY@proxy.example:3128";
+        let mut config = accepted("proxy", url);
+        assert_eq!(config.text("proxy").unwrap(), "(set)");
+        assert!(!format!("{config:?}").contains("CANARY"));
+        let proxy = config.proxy_url().unwrap().unwrap();
+        assert_eq!(proxy.login().unwrap().password.as_str(), "CANARY");
+        assert!(Config::default().proxy_url().unwrap().is_none());
+        config.set("proxy_file", "proxy.txt").unwrap();
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("proxy and proxy_file"), "{error}");
+        for bad in ["", "CANARY", "http://CANARY", "ftp://a:CANARY@b:1"] {
+            let error = refused("proxy", bad);
+            assert!(
+                error.contains("proxy: must be") && !error.contains("CANARY"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_read_from_its_file() {
+        let path = std::env::temp_dir().join(format!("posthaste-proxy-{}.txt", std::process::id()));
+        let from_file = Config {
+            proxy_file: Some(path.clone()),
+            ..Config::default()
+        };
+        std::fs::write(&path, "socks5://127.0.0.1:1080\n").unwrap();
+        let proxy = from_file.proxy_url().unwrap().unwrap();
+        assert_eq!(proxy.to_string(), "socks5://127.0.0.1:1080");
+        std::fs::write(&path, "CANARY").unwrap();
+        let error = from_file.proxy_url().unwrap_err().to_string();
+        assert!(
+            error.contains("posthaste-proxy-") && !error.contains("CANARY"),
+            "{error}"
+        );
+        std::fs::remove_file(path).unwrap();
+        assert!(from_file.proxy_url().is_err());
+    }
+
+    #[test]
+    fn source_addresses_are_one_of_each_family_and_of_one_host() {
+        let config = accepted("source_addresses", "192.0.2.7, 2001:db8::7");
+        assert_eq!(
+            config.text("source_addresses").unwrap(),
+            "192.0.2.7,2001:db8::7"
+        );
+        for bad in [
+            "192.0.2.7,192.0.2.8",
+            "2001:db8::7,2001:db8::8",
+            "0.0.0.0",
+            "::",
+            "224.0.0.1",
+            "ff02::1",
+            "255.255.255.255",
+            "::ffff:192.0.2.7",
+            "192.0.2.7/32",
+            "here",
+        ] {
+            refused("source_addresses", bad);
+        }
+    }
+
+    #[test]
+    fn announced_addresses_are_addresses_or_networks() {
+        let config = accepted(
+            "announced_addresses",
+            "203.0.113.7, 198.51.100.0/28,2001:db8::/64",
+        );
+        assert_eq!(
+            config.text("announced_addresses").unwrap(),
+            "203.0.113.7,198.51.100.0/28,2001:db8::/64"
+        );
+        for bad in ["203.0.113.7/28", "0.0.0.0/0", "::/0", "example.org"] {
+            refused("announced_addresses", bad);
+        }
     }
 
     #[test]

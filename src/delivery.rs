@@ -1,9 +1,12 @@
 //! The words for what happens to one delivery. Each is the same in the database, in a metric's label and in the code.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use uuid::Uuid;
+
+use crate::mask::Id;
 
 /// Which delivery: one event, one subscription, and how many times a person has asked for it again (0: never).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -256,6 +259,8 @@ pub struct Lease {
     /// The revision of the event type whose schema the payload must keep; `None` where there is no schema, or where it was
     /// released from quarantine.
     pub schema_revision: Option<i32>,
+    /// Whether a person released it from quarantine: it is not held again.
+    pub is_released: bool,
     /// The event's type.
     pub event_type: String,
     /// When the event happened.
@@ -264,6 +269,8 @@ pub struct Lease {
     pub payload: Option<String>,
     /// The event's metadata, its tenant and its trace context; not read where the subscription's requests have no place for them.
     pub context: Option<Box<Context>>,
+    /// What its subscription's partner calls our things, as far as its mask asks for that in the data.
+    pub external_ids: Option<Box<ExternalIds>>,
     /// How long data and metadata are, in bytes.
     pub bytes: usize,
     /// When the lease ends by our clock, counted from before it was asked for: never later than by
@@ -283,6 +290,52 @@ pub struct Context {
     /// The producer's W3C trace context.
     pub traceparent: Option<String>,
 }
+
+/// A request that was made to be able to deliver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preparation {
+    /// What for.
+    pub kind: Purpose,
+    /// Where to, without its query.
+    pub url: String,
+    /// What it met. Never with a snippet of the answer, which may be a token.
+    pub report: Report,
+    /// What the receiver granted, if it did.
+    pub grant: Option<Grant>,
+}
+
+/// What a preparation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be allowed to send.
+    Handshake,
+    /// To get an access token.
+    Token,
+}
+
+impl Purpose {
+    /// The word for it in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Token => "token",
+        }
+    }
+}
+
+/// What a receiver allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// To which URL, as its subscription has it.
+    pub url: String,
+    /// Under which name of ours.
+    pub origin: String,
+    /// Requests a minute; `None` for any number.
+    pub rate: Option<i32>,
+}
+
+/// What a partner calls our things.
+pub type ExternalIds = HashMap<Id, String>;
 
 /// One attempt that is over and wants to be recorded.
 #[derive(Clone, Debug)]
@@ -311,4 +364,6 @@ pub struct Attempt {
     pub signed_with: Vec<i16>,
     /// How much of the worker's room its lease took, in bytes.
     pub bytes: usize,
+    /// What it took to be let in, as far as that took requests.
+    pub preparations: Vec<Preparation>,
 }

@@ -2,19 +2,28 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderName, HeaderValue};
 use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::access::{Access, Authentication, Permission};
 
 use crate::config::Config;
 use crate::delivery::Lease;
 use crate::egress::Networks;
+use crate::envelope::Envelope;
+use crate::mask::{Mask, PseudonymKey};
+use crate::masks::Masking;
+use crate::request::{PlatformNames, Shape};
 use crate::retry::RetryPolicy;
-use crate::secret::{Keyring, SecretKind, SigningSecret};
-use crate::sender::{Endpoint, Sender};
-use crate::signature::Signer;
-use crate::store::{AskedFor, Store, StoredSecret, StoredTerms, StoredValue};
+use crate::secret::{
+    CredentialKind, Keyring, PARTNER, Sealed, SecretKind, SigningSecret, generate_partner_key,
+};
+use crate::sender::{ClientIdentity, Endpoint, EndpointOptions, PartnerAuthority, Sender};
+use crate::signature::{Profile, Signer};
+use crate::store::{AskedFor, Store, StoredSecret, StoredShape, StoredTerms, StoredValue};
 use crate::{Error, Result};
 
 /// What one subscription is owed, ready to use.
@@ -42,10 +51,16 @@ pub struct Terms {
     pub concurrency: Option<usize>,
     /// Where there are rates: within what time a claimed delivery must be on its way, for them to hold.
     pub send_within: Option<Duration>,
-    /// Extra headers; or why they cannot be sent.
-    pub headers: Result<Vec<(HeaderName, HeaderValue)>, String>,
-    /// How its requests are signed.
-    pub signer: Signer,
+    /// What requests look like; or why none can be sent.
+    pub shape: Result<Shape, String>,
+    /// What must not be seen of events; or why that cannot be said, so that nothing is sent.
+    pub masking: Result<Option<Masking>, String>,
+    /// What it takes to be let in; or why that is not at hand.
+    pub access: Result<Arc<Access>, String>,
+    /// When our client certificate ends, where we show one.
+    pub certificate_ends: Option<SystemTime>,
+    /// What [`access`](Self::access) was made of.
+    lock: Lock,
     secrets: Result<Vec<LiveSecret>, String>,
 }
 
@@ -79,8 +94,11 @@ impl Terms {
             timeout: None,
             concurrency: None,
             send_within: None,
-            headers: Ok(Vec::new()),
-            signer: Signer::default(),
+            shape: Err("nothing".to_owned()),
+            masking: Ok(None),
+            access: Ok(Arc::default()),
+            certificate_ends: None,
+            lock: Lock::default(),
             secrets: Ok(Vec::new()),
         }
     }
@@ -88,7 +106,11 @@ impl Terms {
     /// Whether everything was there that sending takes; what was not, may be by now.
     fn is_usable(&self) -> bool {
         let secrets = self.secrets.as_ref();
-        secrets.is_ok_and(|secrets| !secrets.is_empty()) && self.headers.is_ok()
+        secrets.is_ok_and(|secrets| !secrets.is_empty())
+            && self.shape.is_ok()
+            && self.masking.is_ok()
+            && self.access.is_ok()
+            && self.endpoint.is_ok()
     }
 
     /// The secrets that are live at this moment, oldest first, and the numbers of those that sign; or why nothing can be
@@ -103,7 +125,8 @@ impl Terms {
         if numbers.is_empty() {
             return Err("the subscription has no signing secret that is live".to_owned());
         }
-        let mut used = self.signer.used(&secrets).into_iter();
+        let shape = self.shape.as_ref().map_err(String::clone)?;
+        let mut used = shape.signer.used(&secrets).into_iter();
         numbers.retain(|_| used.next().unwrap_or_default());
         Ok((numbers, secrets))
     }
@@ -254,10 +277,23 @@ impl Directory {
     /// do, and nothing else may wait for it.
     async fn make_secret(&self, keyring: &Keyring, asked_for: &AskedFor) -> Result<bool> {
         let (subscription_id, secret_id) = (asked_for.subscription_id, asked_for.secret_id);
-        let sealed = keyring.seal(subscription_id, secret_id, &SigningSecret::generate()?)?;
-        let stored = self.store.fill_secret(secret_id, &sealed).await;
+        let (sealed, public_key) = if asked_for.kind == PARTNER {
+            let key = generate_partner_key()?;
+            (keyring.seal_partner_key(secret_id, &key)?, None)
+        } else {
+            let secret = SigningSecret::generate_as(SecretKind::parse(&asked_for.kind)?)?;
+            let public_key = secret.public_key().map(|key| key.bytes().to_vec());
+            (
+                keyring.seal(subscription_id, secret_id, &secret)?,
+                public_key,
+            )
+        };
+        let stored = self
+            .store
+            .fill_secret(secret_id, &sealed, public_key.as_deref())
+            .await;
         if let Err(error) = &stored {
-            tracing::warn!(%error, subscription_id, "a signing secret cannot be stored yet");
+            tracing::warn!(%error, subscription_id, kind = asked_for.kind, "a secret that was asked for cannot be stored yet");
         }
         Ok(stored.is_ok())
     }
@@ -269,7 +305,22 @@ impl Directory {
         before: Option<&Arc<Terms>>,
         now: Instant,
     ) -> Terms {
-        let endpoint = self.endpoint(&stored, before);
+        let opener = Opener {
+            subscription_id: stored.subscription_id,
+            keyring,
+        };
+        let options = options(&stored, &opener);
+        let certificate_ends = options.as_ref().ok().and_then(|options| {
+            let identity = options.identity.as_ref()?;
+            Some(identity.not_after())
+        });
+        let endpoint = self.endpoint(&stored, options.clone(), before);
+        let lock = Lock::of(&stored, options.as_ref().ok().cloned());
+        let access = match before {
+            // A token that is good, and what was granted, need not be asked for again.
+            Some(before) if before.lock == lock && before.access.is_ok() => before.access.clone(),
+            _ => self.access(&stored, options, &opener).map(Arc::new),
+        };
         Terms {
             subscription_id: stored.subscription_id,
             revision: stored.revision,
@@ -282,8 +333,16 @@ impl Directory {
             timeout: stored.timeout,
             concurrency: stored.concurrency,
             send_within: stored.send_within,
-            headers: headers(stored.subscription_id, stored.headers, keyring),
-            signer: Signer::default(),
+            shape: shape(&stored.shape, stored.headers, &opener),
+            masking: masking(
+                stored.mask.as_deref(),
+                stored.partner,
+                stored.partner_key.as_ref(),
+                &opener,
+            ),
+            access,
+            certificate_ends,
+            lock,
             secrets: open_all(
                 stored.subscription_id,
                 stored.secrets,
@@ -294,30 +353,184 @@ impl Directory {
         }
     }
 
-    /// Keeps an endpoint and its open connections while URL and networks stay the same.
+    /// Keeps an endpoint and its open connections while URL and options stay the same.
     fn endpoint(
         &self,
         stored: &StoredTerms,
+        options: Result<EndpointOptions, String>,
         before: Option<&Arc<Terms>>,
     ) -> Result<Arc<Endpoint>, String> {
-        let url = self
-            .sender
-            .parse(&stored.url)
-            .map_err(|error| error.to_string())?;
-        let networks = Networks::parse(stored.networks.iter().map(String::as_str))
-            .map_err(|error| error.to_string())?;
+        let url = self.sender.parse(&stored.url).map_err(text)?;
+        let options = options?;
         let before = before.and_then(|terms| terms.endpoint.as_ref().ok());
         Ok(match before {
-            Some(same) if *same.url() == url && *same.networks() == networks => Arc::clone(same),
-            _ => Arc::new(self.sender.endpoint_within(url, networks)),
+            Some(same) if *same.url() == url && *same.options() == options => Arc::clone(same),
+            _ => Arc::new(self.sender.endpoint_with(url, options).map_err(text)?),
+        })
+    }
+
+    fn access(
+        &self,
+        stored: &StoredTerms,
+        options: Result<EndpointOptions, String>,
+        opener: &Opener<'_>,
+    ) -> Result<Access, String> {
+        let authentication = match &stored.authentication {
+            None => Authentication::None,
+            Some(term) => {
+                let credential = stored.credential.as_ref();
+                let (secret_id, sealed) = credential
+                    .ok_or("the authentication's secret part has not been imported yet")?;
+                let secret = opener.open(CredentialKind::Authentication, *secret_id, sealed)?;
+                // Under the same rules as the endpoint itself: networks, authority, certificate.
+                let endpoint = |url: &str| {
+                    let url = self.sender.parse(url).map_err(text)?;
+                    let endpoint = self.sender.endpoint_with(url, options?).map_err(text)?;
+                    Ok(Arc::new(endpoint))
+                };
+                Authentication::read(term, &secret, endpoint)?
+            }
+        };
+        let permission = stored.handshake.as_deref();
+        let permission = permission
+            .map(|term| Permission::read(term, &stored.url, stored.is_granted))
+            .transpose()?;
+        Ok(Access {
+            authentication,
+            permission,
         })
     }
 }
 
-fn headers(
+/// Everything that [`Access`] is made of: where it is the same, so is what was obtained.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Lock {
+    url: String,
+    options: Option<EndpointOptions>,
+    authentication: Option<String>,
+    credential: Option<Uuid>,
+    handshake: Option<String>,
+    is_granted: bool,
+}
+
+impl Lock {
+    fn of(stored: &StoredTerms, options: Option<EndpointOptions>) -> Self {
+        Self {
+            url: stored.url.clone(),
+            options,
+            authentication: stored.authentication.clone(),
+            credential: stored.credential.as_ref().map(|(id, _)| *id),
+            handshake: stored.handshake.clone(),
+            is_granted: stored.is_granted,
+        }
+    }
+}
+
+/// Opens what one subscription keeps secret.
+struct Opener<'k> {
     subscription_id: i32,
+    keyring: &'k Result<Keyring, String>,
+}
+
+impl Opener<'_> {
+    fn open(
+        &self,
+        kind: CredentialKind,
+        secret_id: Uuid,
+        sealed: &Sealed,
+    ) -> Result<Zeroizing<String>, String> {
+        self.keyring
+            .as_ref()
+            .map_err(String::clone)?
+            .open_credential(kind, self.subscription_id, secret_id, sealed)
+            .map_err(text)
+    }
+}
+
+fn options(stored: &StoredTerms, opener: &Opener<'_>) -> Result<EndpointOptions, String> {
+    let networks = Networks::parse(stored.networks.iter().map(String::as_str)).map_err(text)?;
+    let identity = match (&stored.client_certificate, &stored.client_key) {
+        (None, _) => None,
+        (Some(_), None) => {
+            return Err("the key of the client certificate has not been imported yet".to_owned());
+        }
+        (Some(chain), Some((secret_id, sealed))) => {
+            let key = opener.open(CredentialKind::ClientKey, *secret_id, sealed)?;
+            Some(ClientIdentity::from_pem(chain.as_bytes(), key.as_bytes()).map_err(text)?)
+        }
+    };
+    let authority = stored.authority.as_ref();
+    let authority = authority
+        .map(|pem| PartnerAuthority::from_pem(pem.as_bytes()).map_err(text))
+        .transpose()?;
+    Ok(EndpointOptions {
+        networks,
+        identity,
+        authority,
+        ..EndpointOptions::default()
+    })
+}
+
+fn shape(
+    stored: &StoredShape,
+    headers: Vec<(String, StoredValue)>,
+    opener: &Opener<'_>,
+) -> Result<Shape, String> {
+    let templates: Vec<(&str, &str)> = stored
+        .headers
+        .iter()
+        .map(|(name, template)| (name.as_str(), template.as_str()))
+        .collect();
+    let envelope = Envelope::parse(
+        &stored.template,
+        &stored.content_type,
+        &templates,
+        &stored.values,
+    );
+    let profiles = stored.signatures.iter().map(|name| Profile::parse(name));
+    let profiles = profiles.collect::<crate::Result<Vec<_>>>().map_err(text)?;
+    let prefix = stored.header_prefix.as_deref();
+    let platform = prefix.map(|prefix| {
+        PlatformNames::new(prefix).ok_or("header_prefix makes no header's name".to_owned())
+    });
+    let user_agent = stored.user_agent.as_deref().map(|text| {
+        HeaderValue::try_from(text).map_err(|_| "user_agent cannot stand in a header".to_owned())
+    });
+    let all = || std::iter::once(stored.template.as_str()).chain(templates.iter().map(|(_, t)| *t));
+    Ok(Shape {
+        envelope: envelope.map_err(text)?,
+        signer: Signer::new(profiles, prefix).map_err(text)?,
+        platform: platform.transpose()?,
+        tells_delivery: all().any(|template| template.contains("delivery_id")),
+        user_agent: user_agent.transpose()?,
+        pass_trace: stored.pass_trace,
+        extra: self::headers(headers, opener)?,
+    })
+}
+
+fn masking(
+    mask: Option<&str>,
+    partner: String,
+    key: Option<&(Uuid, Sealed)>,
+    opener: &Opener<'_>,
+) -> Result<Option<Masking>, String> {
+    let Some(mask) = mask else {
+        return Ok(None);
+    };
+    let (secret_id, sealed) =
+        key.ok_or("the key of the partner's pseudonyms has not been made yet")?;
+    let keyring = opener.keyring.as_ref().map_err(String::clone)?;
+    let key = keyring.open_partner_key(*secret_id, sealed).map_err(text)?;
+    Ok(Some(Masking {
+        mask: Mask::parse(mask).map_err(text)?,
+        partner,
+        key: PseudonymKey::new(*key),
+    }))
+}
+
+fn headers(
     stored: Vec<(String, StoredValue)>,
-    keyring: &Result<Keyring, String>,
+    opener: &Opener<'_>,
 ) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
     let header = |(name, value): (String, StoredValue)| {
         let value = match value {
@@ -326,15 +539,8 @@ fn headers(
                 return Err(format!("the secret header {name} has no value yet"));
             }
             StoredValue::Secret(Some((secret_id, sealed))) => {
-                let opened = keyring
-                    .as_ref()
-                    .map_err(String::clone)?
-                    .open_header(
-                        subscription_id,
-                        secret_id,
-                        &sealed.key_id,
-                        &sealed.ciphertext,
-                    )
+                let opened = opener
+                    .open(CredentialKind::Header, secret_id, &sealed)
                     .map_err(|error| format!("the secret header {name} cannot be used: {error}"))?;
                 HeaderValue::try_from(opened.as_str()).map(|mut value| {
                     value.set_sensitive(true);
@@ -347,6 +553,10 @@ fn headers(
         Ok((HeaderName::try_from(&name).map_err(|_| unfit())?, value))
     };
     stored.into_iter().map(header).collect()
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
 
 fn open_all(
@@ -362,7 +572,7 @@ fn open_all(
         let StoredSecret {
             number,
             secret_id,
-            kind: _,
+            kind,
             sealed,
             ends_in,
         } = stored;
@@ -374,7 +584,7 @@ fn open_all(
                 .open(
                     subscription_id,
                     secret_id,
-                    SecretKind::Shared,
+                    kind,
                     &sealed.key_id,
                     &sealed.ciphertext,
                 )

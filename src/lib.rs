@@ -26,9 +26,11 @@
 //! The modules below are in the order in which one reads them: the story, the edges, the pure parts.
 
 // The story: what a worker does, and one attempt read aloud.
+pub mod access;
 pub mod attempt;
 pub mod catalogue;
 pub mod directory;
+pub mod masks;
 pub mod worker;
 
 // The edges: the only part that speaks SQL, the only part that opens sockets to partners, and what
@@ -47,6 +49,8 @@ pub mod envelope;
 pub mod jwks;
 pub mod mask;
 pub mod operational;
+pub mod proxy;
+pub mod request;
 pub mod retry;
 pub mod secret;
 pub mod signature;

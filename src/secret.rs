@@ -69,6 +69,58 @@ impl fmt::Display for SecretKind {
     }
 }
 
+/// What else a subscription keeps secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CredentialKind {
+    /// The value of a header.
+    Header,
+    /// The secret part of its authentication: a token, a password, a key, a client's secret.
+    Authentication,
+    /// The private key of its client certificate, as PEM.
+    ClientKey,
+}
+
+impl CredentialKind {
+    /// What the database calls it: `header`, `authentication` or `client_key`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "header" => Some(Self::Header),
+            "authentication" => Some(Self::Authentication),
+            "client_key" => Some(Self::ClientKey),
+            _ => None,
+        }
+    }
+
+    const fn sealed_as(self) -> Kind {
+        match self {
+            Self::Header => HEADER,
+            Self::Authentication => AUTHENTICATION,
+            Self::ClientKey => CLIENT_KEY,
+        }
+    }
+
+    fn check(self, value: &[u8]) -> Result<()> {
+        match self {
+            Self::Header if !is_header_value(value) => Err(Error::Keys(HEADER_RULE.into())),
+            Self::Authentication if !is_header_value(value) => {
+                Err(Error::Keys(AUTHENTICATION_RULE.into()))
+            }
+            Self::ClientKey if !is_pem(value) => Err(Error::Keys(CLIENT_KEY_RULE.into())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the database calls the kind of a partner's key.
+pub const PARTNER: &str = "partner";
+
+/// 32 random bytes for a partner's pseudonyms.
+pub fn generate_partner_key() -> Result<Zeroizing<[u8; 32]>> {
+    let mut key = Zeroizing::new([0; 32]);
+    fill_random(key.as_mut())?;
+    Ok(key)
+}
+
 /// What signs a subscription's requests. A clone shares the bytes; the last one wipes them.
 #[derive(Clone)]
 pub struct SigningSecret {
@@ -328,33 +380,49 @@ impl Keyring {
         SigningSecret::from_sealed(kind, self.decrypt(&row, key_id, ciphertext)?)
     }
 
-    /// Encrypts the value of a secret header for one row of one subscription. The error names the rule, never the value.
-    pub fn seal_header(
+    /// Encrypts what a subscription shows to its endpoint, for one row. The error names the rule, never the value.
+    pub fn seal_credential(
         &self,
+        kind: CredentialKind,
         subscription_id: i32,
         secret_id: Uuid,
         value: &str,
     ) -> Result<Sealed> {
-        if !is_header_value(value.as_bytes()) {
-            return Err(Error::Keys(HEADER_RULE.into()));
-        }
-        self.encrypt(&HEADER.row(subscription_id, secret_id), value.as_bytes())
+        kind.check(value.as_bytes())?;
+        let row = kind.sealed_as().row(subscription_id, secret_id);
+        self.encrypt(&row, value.as_bytes())
     }
 
-    /// Decrypts what [`seal_header`](Self::seal_header) made for this very row; fails as [`open`](Self::open) does.
-    pub fn open_header(
+    /// Decrypts what [`seal_credential`](Self::seal_credential) made for this very row; fails as [`open`](Self::open) does.
+    pub fn open_credential(
         &self,
+        kind: CredentialKind,
         subscription_id: i32,
         secret_id: Uuid,
-        key_id: &str,
-        ciphertext: &[u8],
+        sealed: &Sealed,
     ) -> Result<Zeroizing<String>> {
-        let row = HEADER.row(subscription_id, secret_id);
-        let value = self.decrypt(&row, key_id, ciphertext)?;
-        let text = std::str::from_utf8(&value).ok();
-        text.filter(|text| is_header_value(text.as_bytes()))
-            .map(|text| Zeroizing::new(text.to_owned()))
-            .ok_or_else(|| Error::Keys(HEADER_RULE.into()))
+        let row = kind.sealed_as().row(subscription_id, secret_id);
+        let value = self.decrypt(&row, &sealed.key_id, &sealed.ciphertext)?;
+        kind.check(&value)?;
+        // ASCII, as was just checked.
+        Ok(Zeroizing::new(String::from_utf8_lossy(&value).into_owned()))
+    }
+
+    /// Encrypts the key of a partner's pseudonyms, for its row.
+    pub fn seal_partner_key(&self, secret_id: Uuid, key: &[u8; 32]) -> Result<Sealed> {
+        self.encrypt(&PARTNER_KEY.row(0, secret_id), key)
+    }
+
+    /// Decrypts what [`seal_partner_key`](Self::seal_partner_key) made for this very row; fails as [`open`](Self::open) does.
+    pub fn open_partner_key(
+        &self,
+        secret_id: Uuid,
+        sealed: &Sealed,
+    ) -> Result<Zeroizing<[u8; 32]>> {
+        let row = PARTNER_KEY.row(0, secret_id);
+        let bytes = self.decrypt(&row, &sealed.key_id, &sealed.ciphertext)?;
+        let key = bytes.as_slice().try_into().map(Zeroizing::new);
+        key.map_err(|_| row.does_not_open(&sealed.key_id))
     }
 
     fn encrypt(&self, row: &Row, secret: &[u8]) -> Result<Sealed> {
@@ -502,6 +570,11 @@ impl Row {
     }
 }
 
+fn is_pem(value: &[u8]) -> bool {
+    let is_line = |byte: &u8| matches!(byte, b' '..=b'~' | b'\r' | b'\n');
+    value.len() <= PEM_CHARACTERS && value.starts_with(b"-----BEGIN ") && value.iter().all(is_line)
+}
+
 /// Visible ASCII, with spaces only inside: what `posthaste.checked_headers` allows for a header that is no secret.
 fn is_header_value(value: &[u8]) -> bool {
     is_printable(value, HEADER_CHARACTERS)
@@ -585,6 +658,22 @@ const HEADER: Kind = Kind {
     name: "header secret",
     domain: b"posthaste header secret 1\0",
 };
+const AUTHENTICATION: Kind = Kind {
+    name: "authentication's secret",
+    domain: b"posthaste authentication 1\0",
+};
+const CLIENT_KEY: Kind = Kind {
+    name: "client key",
+    domain: b"posthaste client key 1\0",
+};
+const PARTNER_KEY: Kind = Kind {
+    name: "partner's key",
+    domain: b"posthaste partner key 1\0",
+};
+const AUTHENTICATION_RULE: &str = "the secret part of an authentication is 1 to 2048 visible ASCII characters, with spaces only between them";
+const CLIENT_KEY_RULE: &str =
+    "a client key is PEM text of at most 16384 characters, beginning with -----BEGIN";
+const PEM_CHARACTERS: usize = 16_384;
 const HEADER_RULE: &str = "the value of a secret header is 1 to 2048 visible ASCII characters, with spaces only between them";
 const EITHER_PADDING: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
@@ -599,6 +688,19 @@ mod tests {
 
     const V1: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     const ROW: Uuid = Uuid::from_u128(7);
+
+    fn open_header(
+        keys: &Keyring,
+        id: i32,
+        row: Uuid,
+        ciphertext: &[u8],
+    ) -> Result<Zeroizing<String>> {
+        let sealed = Sealed {
+            key_id: "k1".to_owned(),
+            ciphertext: ciphertext.to_vec(),
+        };
+        keys.open_credential(CredentialKind::Header, id, row, &sealed)
+    }
 
     #[test]
     fn a_revealed_secret_reads_back() {
@@ -725,16 +827,20 @@ mod tests {
     #[test]
     fn a_header_value_opens_in_its_own_row_and_as_nothing_else() {
         let keys = keyring(&["k1"]);
-        let sealed = keys.seal_header(3, ROW, "Bearer CANARY").unwrap();
+        let sealed = keys
+            .seal_credential(CredentialKind::Header, 3, ROW, "Bearer CANARY")
+            .unwrap();
         let ciphertext = &sealed.ciphertext;
-        let opened = keys.open_header(3, ROW, "k1", ciphertext).unwrap();
+        let opened = open_header(&keys, 3, ROW, ciphertext).unwrap();
         assert_eq!(*opened, "Bearer CANARY");
-        assert!(keys.open_header(4, ROW, "k1", ciphertext).is_err());
+        assert!(open_header(&keys, 4, ROW, ciphertext).is_err());
         let other_row = Uuid::from_u128(8);
-        assert!(keys.open_header(3, other_row, "k1", ciphertext).is_err());
-        assert!(keys.open_header(3, ROW, "k1", &ciphertext[1..]).is_err());
+        assert!(open_header(&keys, 3, other_row, ciphertext).is_err());
+        assert!(open_header(&keys, 3, ROW, &ciphertext[1..]).is_err());
         // 24 bytes would do as a signing secret.
-        let long = keys.seal_header(3, ROW, &"x".repeat(24)).unwrap();
+        let long = keys
+            .seal_credential(CredentialKind::Header, 3, ROW, &"x".repeat(24))
+            .unwrap();
         assert!(
             keys.open(3, ROW, SecretKind::Shared, "k1", &long.ciphertext)
                 .is_err()
@@ -746,14 +852,18 @@ mod tests {
         let keys = keyring(&["k1"]);
         let secret = SigningSecret::shared(Zeroizing::new(vec![b'x'; 24])).unwrap();
         let sealed = keys.seal(3, ROW, &secret).unwrap();
-        assert!(keys.open_header(3, ROW, "k1", &sealed.ciphertext).is_err());
+        assert!(open_header(&keys, 3, ROW, &sealed.ciphertext).is_err());
     }
 
     #[test]
     fn a_header_value_is_visible_ascii_with_inner_spaces() {
         let keys = keyring(&["k1"]);
         for value in ["x", "a b", "!~", &"x".repeat(2048)] {
-            assert!(keys.seal_header(3, ROW, value).is_ok(), "{value}");
+            assert!(
+                keys.seal_credential(CredentialKind::Header, 3, ROW, value)
+                    .is_ok(),
+                "{value}"
+            );
         }
         let too_long = "x".repeat(2049);
         for value in [
@@ -764,7 +874,10 @@ mod tests {
             "CANARY\u{e9}",
             &too_long,
         ] {
-            let error = keys.seal_header(3, ROW, value).unwrap_err().to_string();
+            let error = keys
+                .seal_credential(CredentialKind::Header, 3, ROW, value)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains("1 to 2048"), "{error}");
             assert!(!error.contains("CANARY"), "{error}");
         }

@@ -5,12 +5,17 @@
 //! the attempt's deadline gives it, and nothing else: heads, bodies, idle connections and look-ups are all bounded.
 //! Responses are asked for without a content encoding, and none is ever decoded.
 //!
-//! Proxies named in the environment are not used: a request would leave for an address that nobody vetted.
+//! A proxy is used where the operator names one, for addresses that were vetted before. Proxies named in the environment
+//! are not: nobody would know.
 
 mod advice;
 mod connect;
+mod dial;
+mod exchange;
 mod fault;
+mod identity;
 mod link;
+mod options;
 mod pool;
 mod progress;
 mod resolve;
@@ -18,8 +23,10 @@ mod snippet;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -31,19 +38,23 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
 use rustls::pki_types::CertificateDer;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use self::connect::Connector;
+use self::connect::{Connector, Target};
 use self::fault::{Fault, Phase};
 use self::link::{Body, Limits, Link, Unanswered};
 use self::pool::{Opening, Pool, Turn};
-use self::progress::{Answer, Clock, Progress};
-use self::resolve::{Lookup, Resolver, system_lookup};
+use self::progress::{Answered, Clock, Progress};
+use self::resolve::{Lookup, system_lookup};
 use crate::delivery::Report;
-use crate::egress::{EgressPolicy, Networks};
+use crate::egress::EgressPolicy;
 use crate::endpoint::{EndpointUrl, PlainHttp, Scheme};
+use crate::proxy::ProxyUrl;
 use crate::{Error, Result};
+
+pub use self::exchange::Answer;
+pub use self::identity::{ALPN, ClientIdentity, PartnerAuthority, TLS_VERSIONS};
+pub use self::options::{EndpointOptions, Via};
 
 /// What holds for every request.
 #[derive(Clone, Debug)]
@@ -54,7 +65,12 @@ pub struct SenderConfig {
     pub plain_http: PlainHttp,
     /// Authorities that are trusted besides the machine's own.
     pub extra_roots: Vec<CertificateDer<'static>>,
-    /// For TCP and TLS together, inside the attempt's deadline. Default 5 s.
+    /// What requests go through; none where they go straight to the partner.
+    pub proxy: Option<ProxyUrl>,
+    /// The addresses of this machine that connections leave from, at most one of each family. With one alone, connections
+    /// of the other family are not made. None: whatever the machine chooses.
+    pub source_addresses: Vec<IpAddr>,
+    /// For TCP, proxy and TLS together, inside the attempt's deadline. Default 5 s.
     pub connect_timeout: Duration,
     /// An unused connection is not used again after this. Default 15 s.
     pub idle_timeout: Duration,
@@ -77,6 +93,8 @@ impl Default for SenderConfig {
             egress: EgressPolicy::default(),
             plain_http: PlainHttp::Never,
             extra_roots: Vec::new(),
+            proxy: None,
+            source_addresses: Vec::new(),
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(15),
             max_connection_age: Duration::from_mins(5),
@@ -108,7 +126,8 @@ impl Sender {
     /// Reads the trusted authorities and checks the configuration.
     ///
     /// # Errors
-    /// [`Error::Config`] names the value that is out of bounds, [`Error::Tls`] the certificate that cannot be used.
+    /// [`Error::Config`] names the value that is out of bounds or the source address that is not this machine's,
+    /// [`Error::Tls`] the certificate that cannot be used.
     pub fn new(config: SenderConfig) -> Result<Self> {
         Self::with_lookup(config, system_lookup())
     }
@@ -123,34 +142,37 @@ impl Sender {
                 config.user_agent
             ))
         })?;
-        let connector = Connector::new(
-            config.egress,
-            lookup,
-            config.extra_roots,
-            config.connect_timeout,
-        )?;
         Ok(Self {
             shared: Arc::new(Shared {
-                connector,
                 plain_http: config.plain_http,
                 limits: Limits { head, body },
                 max_snippet,
                 idle_timeout: config.idle_timeout,
                 max_connection_age: config.max_connection_age,
                 user_agent,
+                connector: Connector::new(config, lookup)?,
             }),
         })
     }
 
     /// An endpoint with connections of its own. They end when its last clone is dropped.
     pub fn endpoint(&self, url: EndpointUrl) -> Endpoint {
-        self.endpoint_within(url, Networks::default())
+        let tls = self.shared.connector.tls();
+        self.reaching(Target::new(url, EndpointOptions::default(), tls))
     }
 
-    /// The same, to addresses within `networks` alone.
-    pub fn endpoint_within(&self, url: EndpointUrl, networks: Networks) -> Endpoint {
-        let is_h1 = url.scheme() == Scheme::Http; // HTTP/2 is found by TLS
-        let target = url.uri().path_and_query().cloned();
+    /// The same, reached in a way of its own.
+    ///
+    /// # Errors
+    /// [`Error::Tls`] where its identity or authority cannot be used.
+    pub fn endpoint_with(&self, url: EndpointUrl, options: EndpointOptions) -> Result<Endpoint> {
+        let tls = self.shared.connector.tls_for(&options)?;
+        Ok(self.reaching(Target::new(url, options, tls)))
+    }
+
+    fn reaching(&self, to: Target) -> Endpoint {
+        let is_h1 = to.url.scheme() == Scheme::Http; // HTTP/2 is found by TLS
+        let target = to.url.uri().path_and_query().cloned();
         let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
         Endpoint {
             inner: Arc::new(Inner {
@@ -160,10 +182,8 @@ impl Sender {
                     is_h1,
                 ),
                 target: Uri::from(target),
-                lookups: Resolver::own_places(),
                 shared: Arc::clone(&self.shared),
-                networks,
-                url,
+                to,
             }),
         }
     }
@@ -193,12 +213,10 @@ pub struct Endpoint {
 }
 
 struct Inner {
-    url: EndpointUrl,
-    networks: Networks,
+    to: Target,
     /// Path and query alone, as HTTP/1.1 wants them.
     target: Uri,
     pool: Pool,
-    lookups: Arc<Semaphore>,
     shared: Arc<Shared>,
 }
 
@@ -216,7 +234,7 @@ impl Endpoint {
         let mut progress = Progress::default();
         let met = self
             .inner
-            .exchange(headers, body, clock, &mut progress)
+            .deliver(headers, body, clock, &mut progress)
             .await;
         let duration = started.elapsed();
         match met {
@@ -230,48 +248,58 @@ impl Endpoint {
 
     /// Where it sends to.
     pub fn url(&self) -> &EndpointUrl {
-        &self.inner.url
+        &self.inner.to.url
     }
 
-    /// Where its address must lie.
-    pub fn networks(&self) -> &Networks {
-        &self.inner.networks
+    /// How it is reached.
+    pub fn options(&self) -> &EndpointOptions {
+        &self.inner.to.options
     }
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Endpoint").field(&self.inner.url).finish()
+        f.debug_tuple("Endpoint").field(&self.inner.to.url).finish()
     }
 }
 
 impl Inner {
-    async fn exchange(
+    async fn deliver(
         &self,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
         body: Bytes,
         clock: Clock,
         progress: &mut Progress,
-    ) -> std::result::Result<(Answer, Option<Link>), Fault> {
-        self.dress(&mut headers, body.len());
-        let (link, response) = self.head(headers, body, clock, progress).await?;
+    ) -> std::result::Result<(Answered, Option<Link>), Fault> {
+        let reading = Reading {
+            limit: self.shared.limits.body,
+            keep: self.shared.max_snippet,
+        };
+        let (link, response) = self
+            .head(&Method::POST, headers, body, reading.limit, clock, progress)
+            .await?;
         let status = response.status();
         let advice = advice::advice(response.headers(), SystemTime::now());
-        let (snippet, whole) = self.read(response.into_body(), clock, progress).await;
-        let answer = Answer {
+        let (kept, whole) = read(response.into_body(), reading, clock, progress).await;
+        let answer = Answered {
             status,
             advice,
-            snippet,
+            snippet: snippet::snippet(&kept, self.shared.max_snippet),
         };
         Ok((answer, whole.then_some(link)))
     }
 
-    fn dress(&self, headers: &mut HeaderMap, length: usize) {
+    fn dress(&self, method: &Method, headers: &mut HeaderMap, length: usize) {
         for name in CONNECTION_HEADERS {
             headers.remove(name);
         }
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        headers.insert(header::USER_AGENT, self.shared.user_agent.clone());
+        headers.remove(header::CONTENT_LENGTH);
+        if length > 0 || METHODS_WITH_BODY.contains(method) {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        headers
+            .entry(header::USER_AGENT)
+            .or_insert_with(|| self.shared.user_agent.clone());
         headers.insert(
             header::ACCEPT_ENCODING,
             HeaderValue::from_static("identity"),
@@ -282,16 +310,19 @@ impl Inner {
     /// because a pooled connection ended just then, goes on to another connection.
     async fn head(
         &self,
+        method: &Method,
         mut headers: HeaderMap,
         body: Bytes,
+        most: usize,
         clock: Clock,
         progress: &mut Progress,
     ) -> std::result::Result<(Link, Response<Incoming>), Fault> {
+        self.dress(method, &mut headers, body.len());
         loop {
             let (mut link, pooled) = self.link(clock, progress).await?;
             progress.remote = Some(link.remote);
-            let request = self.request(headers, body.clone(), &link);
-            match timeout_at(clock.deadline, link.send(request)).await {
+            let request = self.request(method, headers, body.clone(), &link);
+            match timeout_at(clock.deadline, link.send(request, most)).await {
                 Ok(Ok(response)) => return Ok((link, response)),
                 Ok(Err(Unanswered::Unsent(request, _))) if pooled => {
                     self.pool.retire(&link);
@@ -349,9 +380,7 @@ impl Inner {
         progress: &mut Progress,
     ) -> std::result::Result<Link, Fault> {
         let connector = &self.shared.connector;
-        let stream = connector
-            .connect((&self.url, &self.networks), &self.lookups, clock, progress)
-            .await?;
+        let stream = connector.connect(&self.to, clock, progress).await?;
         let Some(remote) = progress.remote else {
             return Err(Fault::unreachable(
                 Phase::Connect,
@@ -372,57 +401,24 @@ impl Inner {
         })
     }
 
-    fn request(&self, mut headers: HeaderMap, body: Bytes, link: &Link) -> Request<Body> {
+    fn request(
+        &self,
+        method: &Method,
+        mut headers: HeaderMap,
+        body: Bytes,
+        link: &Link,
+    ) -> Request<Body> {
         let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
+        *request.method_mut() = method.clone();
         if link.is_h1() {
-            headers.insert(header::HOST, self.url.host_header().clone());
+            headers.insert(header::HOST, self.to.url.host_header().clone());
             *request.uri_mut() = self.target.clone();
         } else {
             headers.remove(header::HOST); // from an unsent HTTP/1.1 request
-            *request.uri_mut() = self.url.uri().clone();
+            *request.uri_mut() = self.to.url.uri().clone();
         }
         *request.headers_mut() = headers;
         request
-    }
-
-    /// Reads the body as far as we care: the snippet, and whether the body ended within the bounds, so that the connection
-    /// can be used again.
-    async fn read(
-        &self,
-        mut body: Incoming,
-        clock: Clock,
-        progress: &mut Progress,
-    ) -> (Option<String>, bool) {
-        if body.is_end_stream() {
-            return (snippet::snippet(&[], self.shared.max_snippet), true);
-        }
-        let started = Instant::now();
-        let mut kept = Vec::new();
-        let mut left = self.shared.limits.body;
-        let whole = loop {
-            if body.is_end_stream() {
-                break true;
-            }
-            let Ok(frame) = timeout_at(clock.deadline, body.frame()).await else {
-                break false;
-            };
-            match frame {
-                None => break true,
-                Some(Err(_)) => break false,
-                Some(Ok(frame)) => {
-                    let data = frame.into_data().unwrap_or_default();
-                    let room = self.shared.max_snippet.saturating_sub(kept.len());
-                    kept.extend_from_slice(&data[..data.len().min(room)]);
-                    match left.checked_sub(data.len()) {
-                        Some(rest) => left = rest,
-                        None => break false,
-                    }
-                }
-            }
-        };
-        progress.phases.body = Some(started.elapsed());
-        (snippet::snippet(&kept, self.shared.max_snippet), whole)
     }
 
     async fn keep(&self, reusable: Option<Link>) {
@@ -432,6 +428,45 @@ impl Inner {
             self.pool.give_back(link);
         }
     }
+}
+
+/// Reads a body as far as we care: what is kept of it, and whether it ended within the bounds, so that the connection can
+/// be used again.
+async fn read(
+    mut body: Incoming,
+    Reading { limit, keep }: Reading,
+    clock: Clock,
+    progress: &mut Progress,
+) -> (Vec<u8>, bool) {
+    if body.is_end_stream() {
+        return (Vec::new(), true);
+    }
+    let started = Instant::now();
+    let mut kept = Vec::new();
+    let mut left = limit;
+    let whole = loop {
+        if body.is_end_stream() {
+            break true;
+        }
+        let Ok(frame) = timeout_at(clock.deadline, body.frame()).await else {
+            break false;
+        };
+        match frame {
+            None => break true,
+            Some(Err(_)) => break false,
+            Some(Ok(frame)) => {
+                let data = frame.into_data().unwrap_or_default();
+                let room = keep.saturating_sub(kept.len());
+                kept.extend_from_slice(&data[..data.len().min(room)]);
+                match left.checked_sub(data.len()) {
+                    Some(rest) => left = rest,
+                    None => break false,
+                }
+            }
+        }
+    };
+    progress.phases.body = Some(started.elapsed());
+    (kept, whole)
 }
 
 fn bounded(name: &str, value: usize, bounds: RangeInclusive<usize>) -> Result<usize> {
@@ -444,11 +479,21 @@ fn bounded(name: &str, value: usize, bounds: RangeInclusive<usize>) -> Result<us
     )))
 }
 
+/// How much of a body is read, and how much of that is kept, in bytes.
+#[derive(Clone, Copy)]
+struct Reading {
+    limit: usize,
+    keep: usize,
+}
+
 const KIB: usize = 1024;
 /// hyper's own buffer cannot be smaller.
 const HEAD_BOUNDS: RangeInclusive<usize> = 8 * KIB..=1024 * KIB;
 const BODY_BOUNDS: RangeInclusive<usize> = 0..=1024 * KIB;
 const SNIPPET_BOUNDS: RangeInclusive<usize> = 0..=64 * KIB;
+
+/// Those of which a receiver expects to be told how long their body is, also where there is none.
+const METHODS_WITH_BODY: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
 
 /// Ours to say, or hyper's: a caller who could set them could split a request in two.
 const CONNECTION_HEADERS: [HeaderName; 9] = [

@@ -10,6 +10,7 @@ mod ordering;
 mod people;
 mod presence;
 mod requests;
+mod shapes;
 mod terms;
 
 use std::time::{Duration, Instant, SystemTime};
@@ -29,7 +30,9 @@ pub use self::ordering::Advanced;
 pub use self::people::{COUNT_LIMIT, Deviation, Login, NamedSecret, Overview, Server, WorkerAlive};
 pub use self::presence::{Doze, Presence};
 pub use self::requests::Requests;
-pub use self::terms::{AskedFor, Changes, StoredSchema, StoredSecret, StoredTerms, StoredValue};
+pub use self::terms::{
+    AskedFor, Changes, StoredSchema, StoredSecret, StoredShape, StoredTerms, StoredValue,
+};
 use crate::config::Config;
 use crate::delivery::{Attempt, Context, DeliveryKey, Lease, OrderingKey};
 use crate::{Error, Result};
@@ -497,6 +500,10 @@ statements! {
     TERMS = "terms";
     FILL_SECRET = "fill_secret";
     SECRETS_ASKED_FOR = "secrets_asked_for";
+    EXTERNAL_IDS = "external_ids";
+    KEEP_PSEUDONYMS = "keep_pseudonyms";
+    PREPARED = "prepared";
+    KEEP_HANDSHAKE = "keep_handshake";
     ADD_SECRET = "add_secret";
     CHANGED_TERMS = "changed_terms";
     SETTLE_LANES = "settle_lanes";
@@ -551,6 +558,7 @@ fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, number: i16) -> Re
         holder: room.worker_id,
         revision: row.try_get("revision")?,
         schema_revision: row.try_get("schema_revision")?,
+        is_released: false,
         event_type: row
             .try_get::<_, Option<String>>("event_type")?
             .unwrap_or_default(),
@@ -559,6 +567,7 @@ fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, number: i16) -> Re
             .unwrap_or(SystemTime::UNIX_EPOCH),
         payload: row.try_get("payload")?,
         context: context(row)?,
+        external_ids: None,
         bytes: usize::try_from(bytes.unwrap_or(0)).unwrap_or(0),
         ends: asked + room.lease,
         expires: expires_in.map(|seconds| at(asked, seconds)),

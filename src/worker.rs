@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::directory::Directory;
 use crate::egress::EgressPolicy;
 use crate::endpoint::PlainHttp;
+use crate::masks::Masks;
 use crate::sender::{Sender, SenderConfig};
 use crate::store::{Presence, SchemaState, Store, connect_once, schema_state};
 use crate::{Error, Result, tls};
@@ -33,6 +34,7 @@ pub struct Worker {
     store: Store,
     directory: Arc<Directory>,
     catalogue: Arc<Catalogue>,
+    masks: Arc<Masks>,
     ready: watch::Sender<bool>,
 }
 
@@ -46,11 +48,13 @@ impl Worker {
         let config = Arc::new(config);
         let directory = Arc::new(Directory::new(store.clone(), sender, Arc::clone(&config)));
         let catalogue = Arc::new(Catalogue::new(store.clone()));
+        let masks = Arc::new(Masks::new(store.clone()));
         Ok(Self {
             config,
             store,
             directory,
             catalogue,
+            masks,
             ready: watch::Sender::new(false),
         })
     }
@@ -108,6 +112,8 @@ fn sender_config(config: &Config) -> Result<SenderConfig> {
         egress: EgressPolicy::allowing(config.allow_networks.clone())?,
         plain_http: plain_http(config),
         extra_roots: extra_roots.unwrap_or_default(),
+        proxy: config.proxy_url()?,
+        source_addresses: config.source_addresses.clone(),
         connect_timeout: config.connect_timeout,
         idle_timeout: config.idle_timeout,
         max_response_head: config.max_response_head,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use posthaste::config::Config;
-use posthaste::secret::{Keyring, SigningSecret};
+use posthaste::secret::{CredentialKind, Keyring, Sealed, SigningSecret};
 use serde_json::{Value, json};
 
 use crate::harness::{Login, Said, World, posthaste};
@@ -758,7 +758,12 @@ impl Office {
         let row = self.world.db.query_one(stored, &[]).await.unwrap();
         let keyring = Keyring::parse(keys).unwrap();
         let ciphertext: Vec<u8> = row.get(3);
-        let value = keyring.open_header(row.get(0), row.get(1), row.get(2), &ciphertext);
+        let sealed = Sealed {
+            key_id: row.get(2),
+            ciphertext,
+        };
+        let value =
+            keyring.open_credential(CredentialKind::Header, row.get(0), row.get(1), &sealed);
         value.unwrap().to_string()
     }
 }

@@ -2705,6 +2705,14 @@ where w.ended_at is null
         and l.classid = 1347375957 and l.objid = w.worker_id::oid);
 comment on view posthaste.worker_alive is 'Workers whose session advisory lock stands: alive this very moment.';
 
+create function posthaste.delivery_id(event_id uuid, subscription_id integer, replay smallint default 0) returns uuid
+    language sql immutable parallel safe
+    set search_path = pg_catalog, pg_temp
+return (
+    select encode(set_byte(set_byte(d.digest, 6, get_byte(d.digest, 6) & 15 | 128), 8, get_byte(d.digest, 8) & 63 | 128), 'hex')::uuid
+    from (select substr(sha256(uuid_send(event_id) || int4send(subscription_id) || int2send(replay)), 1, 16) as digest) d);
+comment on function posthaste.delivery_id(uuid, integer, smallint) is 'What a partner sees as the delivery''s id, in <prefix>-Delivery or where its envelope says: the same on every attempt, another for each replay.';
+
 create function posthaste.event_history(event_id uuid)
     returns table (at timestamptz, what text, subscription text, detail text)
     language sql stable security definer
@@ -5381,6 +5389,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function checked_envelope',            '', '', '', ''),
     ('function checked_signatures',          '', '', '', ''),
     ('function rates',                       '', '', '', ''),
+    ('function delivery_id',                 '', '', 'execute', 'execute'),
     ('function map_id',                      'execute', '', 'execute', ''),
     ('function keep_pseudonyms',             '', 'execute', '', ''),
     ('function keep_handshake',              '', 'execute', '', ''),

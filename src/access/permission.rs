@@ -9,12 +9,14 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 
-use super::{Grant, Preparation, Purpose, Refused, without_query};
+use super::{Refused, without_query};
+use crate::delivery::{Grant, Preparation, Purpose};
 use crate::sender::{Answer, Endpoint};
 
 /// What is asked of a receiver, and whether it has been granted.
 #[derive(Debug)]
 pub struct Permission {
+    url: String,
     origin: HeaderValue,
     origin_text: String,
     headers: HeaderMap,
@@ -25,11 +27,11 @@ pub struct Permission {
 }
 
 impl Permission {
-    /// Reads the term `handshake`: `origin`, and maybe `callback` and `rate`.
+    /// Reads the term `handshake`: `origin`, and maybe `callback` and `rate`. `url` is the subscription's own.
     ///
     /// # Errors
     /// One line that names the field.
-    pub fn read(term: &str, is_granted: bool) -> Result<Self, String> {
+    pub fn read(term: &str, url: &str, is_granted: bool) -> Result<Self, String> {
         let term: Value =
             serde_json::from_str(term).map_err(|_| "handshake is no JSON".to_owned())?;
         let origin_text = term["origin"].as_str().ok_or("handshake has no origin")?;
@@ -48,6 +50,7 @@ impl Permission {
             headers.insert(REQUEST_RATE, HeaderValue::from(rate));
         }
         Ok(Self {
+            url: url.to_owned(),
             origin,
             origin_text: origin_text.to_owned(),
             headers,
@@ -112,9 +115,10 @@ impl Permission {
         };
         made.push(Preparation {
             kind: Purpose::Handshake,
-            url: without_query(&endpoint.url().to_string()),
+            url: without_query(&self.url),
             report,
             grant: granted.as_ref().ok().map(|rate| Grant {
+                url: self.url.clone(),
                 origin: self.origin_text.clone(),
                 rate: *rate,
             }),
@@ -139,7 +143,12 @@ impl Permission {
 
 /// Whether the answer allows it, and at what rate. Its status says nothing: servers answer OPTIONS in many ways.
 fn granted(answer: &Answer, origin: &str, asks_for_rate: bool) -> Result<Option<i32>, String> {
-    let text = |name: &HeaderName| answer.headers.get(name).and_then(|value| value.to_str().ok());
+    let text = |name: &HeaderName| {
+        answer
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
     let status = answer.status.as_u16();
     let allowed = text(&ALLOWED_ORIGIN)
         .ok_or_else(|| format!("it answered {status} without webhook-allowed-origin"))?;
@@ -185,7 +194,7 @@ mod tests {
         let answer = Answer {
             status: StatusCode::METHOD_NOT_ALLOWED,
             headers: map,
-            body: Bytes::new(),
+            body: None,
         };
         granted(&answer, "port.example", rate)
     }
@@ -195,7 +204,10 @@ mod tests {
         let (origin, allowed) = ("webhook-allowed-origin", "webhook-allowed-rate");
         assert_eq!(asked(&[(origin, "port.example")], false), Ok(None));
         assert_eq!(asked(&[(origin, "*")], false), Ok(None));
-        assert_eq!(asked(&[(origin, "*"), (allowed, "120")], false), Ok(Some(120)));
+        assert_eq!(
+            asked(&[(origin, "*"), (allowed, "120")], false),
+            Ok(Some(120))
+        );
         assert_eq!(asked(&[(origin, "*"), (allowed, "*")], true), Ok(None));
         assert!(asked(&[(origin, "*")], true).is_err());
         assert!(asked(&[(origin, "*"), (allowed, "0")], true).is_err());
@@ -205,12 +217,16 @@ mod tests {
 
     #[test]
     fn what_is_asked_is_what_the_terms_say() {
-        let term = r#"{"origin": "port.example", "callback": "https://port.example/yes", "rate": 60}"#;
-        let permission = Permission::read(term, false).unwrap();
+        let term =
+            r#"{"origin": "port.example", "callback": "https://port.example/yes", "rate": 60}"#;
+        let permission = Permission::read(term, "https://a.example/", false).unwrap();
         assert_eq!(permission.headers["webhook-request-origin"], "port.example");
-        assert_eq!(permission.headers["webhook-request-callback"], "https://port.example/yes");
+        assert_eq!(
+            permission.headers["webhook-request-callback"],
+            "https://port.example/yes"
+        );
         assert_eq!(permission.headers["webhook-request-rate"], "60");
         assert!(!permission.is_granted());
-        assert!(Permission::read("{}", true).is_err());
+        assert!(Permission::read("{}", "https://a.example/", true).is_err());
     }
 }

@@ -12,7 +12,8 @@ use http::{HeaderMap, HeaderValue, Method};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{BELIEVED_FOR, Preparation, Purpose, Refused, without_query};
+use super::{BELIEVED_FOR, Refused, without_query};
+use crate::delivery::{Preparation, Purpose};
 use crate::sender::{Answer, Endpoint};
 
 /// Where tokens come from, and the one that is good now.
@@ -69,7 +70,7 @@ impl TokenSource {
             add(&mut form, "client_secret", secret);
         } else {
             // Encoded before they are joined, as the specification wants it: either may hold a colon.
-            let pair = Zeroizing::new(format!("{}:{}", encoded(client_id), *encoded(secret)));
+            let pair = Zeroizing::new(format!("{}:{}", *encoded(client_id), *encoded(secret)));
             let basic = Zeroizing::new(format!("Basic {}", BASE64.encode(pair.as_bytes())));
             let mut value = HeaderValue::try_from(basic.as_str())
                 .map_err(|_| "the client's secret cannot stand in a header".to_owned())?;
@@ -115,7 +116,11 @@ impl TokenSource {
     /// A token that an endpoint refused is not shown again.
     pub(super) fn forget(&self, header: &HeaderValue) {
         let mut known = self.lock();
-        if known.token.as_ref().is_some_and(|token| token.header == *header) {
+        if known
+            .token
+            .as_ref()
+            .is_some_and(|token| token.header == *header)
+        {
             known.token = None;
         }
     }
@@ -201,16 +206,25 @@ impl fmt::Debug for TokenSource {
 
 /// Reads the answer of a token endpoint. What the error says of it is its status and its error code, never a text that it chose.
 fn understand(answer: &Answer, asked_at: Instant) -> Result<Token, String> {
-    let body: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
+    let body = answer.body.as_deref().unwrap_or_default();
+    let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     if !answer.status.is_success() {
-        let code = body["error"].as_str().filter(|code| KNOWN_ERRORS.contains(code));
+        let code = body["error"]
+            .as_str()
+            .filter(|code| KNOWN_ERRORS.contains(code));
         let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
-        return Err(format!("its server answered {}{code}", answer.status.as_u16()));
+        return Err(format!(
+            "its server answered {}{code}",
+            answer.status.as_u16()
+        ));
     }
     let token = body["access_token"]
         .as_str()
         .ok_or("its server's answer holds no access_token")?;
-    if !body["token_type"].as_str().is_none_or(|kind| kind.eq_ignore_ascii_case("bearer")) {
+    if !body["token_type"]
+        .as_str()
+        .is_none_or(|kind| kind.eq_ignore_ascii_case("bearer"))
+    {
         return Err("its server's token_type is not Bearer".to_owned());
     }
     let text = Zeroizing::new(format!("Bearer {token}"));
@@ -284,7 +298,7 @@ mod tests {
         Answer {
             status: StatusCode::from_u16(status).unwrap(),
             headers: HeaderMap::new(),
-            body: Bytes::copy_from_slice(body.as_bytes()),
+            body: Some(Bytes::copy_from_slice(body.as_bytes())),
         }
     }
 
@@ -299,7 +313,8 @@ mod tests {
             ("0", 0, 1),
             ("99999999999", 86_340, 86_400),
         ] {
-            let body = format!(r#"{{"access_token":"t","token_type":"bearer","expires_in":{given}}}"#);
+            let body =
+                format!(r#"{{"access_token":"t","token_type":"bearer","expires_in":{given}}}"#);
             let token = understand(&answer(200, &body), now).unwrap();
             assert_eq!(token.header, "Bearer t");
             assert!(token.header.is_sensitive());
@@ -311,11 +326,23 @@ mod tests {
     #[test]
     fn what_is_no_token_says_why_and_quotes_nothing() {
         for (status, body, why) in [
-            (401, r#"{"error":"invalid_client","error_description":"s3cret"}"#, "its server answered 401 (invalid_client)"),
+            (
+                401,
+                r#"{"error":"invalid_client","error_description":"s3cret"}"#,
+                "its server answered 401 (invalid_client)",
+            ),
             (500, r#"{"error":"s3cret"}"#, "its server answered 500"),
             (200, "s3cret", "its server's answer holds no access_token"),
-            (200, r#"{"access_token":"a\nb"}"#, "its server's access_token cannot stand in a header"),
-            (200, r#"{"access_token":"s3cret","token_type":"mac"}"#, "its server's token_type is not Bearer"),
+            (
+                200,
+                r#"{"access_token":"a\nb"}"#,
+                "its server's access_token cannot stand in a header",
+            ),
+            (
+                200,
+                r#"{"access_token":"s3cret","token_type":"mac"}"#,
+                "its server's token_type is not Bearer",
+            ),
         ] {
             let refusal = understand(&answer(status, body), Instant::now()).err();
             assert_eq!(refusal.as_deref(), Some(why));

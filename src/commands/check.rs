@@ -6,7 +6,6 @@ use std::time::Duration;
 use clap::Command;
 use posthaste::config::{Config, SETTINGS, Wake};
 use posthaste::logging::escaped;
-use posthaste::secret::SecretKind;
 use posthaste::store::{
     Deviation, Login, SchemaState, Server, Store, connect_once, listen, schema_state,
 };
@@ -245,7 +244,7 @@ async fn of_secrets(config: &Config, store: &Store) -> Result<Finding> {
         if let Err(error) = keyring.open(
             id,
             secret.secret_id,
-            SecretKind::Shared,
+            secret.kind,
             &sealed.key_id,
             &sealed.ciphertext,
         ) {

@@ -5,6 +5,7 @@ mod bench;
 mod cancel;
 mod check;
 mod demo;
+mod egress;
 mod event_type;
 pub(crate) mod failure;
 mod input;
@@ -42,6 +43,7 @@ pub(crate) fn cli() -> Command {
             migrate::command(),
             key::command(),
             check::command(),
+            egress::command(),
             run::command(),
             subscription::command(),
             secret::command(),
@@ -63,6 +65,7 @@ pub(crate) async fn dispatch(matches: &ArgMatches) -> Result<ExitCode> {
         Some(("migrate", args)) => migrate::run(settings::load(args)?.config).await,
         Some(("key", args)) => key::run(args),
         Some(("check", args)) => check::run(settings::load(args)?).await,
+        Some(("egress", args)) => egress::run(args),
         Some(("run", args)) => run::run(settings::load(args)?.config).await,
         Some(("subscription", args)) => subscription::run(args).await,
         Some(("secret", args)) => secret::run(args).await,
@@ -126,6 +129,7 @@ mod tests {
             "migrate",
             "key",
             "check",
+            "egress",
             "run",
             "subscription",
             "secret",

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use posthaste::config::Config;
-use posthaste::secret::{Keyring, Sealed, SecretKind, SigningSecret};
+use posthaste::secret::{CredentialKind, Keyring, PARTNER, Sealed, SecretKind, SigningSecret};
 use posthaste::store::{Control, Outdated};
 use posthaste::{Error, Result};
 use serde_json::Value;
@@ -87,7 +87,7 @@ impl<'a> Desk<'a> {
         let sealed = self.keyring.seal(subscription_id, secret_id, &secret)?;
         let number = self
             .control
-            .rotate_secret(name, overlap, reason, secret_id, &sealed)
+            .rotate_secret(name, overlap, reason, secret_id, &secret, &sealed)
             .await?;
         self.show(name, reason.unwrap_or(ROTATED), Some(number))
             .await
@@ -119,13 +119,9 @@ impl<'a> Desk<'a> {
             }
             let Sealed { key_id, ciphertext } = &stored.sealed;
             let (subscription_id, secret_id) = (stored.subscription_id, stored.secret_id);
-            let secret = self.keyring.open(
-                subscription_id,
-                secret_id,
-                SecretKind::Shared,
-                key_id,
-                ciphertext,
-            )?;
+            let secret =
+                self.keyring
+                    .open(subscription_id, secret_id, stored.kind, key_id, ciphertext)?;
             let number = stored.number;
             say(&zeroize::Zeroizing::new(format!(
                 "{number} {}",
@@ -145,9 +141,12 @@ impl<'a> Desk<'a> {
             if value.is_empty() {
                 return Err(Error::Keys(NOTHING_GIVEN.to_owned()));
             }
-            let sealed = self
-                .keyring
-                .seal_header(subscription_id, secret_id, value)?;
+            let sealed = self.keyring.seal_credential(
+                CredentialKind::Header,
+                subscription_id,
+                secret_id,
+                value,
+            )?;
             self.control
                 .set_credential(name, header, secret_id, &sealed, reason)
                 .await?;
@@ -162,7 +161,7 @@ impl<'a> Desk<'a> {
             let sealed = self.keyring.seal(subscription_id, secret_id, secret)?;
             let number = self
                 .control
-                .add_secret(name, secret_id, &sealed, reason)
+                .add_secret(name, secret_id, secret, &sealed, reason)
                 .await?;
             say(&format!("secret {number} is stored"))?;
         }
@@ -209,14 +208,17 @@ impl<'a> Desk<'a> {
         let (subscription_id, secret_id) = (stored.subscription_id, stored.secret_id);
         let Sealed { key_id, ciphertext } = &stored.sealed;
         let keys = &self.keyring;
-        if stored.is_header {
-            let value = keys.open_header(subscription_id, secret_id, key_id, ciphertext)?;
-            keys.seal_header(subscription_id, secret_id, &value)
+        if stored.kind == PARTNER {
+            let key = keys.open_partner_key(secret_id, &stored.sealed)?;
+            keys.seal_partner_key(secret_id, &key)
+        } else if let Some(kind) = CredentialKind::parse(&stored.kind) {
+            let value = keys.open_credential(kind, subscription_id, secret_id, &stored.sealed)?;
+            keys.seal_credential(kind, subscription_id, secret_id, &value)
         } else {
             let secret = keys.open(
                 subscription_id,
                 secret_id,
-                SecretKind::Shared,
+                SecretKind::parse(&stored.kind)?,
                 key_id,
                 ciphertext,
             )?;

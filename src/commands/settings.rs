@@ -206,7 +206,8 @@ Settings:
   of the --config file (max_body = \"1MiB\"). A flag goes before the environment, the environment
   before the file. Brackets show the default and what is allowed.
   Secrets have no flag, since flags show in the process list: the database is DATABASE_URL (or
-  POSTHASTE_DATABASE_URL), the keys are POSTHASTE_KEYS, or else they are in a file (key_file).";
+  POSTHASTE_DATABASE_URL), the keys are POSTHASTE_KEYS and the proxy is POSTHASTE_PROXY, or else
+  they are in files of their own (key_file, proxy_file).";
 const CONFIG: &str = "config";
 const CONFIG_VARIABLE: &str = "POSTHASTE_CONFIG";
 

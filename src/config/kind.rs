@@ -1,7 +1,7 @@
 //! The kinds of value that a setting can have: how each is written, read and bounded.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use jiff::SignedDuration;
 use zeroize::Zeroizing;
 
 use super::Config;
+use crate::proxy::ProxyUrl;
 
 /// A text that is never printed: a database URL with its password, a key.
 #[derive(Clone, PartialEq, Eq)]
@@ -335,11 +336,7 @@ impl Kind for Networks {
     }
 
     fn read(&self, text: &str) -> Option<Self::Value> {
-        let parts = text
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty());
-        parts
+        parts(text)
             .map(|part| part.parse().ok().filter(is_allowable))
             .collect()
     }
@@ -356,6 +353,86 @@ impl Kind for Networks {
 /// Everything at once would be no filter, and `10.0.0.5/8` may mean one host or a whole network.
 fn is_allowable(network: &IpNet) -> bool {
     network.prefix_len() > 0 && network.trunc() == *network
+}
+
+/// Addresses of this machine, separated by commas. Whether they are its own is seen when a worker starts.
+pub(super) struct Sources;
+
+impl Kind for Sources {
+    type Value = Vec<IpAddr>;
+
+    fn about(&self) -> About {
+        let bounds = "one IPv4 address, one IPv6 address, or both separated by a comma";
+        About {
+            unit: "addresses",
+            bounds: bounds.to_owned(),
+            ..About::default()
+        }
+    }
+
+    fn read(&self, text: &str) -> Option<Self::Value> {
+        let addresses: Vec<IpAddr> = parts(text)
+            .map(|part| part.parse().ok().filter(is_of_one_host))
+            .collect::<Option<_>>()?;
+        let of_v4 = addresses.iter().filter(|address| address.is_ipv4()).count();
+        (of_v4 <= 1 && addresses.len() - of_v4 <= 1).then_some(addresses)
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        let texts: Vec<String> = value.iter().map(ToString::to_string).collect();
+        texts.join(",")
+    }
+}
+
+fn is_of_one_host(address: &IpAddr) -> bool {
+    let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    let is_mapped = address.to_canonical() != *address;
+    !address.is_unspecified() && !address.is_multicast() && !is_broadcast && !is_mapped
+}
+
+/// Addresses and networks, separated by commas, for people to read.
+pub(super) struct Announced;
+
+impl Kind for Announced {
+    type Value = Vec<IpNet>;
+
+    fn about(&self) -> About {
+        let bounds =
+            "addresses or networks such as 203.0.113.7 or 203.0.113.0/28, separated by commas";
+        About {
+            unit: "networks",
+            bounds: bounds.to_owned(),
+            ..About::default()
+        }
+    }
+
+    fn read(&self, text: &str) -> Option<Self::Value> {
+        let network = |part: &str| match part.parse::<IpAddr>() {
+            Ok(address) => Some(IpNet::from(address)),
+            Err(_) => part.parse().ok().filter(is_allowable),
+        };
+        parts(text).map(network).collect()
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        let texts: Vec<String> = value.iter().map(network_text).collect();
+        texts.join(",")
+    }
+}
+
+/// A network of one address is written as that address.
+fn network_text(network: &IpNet) -> String {
+    if network.prefix_len() == network.max_prefix_len() {
+        network.addr().to_string()
+    } else {
+        network.to_string()
+    }
+}
+
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
 }
 
 /// A socket address, or `off`.
@@ -435,6 +512,37 @@ impl Kind for DatabaseUrl {
     fn read(&self, text: &str) -> Option<Self::Value> {
         let parsed = text.parse::<tokio_postgres::Config>();
         (!text.is_empty() && parsed.is_ok()).then(|| Some(Hidden::new(text)))
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        shown(value.as_ref())
+    }
+
+    fn holds(&self, value: &Self::Value) -> bool {
+        value
+            .as_ref()
+            .is_none_or(|url| self.read(url.reveal()).is_some())
+    }
+}
+
+/// Where the proxy is; secret, since it may hold a password.
+pub(super) struct Proxy;
+
+impl Kind for Proxy {
+    type Value = Option<Hidden>;
+
+    fn about(&self) -> About {
+        let bounds = "http://, https:// or socks5://, then host:port, or user:password@host:port";
+        About {
+            unit: "text",
+            bounds: bounds.to_owned(),
+            secret: true,
+            ..About::default()
+        }
+    }
+
+    fn read(&self, text: &str) -> Option<Self::Value> {
+        ProxyUrl::parse(text).ok().map(|_| Some(Hidden::new(text)))
     }
 
     fn show(&self, value: &Self::Value) -> String {

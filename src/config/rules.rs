@@ -8,6 +8,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::Config;
+use crate::proxy::ProxyUrl;
 use crate::secret::Keyring;
 use crate::{Error, Result};
 
@@ -44,6 +45,11 @@ pub(super) fn check(config: &Config) -> Result<()> {
             "keys and key_file are both set: give one of them".to_owned(),
         ));
     }
+    if config.proxy.is_some() && config.proxy_file.is_some() {
+        return Err(Error::Config(
+            "proxy and proxy_file are both set: give one of them".to_owned(),
+        ));
+    }
     Ok(())
 }
 
@@ -57,16 +63,31 @@ fn refuse(config: &Config, one: &str, other: &str, rule: &str) -> Result<()> {
 pub(super) fn keyring(config: &Config) -> Result<Keyring> {
     match (&config.keys, &config.key_file) {
         (Some(keys), _) => Keyring::parse(keys.reveal()),
-        (None, Some(path)) => Keyring::parse(&key_text(path)?),
+        (None, Some(path)) => Keyring::parse(&secret_text("key_file", path)?),
         (None, None) => Err(Error::Keys(NO_KEYS.to_owned())),
     }
 }
 
-fn key_text(path: &Path) -> Result<Zeroizing<String>> {
+pub(super) fn proxy(config: &Config) -> Result<Option<ProxyUrl>> {
+    match (&config.proxy, &config.proxy_file) {
+        (Some(url), _) => ProxyUrl::parse(url.reveal()).map(Some),
+        (None, Some(path)) => {
+            let url = ProxyUrl::parse(secret_text("proxy_file", path)?.trim());
+            url.map(Some).map_err(|error| match error {
+                Error::Config(text) => {
+                    Error::Config(format!("proxy_file {}: {text}", path.display()))
+                }
+                other => other,
+            })
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+fn secret_text(setting: &str, path: &Path) -> Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
-    let read =
-        File::open(path).and_then(|file| file.take(KEY_FILE_LIMIT).read_to_string(&mut text));
-    read.map_err(|error| Error::Io(format!("cannot read key_file {}", path.display()), error))?;
+    let read = File::open(path).and_then(|file| file.take(FILE_LIMIT).read_to_string(&mut text));
+    read.map_err(|error| Error::Io(format!("cannot read {setting} {}", path.display()), error))?;
     Ok(text)
 }
 
@@ -90,7 +111,7 @@ fn host() -> String {
 
 const NO_KEYS: &str =
     "there are none: set POSTHASTE_KEYS, or key_file to a file of id:base64 lines";
-const KEY_FILE_LIMIT: u64 = 64 * 1024;
+const FILE_LIMIT: u64 = 64 * 1024;
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 /// Leaves room for the colon and ten digits of a process id in 64 characters.
 const HOST_LENGTH: usize = 53;

@@ -1,73 +1,149 @@
 //! From a URL to a connection: addresses, the egress policy, TCP, TLS.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
+use super::SenderConfig;
+use super::dial::{Sources, dial};
 use super::fault::{Fault, Phase};
+use super::identity::{client_config, with_protocols};
+use super::options::{EndpointOptions, Via};
 use super::progress::{Clock, Progress};
-use super::resolve::{Lookup, Resolver};
+use super::resolve::{Lookup, Resolver, absolute};
 use super::stream::Stream;
+use super::tunnel::{Carrier, Tunnel};
+use crate::Result;
 use crate::egress::{EgressPolicy, Networks, Refusal};
 use crate::endpoint::{EndpointUrl, Host, Scheme};
-use crate::{Error, Result};
+use crate::tls::{self, Verifier};
 
 /// Makes connections, to vetted addresses only.
 pub(super) struct Connector {
     egress: EgressPolicy,
     resolver: Resolver,
+    public: Verifier,
     tls: TlsConnector,
+    sources: Sources,
+    tunnel: Option<Tunnel>,
     connect_timeout: Duration,
 }
 
+/// One endpoint, as far as connections to it go.
+pub(super) struct Target {
+    pub(super) url: EndpointUrl,
+    pub(super) options: EndpointOptions,
+    tls: TlsConnector,
+    lookups: Arc<Semaphore>,
+}
+
 impl Connector {
-    pub(super) fn new(
-        egress: EgressPolicy,
-        lookup: Lookup,
-        extra_roots: Vec<CertificateDer<'static>>,
-        connect_timeout: Duration,
-    ) -> Result<Self> {
-        let tls = TlsConnector::from(Arc::new(client_config(extra_roots)?));
+    /// # Errors
+    /// [`Error::Tls`](crate::Error::Tls) names the certificate that cannot be used,
+    /// [`Error::Config`](crate::Error::Config) the source address that is not ours.
+    pub(super) fn new(config: SenderConfig, lookup: Lookup) -> Result<Self> {
+        let public = tls::trusting_public(&config.extra_roots)?;
+        let tls = with_protocols(tls::client(Arc::clone(&public), None)?);
+        let tunnel = match config.proxy {
+            None => None,
+            Some(proxy) => {
+                let tls = tls::client(Arc::clone(&public), None)?;
+                Some(Tunnel::new(proxy, TlsConnector::from(Arc::new(tls))))
+            }
+        };
         Ok(Self {
-            egress,
+            egress: config.egress,
             resolver: Resolver::new(lookup),
-            tls,
-            connect_timeout,
+            public,
+            tls: TlsConnector::from(Arc::new(tls)),
+            sources: Sources::new(&config.source_addresses)?,
+            tunnel,
+            connect_timeout: config.connect_timeout,
         })
     }
 
+    /// TLS as every endpoint speaks it that has no identity and no authority of its own.
+    pub(super) fn tls(&self) -> TlsConnector {
+        self.tls.clone()
+    }
+
+    /// TLS as an endpoint with these options speaks it.
+    ///
+    /// # Errors
+    /// [`Error::Tls`](crate::Error::Tls) where its identity or authority cannot be used.
+    pub(super) fn tls_for(&self, options: &EndpointOptions) -> Result<TlsConnector> {
+        let (identity, authority) = (options.identity.as_ref(), options.authority.as_ref());
+        if identity.is_none() && authority.is_none() {
+            return Ok(self.tls());
+        }
+        let config = client_config(&self.public, identity, authority)?;
+        Ok(TlsConnector::from(Arc::new(config)))
+    }
+
     /// Connects. The name is looked up once, and the connection goes to an address that was vetted, so that a second answer
-    /// of its DNS server changes nothing.
+    /// of its DNS server changes nothing; nor does a proxy, which hears of that address alone.
     pub(super) async fn connect(
         &self,
-        (url, networks): (&EndpointUrl, &Networks),
-        own_lookups: &Arc<Semaphore>,
+        target: &Target,
         clock: Clock,
         progress: &mut Progress,
     ) -> std::result::Result<Stream, Fault> {
-        let addresses = self.addresses(url, own_lookups, clock, progress).await?;
-        self.vet(url, networks, &addresses)?;
+        let addresses = self.addresses(target, clock, progress).await?;
+        self.vet(&target.url, &target.options.networks, &addresses)?;
         let clock = clock.within(self.connect_timeout);
-        let tcp = dial(&addresses, clock, progress).await?;
-        self.vet_peer(&tcp, progress)?;
-        match url.scheme() {
-            Scheme::Http => Ok(Stream::plain(tcp)),
-            Scheme::Https => self.handshake(url.host(), tcp, clock, progress).await,
+        let Some(tunnel) = self.tunnel_to(target) else {
+            let tcp = self.dial(&addresses, clock, progress).await?;
+            self.vet_peer(&tcp, progress)?;
+            return match target.url.scheme() {
+                Scheme::Http => Ok(Stream::plain(tcp)),
+                Scheme::Https => Ok(Stream::tls(target.handshake(tcp, clock, progress).await?)),
+            };
+        };
+        let carrier = tunnel
+            .open(&addresses, (&self.resolver, self.sources), clock, progress)
+            .await?;
+        match carrier {
+            Carrier::Tcp(tcp) => Ok(Stream::tls(target.handshake(tcp, clock, progress).await?)),
+            Carrier::Tls(tls) => {
+                let tls = target.handshake(tls, clock, progress).await?;
+                Ok(Stream::tls_in_tls(tls))
+            }
         }
+    }
+
+    /// Plain HTTP goes to our own loopback, which is not the proxy's, so it takes no proxy.
+    fn tunnel_to(&self, target: &Target) -> Option<&Tunnel> {
+        let is_direct = target.options.via == Via::Direct || target.url.scheme() == Scheme::Http;
+        self.tunnel.as_ref().filter(|_| !is_direct)
+    }
+
+    async fn dial(
+        &self,
+        addresses: &[SocketAddr],
+        clock: Clock,
+        progress: &mut Progress,
+    ) -> std::result::Result<TcpStream, Fault> {
+        let started = Instant::now();
+        let remote = &mut progress.remote;
+        let dialled = dial(Phase::Connect, self.sources, addresses, clock, |address| {
+            *remote = Some(address);
+        })
+        .await;
+        progress.phases.connect = Some(started.elapsed());
+        dialled
     }
 
     async fn addresses(
         &self,
-        url: &EndpointUrl,
-        own_lookups: &Arc<Semaphore>,
+        Target { url, lookups, .. }: &Target,
         clock: Clock,
         progress: &mut Progress,
     ) -> std::result::Result<Vec<SocketAddr>, Fault> {
@@ -78,7 +154,7 @@ impl Connector {
         let started = Instant::now();
         let resolved = self
             .resolver
-            .resolve(name, url.port(), own_lookups, clock)
+            .resolve(absolute(name), url.port(), lookups, clock)
             .await;
         progress.phases.dns = Some(started.elapsed());
         resolved
@@ -119,20 +195,31 @@ impl Connector {
         }
         self.egress.check(peer).map_err(Fault::blocked)
     }
+}
 
-    async fn handshake(
+impl Target {
+    pub(super) fn new(url: EndpointUrl, options: EndpointOptions, tls: TlsConnector) -> Self {
+        Self {
+            url,
+            options,
+            tls,
+            lookups: Resolver::own_places(),
+        }
+    }
+
+    async fn handshake<C: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        host: &Host,
-        tcp: TcpStream,
+        carrier: C,
         clock: Clock,
         progress: &mut Progress,
-    ) -> std::result::Result<Stream, Fault> {
+    ) -> std::result::Result<TlsStream<C>, Fault> {
         let started = Instant::now();
-        let shaken = timeout_at(clock.deadline, self.tls.connect(server_name(host)?, tcp)).await;
+        let shaking = self.tls.connect(server_name(self.url.host())?, carrier);
+        let shaken = timeout_at(clock.deadline, shaking).await;
         progress.phases.tls = Some(started.elapsed());
         match shaken {
-            Ok(Ok(tls)) => Ok(Stream::tls(tls)),
-            Ok(Err(error)) => Err(Fault::tls(&error)),
+            Ok(Ok(tls)) => Ok(tls),
+            Ok(Err(error)) => Err(Fault::tls(Phase::Tls, &error)),
             Err(_) => Err(Fault::timed_out(
                 Phase::Tls,
                 "no finished handshake",
@@ -142,75 +229,10 @@ impl Connector {
     }
 }
 
-/// Tries the addresses in turn, each with its share of the time that is left.
-async fn dial(
-    addresses: &[SocketAddr],
-    clock: Clock,
-    progress: &mut Progress,
-) -> std::result::Result<TcpStream, Fault> {
-    let started = Instant::now();
-    let tried = addresses.len().min(MAX_TRIED);
-    let mut fault = Fault::unreachable(Phase::Connect, "no address to connect to");
-    for (address, left) in addresses.iter().zip((1..=tried).rev()) {
-        progress.remote = Some(address.ip());
-        let connected = dial_one(*address, clock.share(left)).await;
-        progress.phases.connect = Some(started.elapsed());
-        match connected {
-            Some(Ok(tcp)) => return Ok(tcp),
-            Some(Err(error)) => fault = Fault::io(Phase::Connect, &error),
-            None => fault = Fault::timed_out(Phase::Connect, "no connection", clock.timeout),
-        }
-    }
-    Err(fault)
-}
-
-/// `None` where `deadline` came first.
-async fn dial_one(address: SocketAddr, deadline: Instant) -> Option<io::Result<TcpStream>> {
-    let connected = timeout_at(deadline, TcpStream::connect(address))
-        .await
-        .ok()?;
-    // A small request is not to wait for the answer to an earlier packet.
-    Some(connected.and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp)))
-}
-
-fn server_name(host: &Host) -> std::result::Result<ServerName<'static>, Fault> {
+pub(super) fn server_name(host: &Host) -> std::result::Result<ServerName<'static>, Fault> {
     match host {
         Host::Ip(address) => Ok(ServerName::IpAddress((*address).into())),
         Host::Name(name) => ServerName::try_from(name.clone())
             .map_err(|_| Fault::unreachable(Phase::Tls, "the host is no name for a certificate")),
     }
 }
-
-/// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, certificates verified. There is no other way to make one.
-fn client_config(extra_roots: Vec<CertificateDer<'static>>) -> Result<ClientConfig> {
-    // Named, because a process in which two providers are linked has no default one.
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::Tls(error.to_string()))?
-        .with_root_certificates(roots(extra_roots)?)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-/// The machine's authorities (a company's own among them), Mozilla's where an image carries none, and the extra ones.
-fn roots(extra: Vec<CertificateDer<'static>>) -> Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    for (n, root) in extra.into_iter().enumerate() {
-        roots.add(root).map_err(|error| {
-            Error::Tls(format!(
-                "extra trusted certificate {} cannot be used: {error}",
-                n + 1
-            ))
-        })?;
-    }
-    Ok(roots)
-}
-
-/// An honest partner has a few addresses. A hostile one would have us knock at hundreds.
-const MAX_TRIED: usize = 8;

@@ -32,6 +32,15 @@ impl Fault {
         }
     }
 
+    /// What we do not send.
+    pub(super) fn no_request(rule: &str) -> Self {
+        Self {
+            outcome: Outcome::Blocked,
+            error: rule.to_owned(),
+            refused: None,
+        }
+    }
+
     pub(super) fn timed_out(phase: Phase, what: &str, after: Duration) -> Self {
         let error = format!("{phase}: {what} within {after:?}");
         Self {
@@ -55,10 +64,18 @@ impl Fault {
     }
 
     /// A TLS handshake that failed.
-    pub(super) fn tls(error: &io::Error) -> Self {
+    pub(super) fn tls(phase: Phase, error: &io::Error) -> Self {
         match find::<rustls::Error>(error) {
-            Some(tls) => Self::unreachable(Phase::Tls, &tls_text(tls)),
-            None => Self::io(Phase::Tls, error),
+            Some(tls) => Self::unreachable(phase, &tls_text(tls)),
+            None => Self::io(phase, error),
+        }
+    }
+
+    /// The same, met on the way to the proxy.
+    pub(super) fn of_proxy(self, what: &str) -> Self {
+        Self {
+            error: format!("{}: {what}{}", Phase::Proxy, self.error),
+            ..self
         }
     }
 
@@ -81,6 +98,8 @@ impl Fault {
 pub(super) enum Phase {
     Dns,
     Connect,
+    /// The operator's proxy, whatever happened there: no fault of the partner.
+    Proxy,
     Tls,
     Http,
 }
@@ -90,6 +109,7 @@ impl fmt::Display for Phase {
         f.write_str(match self {
             Self::Dns => "dns",
             Self::Connect => "connect",
+            Self::Proxy => "proxy",
             Self::Tls => "tls",
             Self::Http => "http",
         })

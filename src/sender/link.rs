@@ -83,10 +83,12 @@ impl Link {
     }
 
     /// Sends one request and waits for the response head, without a deadline. Dropping the future ends the connection
-    /// (HTTP/1.1) or the stream (HTTP/2).
+    /// (HTTP/1.1) or the stream
+    /// (HTTP/2). `body` is how much of the response's body may be read.
     pub(super) async fn send(
         &mut self,
         request: Request<Body>,
+        body: usize,
     ) -> Result<Response<Incoming>, Unanswered> {
         let answered = match &mut self.protocol {
             Protocol::H1(sender) => {
@@ -98,7 +100,7 @@ impl Link {
                 answered
             }
             Protocol::H2(sender) => {
-                self.allowance.add(self.limits.h2_response());
+                self.allowance.add(self.limits.h2_response(body));
                 sender.try_send_request(request).await
             }
         };
@@ -155,8 +157,8 @@ impl Link {
 
 impl Limits {
     /// What one response may cost on an HTTP/2 connection, frames and all.
-    fn h2_response(self) -> usize {
-        2 * self.head + self.body + H2_STREAM_WINDOW as usize + H2_OWN_FRAMES
+    fn h2_response(self, body: usize) -> usize {
+        2 * self.head + body + H2_STREAM_WINDOW as usize + H2_OWN_FRAMES
     }
 }
 

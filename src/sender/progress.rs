@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::fault::Fault;
 use crate::delivery::{Advice, Outcome, Phases, Report};
 
-/// What a peer answered.
-pub(super) struct Answer {
+/// What a peer answered to a delivery.
+pub(super) struct Answered {
     pub(super) status: StatusCode,
     pub(super) advice: Advice,
     pub(super) snippet: Option<String>,
@@ -42,6 +42,11 @@ impl Clock {
         }
     }
 
+    /// The same, with this deadline.
+    pub(super) fn until(self, deadline: Instant) -> Self {
+        Self { deadline, ..self }
+    }
+
     /// The end of the first of `parts` equal parts of what is left.
     pub(super) fn share(self, parts: usize) -> Instant {
         let now = Instant::now();
@@ -71,7 +76,7 @@ impl Progress {
         }
     }
 
-    pub(super) fn answered(self, answer: Answer, duration: Duration) -> Report {
+    pub(super) fn answered(self, answer: Answered, duration: Duration) -> Report {
         let status = answer.status;
         let error = match status {
             _ if status.is_success() => None,

@@ -39,9 +39,15 @@ impl Resolver {
         Arc::new(Semaphore::new(MAX_LOOKUPS_OF_ONE_ENDPOINT))
     }
 
+    /// The places of what an operator named: all there are.
+    pub(super) fn operators_places() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(MAX_LOOKUPS))
+    }
+
+    /// Every address of `name`, which is looked up as it is written.
     pub(super) async fn resolve(
         &self,
-        name: &str,
+        name: String,
         port: u16,
         own_places: &Arc<Semaphore>,
         clock: Clock,
@@ -49,7 +55,7 @@ impl Resolver {
         let found = async {
             let own = Arc::clone(own_places).acquire_owned().await;
             let place = Arc::clone(&self.places).acquire_owned().await;
-            let looking = (self.lookup)(absolute(name), port);
+            let looking = (self.lookup)(name, port);
             tokio::spawn(async move {
                 let found = looking.await;
                 drop((own, place));
@@ -81,7 +87,7 @@ pub(super) fn system_lookup() -> Lookup {
 
 /// With its final dot, a name is not tried below the search domains of `resolv.conf`. (`localhost` is found in the hosts
 /// file, which knows no such dot.)
-fn absolute(name: &str) -> String {
+pub(super) fn absolute(name: &str) -> String {
     if name.contains('.') {
         format!("{name}.")
     } else {

@@ -19,6 +19,8 @@ pub(super) struct Stream {
 enum Io {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// With a partner, inside TLS with the proxy.
+    TlsInTls(Box<TlsStream<Box<TlsStream<TcpStream>>>>),
 }
 
 impl Stream {
@@ -36,15 +38,24 @@ impl Stream {
         }
     }
 
+    pub(super) fn tls_in_tls(tls: TlsStream<Box<TlsStream<TcpStream>>>) -> Self {
+        Self {
+            io: Io::TlsInTls(Box::new(tls)),
+            allowance: Arc::default(),
+        }
+    }
+
     pub(super) fn allowance(&self) -> Arc<Allowance> {
         Arc::clone(&self.allowance)
     }
 
     pub(super) fn speaks_h2(&self) -> bool {
-        match &self.io {
-            Io::Plain(_) => false,
-            Io::Tls(tls) => tls.get_ref().1.alpn_protocol() == Some(b"h2"),
-        }
+        let protocol = match &self.io {
+            Io::Plain(_) => None,
+            Io::Tls(tls) => tls.get_ref().1.alpn_protocol(),
+            Io::TlsInTls(tls) => tls.get_ref().1.alpn_protocol(),
+        };
+        protocol == Some(b"h2")
     }
 }
 
@@ -99,6 +110,7 @@ impl AsyncRead for Stream {
         let polled = match &mut this.io {
             Io::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Io::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Io::TlsInTls(tls) => Pin::new(tls).poll_read(cx, buf),
         };
         match polled {
             Poll::Ready(Ok(())) => Poll::Ready(this.allowance.spend(buf.filled().len() - before)),
@@ -116,6 +128,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().io {
             Io::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Io::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+            Io::TlsInTls(tls) => Pin::new(tls).poll_write(cx, buf),
         }
     }
 
@@ -127,6 +140,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().io {
             Io::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Io::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            Io::TlsInTls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -134,6 +148,7 @@ impl AsyncWrite for Stream {
         match &self.io {
             Io::Plain(tcp) => tcp.is_write_vectored(),
             Io::Tls(tls) => tls.is_write_vectored(),
+            Io::TlsInTls(tls) => tls.is_write_vectored(),
         }
     }
 
@@ -141,6 +156,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().io {
             Io::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Io::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Io::TlsInTls(tls) => Pin::new(tls).poll_flush(cx),
         }
     }
 
@@ -148,6 +164,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().io {
             Io::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Io::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Io::TlsInTls(tls) => Pin::new(tls).poll_shutdown(cx),
         }
     }
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 pub use self::requests::{Asked, Replay};
 use super::connect::{connect_once, explain, is_about_data};
 use crate::config::Config;
-use crate::secret::Sealed;
+use crate::secret::{Sealed, SecretKind, SigningSecret};
 use crate::{Error, Result};
 
 /// The control plane as one login sees it. A session of its own rather than the workers' pool, whose planner settings do not
@@ -94,6 +94,8 @@ pub struct Revealed {
     pub secret_id: Uuid,
     /// Its place among the subscription's secrets, from 1.
     pub number: i16,
+    /// What kind of secret.
+    pub kind: SecretKind,
     /// What is stored.
     pub sealed: Sealed,
 }
@@ -101,8 +103,8 @@ pub struct Revealed {
 /// A stored secret that is not under the key that it should be under.
 #[derive(Debug)]
 pub struct Outdated {
-    /// Whether it is the value of a header; a signing secret if not.
-    pub is_header: bool,
+    /// `shared`, `text`, `ed25519`, `header`, `authentication`, `client_key` or `partner`: what it is bound to.
+    pub kind: String,
     /// Whose it is.
     pub subscription_id: i32,
     /// Its row.
@@ -230,9 +232,11 @@ impl Control {
         overlap: &str,
         reason: Option<&str>,
         secret_id: Uuid,
+        secret: &SigningSecret,
         sealed: &Sealed,
     ) -> Result<i16> {
         let Sealed { key_id, ciphertext } = sealed;
+        let public_key = secret.public_key().map(|key| key.bytes().to_vec());
         let parameters: &[&(dyn ToSql + Sync)] = &[
             &subscription,
             &overlap,
@@ -240,8 +244,8 @@ impl Control {
             &secret_id,
             key_id,
             ciphertext,
-            &"shared",
-            &None::<Vec<u8>>,
+            &secret.kind().as_str(),
+            &public_key,
         ];
         Ok(self.row(ROTATE_SECRET, parameters).await?.try_get(0)?)
     }
@@ -251,18 +255,20 @@ impl Control {
         &self,
         subscription: &str,
         secret_id: Uuid,
+        secret: &SigningSecret,
         sealed: &Sealed,
         reason: &str,
     ) -> Result<i16> {
         let Sealed { key_id, ciphertext } = sealed;
+        let public_key = secret.public_key().map(|key| key.bytes().to_vec());
         let parameters: &[&(dyn ToSql + Sync)] = &[
             &subscription,
             &secret_id,
             key_id,
             ciphertext,
             &reason,
-            &"shared",
-            &None::<Vec<u8>>,
+            &secret.kind().as_str(),
+            &public_key,
         ];
         Ok(self.row(ADD_SECRET, parameters).await?.try_get(0)?)
     }
@@ -426,13 +432,14 @@ fn revealed(row: &Row) -> Result<Revealed> {
         subscription_id: row.try_get("subscription_id")?,
         secret_id: row.try_get("secret_id")?,
         number: row.try_get("number")?,
+        kind: SecretKind::parse(row.try_get("kind")?)?,
         sealed: sealed(row)?,
     })
 }
 
 fn outdated(row: &Row) -> Result<Outdated> {
     Ok(Outdated {
-        is_header: row.try_get::<_, &str>("kind")? == "header",
+        kind: row.try_get("kind")?,
         subscription_id: row.try_get("subscription_id")?,
         secret_id: row.try_get("secret_id")?,
         sealed: sealed(row)?,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::delivery::Lease;
 use crate::retry::{ClientErrors, Jitter, RetryPolicy};
-use crate::secret::Sealed;
+use crate::secret::{Sealed, SecretKind, SigningSecret};
 use crate::{Error, Result};
 
 /// One subscription's terms as they are stored.
@@ -153,8 +153,8 @@ pub struct StoredSecret {
     pub number: i16,
     /// Its id, to which the ciphertext is bound.
     pub secret_id: Uuid,
-    /// What kind of secret: `shared`, `text` or `ed25519`.
-    pub kind: String,
+    /// What kind of secret.
+    pub kind: SecretKind,
     /// The key that it is encrypted under, and the ciphertext.
     pub sealed: Sealed,
     /// How long it goes on to sign; `None` without end.
@@ -181,9 +181,15 @@ impl Store {
         Ok(terms)
     }
 
-    /// Gives a signing secret that was asked for its content; false where somebody else has.
-    pub async fn fill_secret(&self, secret_id: Uuid, sealed: &Sealed) -> Result<bool> {
-        let parameters: &[&(dyn ToSql + Sync)] = &[&secret_id, &sealed.key_id, &sealed.ciphertext];
+    /// Gives a secret that was asked for its content, and where it is a private key, its public one; false where somebody else has.
+    pub async fn fill_secret(
+        &self,
+        secret_id: Uuid,
+        sealed: &Sealed,
+        public_key: Option<&[u8]>,
+    ) -> Result<bool> {
+        let parameters: &[&(dyn ToSql + Sync)] =
+            &[&secret_id, &sealed.key_id, &sealed.ciphertext, &public_key];
         let rows = self.query(FILL_SECRET, parameters).await?;
         Ok(rows.first().map_or(Ok(false), |row| row.try_get(0))?)
     }
@@ -193,9 +199,11 @@ impl Store {
         &self,
         subscription_id: i32,
         secret_id: Uuid,
+        secret: &SigningSecret,
         sealed: &Sealed,
         reason: &str,
     ) -> Result<Option<i16>> {
+        let public_key = secret.public_key().map(|key| key.bytes().to_vec());
         let rows = self
             .query(
                 ADD_SECRET,
@@ -205,8 +213,8 @@ impl Store {
                     &sealed.key_id,
                     &sealed.ciphertext,
                     &reason,
-                    &"shared",
-                    &None::<Vec<u8>>,
+                    &secret.kind().as_str(),
+                    &public_key,
                 ],
             )
             .await?;
@@ -479,7 +487,7 @@ pub(super) fn stored_secret(row: &Row) -> Result<Option<StoredSecret>> {
     Ok(Some(StoredSecret {
         number,
         secret_id: row.try_get("secret_id")?,
-        kind: row.try_get("kind")?,
+        kind: SecretKind::parse(row.try_get("kind")?)?,
         sealed: Sealed {
             key_id: row.try_get("key_id")?,
             ciphertext,

@@ -138,6 +138,7 @@ impl Housekeeping {
                 expires: lease.expires,
                 signed_with: Vec::new(),
                 bytes: 0,
+                preparations: Vec::new(),
             });
         }
         if !attempts.is_empty() {

@@ -599,10 +599,12 @@ mod tests {
             holder: 1,
             revision: 1,
             schema_revision: None,
+            is_released: false,
             event_type: String::new(),
             occurred_at: SystemTime::UNIX_EPOCH,
             payload: None,
             context: None,
+            external_ids: None,
             bytes: 100,
             ends: Instant::now(),
             expires: None,
@@ -745,6 +747,7 @@ mod tests {
             ordering_key: None,
             signed_with: Vec::new(),
             bytes: 100,
+            preparations: Vec::new(),
         }
     }
 

@@ -54,12 +54,41 @@ impl Recorder {
                 gather(&mut attempts, &mut results, batch, not_before).await;
             }
             record(&store, &directory, &results, &keys, &give_up).await;
+            prepared(&store, &results).await;
             health.note(&results);
             not_before = Instant::now() + GATHER;
             let bytes = results.iter().map(|attempt| attempt.bytes).sum();
             // Nobody listens any more only when the worker is past its end.
             let _ = left.send((results.len(), bytes));
             results.clear();
+        }
+    }
+}
+
+/// Writes down the requests that it took to be let in. Said once: where that fails, the log has them.
+async fn prepared(store: &Store, results: &[Attempt]) {
+    let made: Vec<_> = results
+        .iter()
+        .flat_map(|attempt| {
+            let id = attempt.key.subscription_id;
+            attempt.preparations.iter().map(move |made| (id, made))
+        })
+        .collect();
+    let Some(first) = results.first().filter(|_| !made.is_empty()) else {
+        return;
+    };
+    if let Err(error) = store.prepared(first.worker_id, &made).await {
+        tracing::warn!(%error, requests = made.len(), "requests for permissions and tokens cannot be recorded");
+    }
+    for (subscription_id, grant) in made
+        .iter()
+        .filter_map(|(id, made)| Some((*id, made.grant.as_ref()?)))
+    {
+        let kept = store
+            .keep_handshake(subscription_id, &grant.url, &grant.origin, grant.rate)
+            .await;
+        if let Err(error) = kept {
+            tracing::warn!(%error, subscription_id, "what a receiver allowed cannot be kept; it will be asked again");
         }
     }
 }

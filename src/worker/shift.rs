@@ -26,6 +26,7 @@ use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::delivery::{Attempt, DeliveryKey, Lease, OrderingKey};
 use crate::directory::{Directory, Terms};
+use crate::masks::{Masks, Unmaskable};
 use crate::store::{Presence, Room, Store};
 use crate::telemetry;
 
@@ -35,6 +36,7 @@ pub(super) struct Shift {
     store: Store,
     directory: Arc<Directory>,
     catalogue: Arc<Catalogue>,
+    masks: Arc<Masks>,
     ready: watch::Sender<bool>,
     lanes: Lanes,
     plan: Plan,
@@ -117,6 +119,7 @@ impl Shift {
             store,
             directory: Arc::clone(&worker.directory),
             catalogue: Arc::clone(&worker.catalogue),
+            masks: Arc::clone(&worker.masks),
             ready: worker.ready.clone(),
             lanes: Lanes::new(limits),
             plan: Plan::new(config.poll_interval, now),
@@ -421,7 +424,7 @@ impl Shift {
     fn send_from(&mut self, subscription_id: i32) {
         let today = self.directory.terms(subscription_id);
         let (mut unfit, mut late) = (Vec::new(), Vec::new());
-        while let Some((lease, terms)) = self.lanes.next(subscription_id, Instant::now()) {
+        while let Some((mut lease, terms)) = self.lanes.next(subscription_id, Instant::now()) {
             let terms = today.clone().unwrap_or(terms);
             if lease.expires.is_some_and(|at| at <= Instant::now()) {
                 self.lanes.finished(subscription_id, Instant::now());
@@ -440,9 +443,10 @@ impl Shift {
                 timeout,
                 cut: self.cut.clone(),
             };
-            let (catalogue, finished) = (Arc::clone(&self.catalogue), self.finished.0.clone());
+            let (catalogue, masks) = (Arc::clone(&self.catalogue), Arc::clone(&self.masks));
+            let finished = self.finished.0.clone();
             tokio::spawn(async move {
-                let over = match catalogue.violation(&lease).await {
+                let over = match obstacle(&catalogue, &masks, &mut lease, &terms).await {
                     None => Over::Attempted(attempt::make(lease, &terms, circumstances).await),
                     // Nobody would look for the answer to a test in quarantine.
                     Some(why) if lease.key.is_test() => {
@@ -533,6 +537,7 @@ impl Shift {
             for (place, ((mut lease, terms), _)) in broken.into_iter().enumerate() {
                 if released.contains(&place) {
                     lease.schema_revision = None;
+                    lease.is_released = true;
                     let _ = come_back.send((lease, terms));
                 }
             }
@@ -726,6 +731,29 @@ impl Over {
             Self::Attempted(attempt) => attempt.key.subscription_id,
             Self::Broken((lease, _), _) => lease.key.subscription_id,
         }
+    }
+}
+
+/// Why a person must see to a delivery before it is sent; and what its mask needs to know.
+async fn obstacle(
+    catalogue: &Catalogue,
+    masks: &Masks,
+    lease: &mut Lease,
+    terms: &Terms,
+) -> Option<String> {
+    if let Some(why) = catalogue.violation(lease).await {
+        return Some(why);
+    }
+    match masks.external_ids(lease, terms).await {
+        Ok(ids) => {
+            lease.external_ids = ids;
+            None
+        }
+        // Whoever released it wants it sent, not held again: the attempt says what is missing, and another follows.
+        Err(Unmaskable::Held(_)) if lease.is_released => None,
+        Err(Unmaskable::Held(why)) => Some(why),
+        // The attempt comes to the same end, and says why.
+        Err(Unmaskable::Never | Unmaskable::Unknown(_)) => None,
     }
 }
 

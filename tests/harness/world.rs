@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use posthaste::config::Config;
-use posthaste::secret::{Keyring, SigningSecret};
+use posthaste::secret::{CredentialKind, Keyring, SigningSecret};
 use posthaste::store::{Listener, connect_once, listen};
 use posthaste::trial::partner::Reply;
 use tokio_postgres::Client;
@@ -189,8 +189,8 @@ impl World {
             &sealed.key_id,
             &sealed.ciphertext,
             &"a trial",
-            &"shared",
-            &None::<Vec<u8>>,
+            &secret.kind().as_str(),
+            &secret.public_key().map(|key| key.bytes().to_vec()),
         ];
         self.db.query(add, parameters).await.unwrap();
     }
@@ -199,7 +199,9 @@ impl World {
     pub(crate) async fn set_credential(&self, name: &str, id: i32, header: &str, value: &str) {
         let secret_id = Uuid::now_v7();
         let keyring = self.config(&[]).keyring().unwrap();
-        let sealed = keyring.seal_header(id, secret_id, value).unwrap();
+        let sealed = keyring
+            .seal_credential(CredentialKind::Header, id, secret_id, value)
+            .unwrap();
         let set = "select posthaste.set_credential($1, $2, $3, $4, $5, 'a trial')";
         let parameters: &[&(dyn ToSql + Sync)] = &[
             &name,

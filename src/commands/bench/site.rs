@@ -258,7 +258,9 @@ impl Database {
             let id: i32 = made.try_get(0)?;
             let (secret_id, secret) = (Uuid::now_v7(), SigningSecret::generate()?);
             let sealed = keyring.seal(id, secret_id, &secret)?;
-            store.add_secret(id, secret_id, &sealed, "measured").await?;
+            store
+                .add_secret(id, secret_id, &secret, &sealed, "measured")
+                .await?;
         }
         Ok(())
     }

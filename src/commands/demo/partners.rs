@@ -141,7 +141,13 @@ impl Cast {
             let secret_id = Uuid::now_v7();
             let sealed = keyring.seal(subscription_id, secret_id, &part.secret)?;
             store
-                .add_secret(subscription_id, secret_id, &sealed, "the partner's own")
+                .add_secret(
+                    subscription_id,
+                    secret_id,
+                    &part.secret,
+                    &sealed,
+                    "the partner's own",
+                )
                 .await?;
         }
         Ok(())

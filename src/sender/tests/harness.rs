@@ -2,9 +2,9 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,6 +40,10 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub(super) fn der(&self) -> CertificateDer<'static> {
+        self.0.der().clone()
     }
 
     pub(super) fn sign(
@@ -113,6 +117,7 @@ pub(super) struct Peer {
     tls: bool,
     accepts: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
+    last_from: Arc<Mutex<Option<IpAddr>>>,
 }
 
 impl Peer {
@@ -140,14 +145,17 @@ impl Peer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (accepts, requests) = (Arc::default(), Arc::default());
+        let last_from = Arc::new(Mutex::new(None));
         let peer = Self {
             port,
             tls: tls.is_some(),
             accepts: Arc::clone(&accepts),
             requests: Arc::clone(&requests),
+            last_from: Arc::clone(&last_from),
         };
         tokio::spawn(async move {
-            while let Ok((tcp, _)) = listener.accept().await {
+            while let Ok((tcp, from)) = listener.accept().await {
+                *last_from.lock().unwrap() = Some(from.ip());
                 accepts.fetch_add(1, Ordering::SeqCst);
                 let talk = Talk::begin(tcp, tls.clone(), Arc::clone(&requests)).await;
                 if let Some(talk) = talk {
@@ -181,6 +189,11 @@ impl Peer {
         sender.endpoint(sender.parse(&self.url()).unwrap())
     }
 
+    /// The address that the last connection came from.
+    pub(super) fn last_from(&self) -> IpAddr {
+        self.last_from.lock().unwrap().unwrap()
+    }
+
     pub(super) fn accepts(&self) -> usize {
         self.accepts.load(Ordering::SeqCst)
     }
@@ -190,12 +203,13 @@ impl Peer {
     }
 }
 
-trait Bytestream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytestream for T {}
+/// Bytes both ways.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// The peer's end of one connection.
 pub(super) struct Talk {
-    io: Box<dyn Bytestream>,
+    io: Box<dyn Duplex>,
     requests: Arc<AtomicUsize>,
 }
 
@@ -205,7 +219,7 @@ impl Talk {
         tls: Option<TlsAcceptor>,
         requests: Arc<AtomicUsize>,
     ) -> Option<Self> {
-        let io: Box<dyn Bytestream> = match tls {
+        let io: Box<dyn Duplex> = match tls {
             None => Box::new(tcp),
             Some(tls) => Box::new(tls.accept(tcp).await.ok()?),
         };
