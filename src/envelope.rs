@@ -121,11 +121,11 @@ impl Envelope {
         let text = |text: &'static str| Piece::Text(text.as_bytes().into());
         Self {
             body: vec![
-                text(r#"{"type":"#),
-                Piece::Whole(Fact::Type),
-                text(r#","timestamp":"#),
-                Piece::Whole(Fact::OccurredAt),
-                text(","),
+                text(r#"{"type":""#),
+                Piece::Inside(Fact::Type),
+                text(r#"","timestamp":""#),
+                Piece::Inside(Fact::OccurredAt),
+                text("\","),
                 Piece::TestMark,
                 text(r#""data":"#),
                 Piece::Whole(Fact::Data),

@@ -62,6 +62,14 @@ impl Fact {
         matches!(self, Self::Metadata | Self::Tenant)
     }
 
+    /// Whether it is a JSON string wherever it is a whole value, so that the template's quotes can stay.
+    pub(super) fn is_always_text(self) -> bool {
+        matches!(
+            self,
+            Self::EventId | Self::DeliveryId | Self::Type | Self::OccurredAt | Self::Subscription
+        )
+    }
+
     /// Whether it is JSON of any kind rather than a text or a number.
     pub(super) fn is_json(self) -> bool {
         matches!(self, Self::Data | Self::Metadata)

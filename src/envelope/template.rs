@@ -141,6 +141,12 @@ impl<'t> Walk<'t> {
             let meaning = names.meaning(name, *optional);
             return match meaning.map_err(|rule| (start, rule))? {
                 Meaning::Fact(fact) if *optional => self.member(fact, start, end),
+                Meaning::Fact(fact) if fact.is_always_text() => {
+                    self.copy_until(inside);
+                    self.pieces.push(Piece::Inside(fact));
+                    self.done = end - 1;
+                    Ok(())
+                }
                 Meaning::Fact(fact) => {
                     self.whole(fact, start, end);
                     Ok(())
