@@ -22,6 +22,7 @@ use http::{HeaderMap, HeaderValue};
 use posthaste::delivery::{Advice, Outcome, Phases, Report};
 use posthaste::egress::EgressPolicy;
 use posthaste::endpoint::{EndpointUrl, PlainHttp};
+use posthaste::envelope::{Envelope, Facts, SHIPPED, Shipped};
 use posthaste::mask::{Id, Mask, PseudonymKey};
 use posthaste::retry::{ClientErrors, Jitter, RetryPolicy};
 use posthaste::secret::{Keyring, SecretKind, SigningSecret};
@@ -58,10 +59,11 @@ const EVENT_TYPE: &str = "certificate.issued";
 /// All of it: id, envelope, signature, headers.
 #[divan::bench(args = SIZES)]
 fn request(bencher: Bencher, size: usize) {
-    let (secrets, payload, event_id) = (secrets(1), payload(size), Uuid::parse_str(ID).unwrap());
+    let (secrets, payload, envelope) = (secrets(1), payload(size), Envelope::standard());
     bencher.counter(BytesCount::new(size)).bench(|| {
-        let id = black_box(event_id).to_string();
-        let body = envelope::standard(EVENT_TYPE, occurred_at(), black_box(&payload));
+        let facts = facts(black_box(&payload));
+        let id = black_box(facts.event_id).to_string();
+        let body = envelope.body(&facts);
         let signature = signature::sign(&secrets, &id, TIMESTAMP, &body);
         (headers(&id, &signature), body)
     });
@@ -69,10 +71,27 @@ fn request(bencher: Bencher, size: usize) {
 
 #[divan::bench(args = SIZES)]
 fn render_envelope(bencher: Bencher, size: usize) {
-    let payload = payload(size);
+    let (payload, envelope) = (payload(size), Envelope::standard());
     bencher
         .counter(BytesCount::new(size))
-        .bench(|| envelope::standard(black_box(EVENT_TYPE), occurred_at(), black_box(&payload)));
+        .bench(|| envelope.body(&facts(black_box(&payload))));
+}
+
+/// Body and headers of each envelope that comes with the program, around most events' payload.
+#[divan::bench(args = SHIPPED.iter().map(|shipped| shipped.name))]
+fn render_shipped(bencher: Bencher, name: &str) {
+    let (payload, envelope) = (payload(SIZES[0]), compile(name));
+    bencher.bench(|| {
+        let facts = facts(black_box(&payload));
+        let headers: Vec<_> = envelope.headers(&facts).map(Result::unwrap).collect();
+        (headers, envelope.body(&facts))
+    });
+}
+
+/// Once per subscription and change of its terms.
+#[divan::bench(args = SHIPPED.iter().map(|shipped| shipped.name))]
+fn compile_shipped(bencher: Bencher, name: &str) {
+    bencher.bench(|| compile(black_box(name)));
 }
 
 /// With one secret, and with the two of a rotation.
@@ -213,6 +232,30 @@ fn headers(id: &str, signature: &str) -> HeaderMap {
     let signature = HeaderValue::from_str(signature).unwrap();
     headers.insert(signature::WEBHOOK_SIGNATURE, signature);
     headers
+}
+
+fn compile(name: &str) -> Envelope {
+    let shipped: &Shipped = SHIPPED.iter().find(|shipped| shipped.name == name).unwrap();
+    let needed = envelope::values_of(shipped.template, shipped.headers).unwrap();
+    let values = needed
+        .into_iter()
+        .map(|name| (name, "2026-01-01".to_owned()));
+    shipped.compile(&values.collect()).unwrap()
+}
+
+/// Of an event around this payload.
+fn facts(payload: &str) -> Facts<'_> {
+    Facts {
+        event_id: Uuid::from_u128(0x0199_e8a4_7c00_7000_8000_0123_4567_89ab),
+        delivery_id: ID,
+        event_type: EVENT_TYPE,
+        occurred_at: occurred_at(),
+        data: payload,
+        metadata: None,
+        tenant: Some("university-7"),
+        subscription: "partner-12",
+        is_test: false,
+    }
 }
 
 /// JSON of so many bytes.

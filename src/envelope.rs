@@ -121,13 +121,11 @@ impl Envelope {
         let text = |text: &'static str| Piece::Text(text.as_bytes().into());
         Self {
             body: vec![
-                text(r#"{"type":"#),
-                Piece::Whole(Fact::Type),
-                text(r#","timestamp":"#),
-                Piece::Whole(Fact::OccurredAt),
-                text(","),
-                Piece::TestMark,
-                text(r#""data":"#),
+                text(r#"{"type":""#),
+                Piece::Inside(Fact::Type),
+                text(r#"","timestamp":""#),
+                Piece::Inside(Fact::OccurredAt),
+                Piece::Markable(br#"","data":"#.into(), r#"","#.len()),
                 Piece::Whole(Fact::Data),
                 text("}"),
             ],

@@ -13,14 +13,14 @@ use super::time::Timestamp;
 pub(super) enum Piece {
     /// These bytes.
     Text(Cow<'static, [u8]>),
+    /// These bytes, and before that one of them the mark of a test, where it is one.
+    Markable(Cow<'static, [u8]>, usize),
     /// The fact as a JSON value, `null` where it is missing.
     Whole(Fact),
     /// The fact's text within a JSON string, nothing where it is missing.
     Inside(Fact),
     /// The bytes, which are a comma and a member's name, and the fact as that member's value; nothing of both where it is missing.
     Member(Vec<u8>, Fact),
-    /// The mark of a test, where it is one.
-    TestMark,
 }
 
 /// What a placeholder can stand for, constants apart.
@@ -60,6 +60,14 @@ impl Fact {
     /// Whether there are events without it.
     pub(super) fn can_be_missing(self) -> bool {
         matches!(self, Self::Metadata | Self::Tenant)
+    }
+
+    /// Whether it is a JSON string wherever it is a whole value, so that the template's quotes can stay.
+    pub(super) fn is_always_text(self) -> bool {
+        matches!(
+            self,
+            Self::EventId | Self::DeliveryId | Self::Type | Self::OccurredAt | Self::Subscription
+        )
     }
 
     /// Whether it is JSON of any kind rather than a text or a number.
@@ -154,7 +162,13 @@ impl<'a> Rendering<'a> {
     fn write(&self, pieces: &[Piece], sink: &mut impl Sink) {
         for piece in pieces {
             match piece {
-                Piece::Text(text) => sink.put(text),
+                Piece::Markable(text, at) if self.facts.is_test => {
+                    let (before, after) = text.split_at((*at).min(text.len()));
+                    sink.put(before);
+                    sink.put(TEST_MARK);
+                    sink.put(after);
+                }
+                Piece::Text(text) | Piece::Markable(text, _) => sink.put(text),
                 Piece::Whole(fact) => write_whole(&self.form(*fact), sink),
                 Piece::Inside(fact) => write_inside(&self.form(*fact), sink),
                 Piece::Member(before, fact) => match self.form(*fact) {
@@ -164,8 +178,6 @@ impl<'a> Rendering<'a> {
                         write_whole(&form, sink);
                     }
                 },
-                Piece::TestMark if self.facts.is_test => sink.put(TEST_MARK),
-                Piece::TestMark => {}
             }
         }
     }

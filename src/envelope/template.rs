@@ -1,5 +1,7 @@
 //! Reads the template of a body: JSON, some of whose strings hold placeholders.
 
+use std::mem::take;
+
 use super::EnvelopeError;
 use super::names::{Meaning, Names, Segment, segments, shown};
 use super::render::{Fact, Piece, escaped};
@@ -30,8 +32,8 @@ struct Walk<'t> {
     done: usize,
     /// The objects and arrays around this place.
     around: Vec<Container>,
-    /// Before which piece the mark of a test belongs.
-    mark: Option<usize>,
+    /// Where the mark of a test belongs: in which piece, which is text, and at which of its bytes.
+    mark: Option<(usize, usize)>,
     /// The template has a top-level member `test` of its own.
     has_test: bool,
 }
@@ -87,8 +89,11 @@ impl<'t> Walk<'t> {
     }
 
     fn finish(mut self) -> Vec<Piece> {
-        if let (Some(before), false) = (self.mark, self.has_test) {
-            self.pieces.insert(before, Piece::TestMark);
+        if let (Some((place, at)), false) = (self.mark, self.has_test)
+            && let Some(piece) = self.pieces.get_mut(place)
+            && let Piece::Text(text) = piece
+        {
+            *piece = Piece::Markable(take(text), at);
         }
         self.pieces
     }
@@ -141,6 +146,12 @@ impl<'t> Walk<'t> {
             let meaning = names.meaning(name, *optional);
             return match meaning.map_err(|rule| (start, rule))? {
                 Meaning::Fact(fact) if *optional => self.member(fact, start, end),
+                Meaning::Fact(fact) if fact.is_always_text() => {
+                    self.copy_until(inside);
+                    self.pieces.push(Piece::Inside(fact));
+                    self.done = end - 1;
+                    Ok(())
+                }
                 Meaning::Fact(fact) => {
                     self.whole(fact, start, end);
                     Ok(())
@@ -168,7 +179,10 @@ impl<'t> Walk<'t> {
             && object.is_object
         {
             self.copy_until(object.name);
-            self.mark = Some(self.pieces.len());
+            // At the least the object's brace or a comma has just been copied.
+            if let Some(Piece::Text(text)) = self.pieces.last() {
+                self.mark = Some((self.pieces.len() - 1, text.len()));
+            }
         }
         self.copy_until(start);
         self.pieces.push(Piece::Whole(fact));
@@ -216,12 +230,11 @@ impl<'t> Walk<'t> {
         self.done = at;
     }
 
-    /// Adds to the text that the pieces end with, but never across the place of the mark.
+    /// Adds to the text that the pieces end with.
     fn push(&mut self, bytes: &[u8]) {
-        let is_marked = self.mark == Some(self.pieces.len());
         match self.pieces.last_mut() {
             _ if bytes.is_empty() => {}
-            Some(Piece::Text(text)) if !is_marked => text.to_mut().extend_from_slice(bytes),
+            Some(Piece::Text(text)) => text.to_mut().extend_from_slice(bytes),
             _ => self.pieces.push(Piece::Text(bytes.to_vec().into())),
         }
     }

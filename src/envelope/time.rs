@@ -17,21 +17,23 @@ impl Timestamp {
         let (seconds, micros) = unix_time(time);
         let (year, month, day) = civil_date(seconds.div_euclid(DAY));
         let second = seconds.rem_euclid(DAY).unsigned_abs();
+        let mut rest = *b"-00-00T00:00:00.000000Z";
+        let pairs = [
+            (1, month),
+            (4, day),
+            (7, second / 3600),
+            (10, second / 60 % 60),
+            (13, second % 60),
+            (16, micros / 10_000),
+            (18, micros / 100 % 100),
+            (20, micros % 100),
+        ];
+        for (at, number) in pairs {
+            [rest[at], rest[at + 1]] = two_digits(number);
+        }
         let mut timestamp = Self::empty();
         timestamp.push_year(year);
-        let fields = [
-            (b'-', month, 2),
-            (b'-', day, 2),
-            (b'T', second / 3600, 2),
-            (b':', second / 60 % 60, 2),
-            (b':', second % 60, 2),
-            (b'.', micros, 6),
-        ];
-        for (separator, number, width) in fields {
-            timestamp.push(separator);
-            timestamp.push_number(number, width);
-        }
-        timestamp.push(b'Z');
+        timestamp.push_all(&rest);
         timestamp
     }
 
@@ -68,11 +70,18 @@ impl Timestamp {
     }
 
     fn push_year(&mut self, year: i64) {
+        let number = year.unsigned_abs();
         if (0..=9999).contains(&year) {
-            return self.push_number(year.unsigned_abs(), 4);
+            self.push_all(&two_digits(number / 100));
+            return self.push_all(&two_digits(number % 100));
         }
         self.push(if year < 0 { b'-' } else { b'+' });
-        self.push_number(year.unsigned_abs(), 6);
+        self.push_number(number, 6);
+    }
+
+    fn push_all<const N: usize>(&mut self, bytes: &[u8; N]) {
+        self.text[self.length..][..N].copy_from_slice(bytes);
+        self.length += N;
     }
 
     fn push(&mut self, byte: u8) {
@@ -89,6 +98,12 @@ impl Timestamp {
         }
         self.text[start..self.length].reverse();
     }
+}
+
+/// Of a number below 100.
+fn two_digits(number: u64) -> [u8; 2] {
+    let digit = |number: u64| b'0' + (number % 10).to_le_bytes()[0];
+    [digit(number / 10), digit(number)]
 }
 
 /// Seconds since 1970, and microseconds from there on; rounded down, also before 1970.
