@@ -33,6 +33,7 @@ mod policy;
 mod program;
 mod rates;
 mod readme;
+mod receiving;
 mod replays;
 mod retries;
 mod roles;

@@ -27,7 +27,10 @@ pub fn verify<'h>(
     body: &[u8],
     now: i64,
 ) -> Result<(), &'static str> {
-    let keys: Vec<Vec<u8>> = secrets.iter().map(|s| key_of(s)).collect::<Result<_, _>>()?;
+    let keys: Vec<Vec<u8>> = secrets
+        .iter()
+        .map(|s| key_of(s))
+        .collect::<Result<_, _>>()?;
     let found = |name| header(name).unwrap_or_default();
     let (id, timestamp) = (found("webhook-id"), found("webhook-timestamp"));
     let signatures = found("webhook-signature").split(' ');
@@ -44,7 +47,11 @@ pub fn verify<'h>(
     }
     let signed_at: i64 = timestamp.parse().map_err(|_| "malformed_timestamp")?;
     if now.abs_diff(signed_at) > TOLERANCE {
-        return Err(if signed_at < now { "too_old" } else { "too_new" });
+        return Err(if signed_at < now {
+            "too_old"
+        } else {
+            "too_new"
+        });
     }
     if offered.peek().is_none() {
         return Err("no_signature");
@@ -68,13 +75,17 @@ pub fn verify<'h>(
 fn key_of(secret: &str) -> Result<Vec<u8>, &'static str> {
     let encoded = secret.strip_prefix("whsec_").ok_or(BAD_SECRET)?;
     let key = STANDARD.decode(encoded).map_err(|_| BAD_SECRET)?;
-    if key.len() < 24 { Err(BAD_SECRET) } else { Ok(key) }
+    if key.len() < 24 {
+        Err(BAD_SECRET)
+    } else {
+        Ok(key)
+    }
 }
 
 const BAD_SECRET: &str = "a signing secret is whsec_ and the base64 of 24 bytes or more";
 
 /// Verifies a recorded delivery: a folder with the files headers, body, secrets and now.
-fn check(folder: &Path) -> Result<Result<(), &'static str>, Box<dyn std::error::Error>> {
+pub fn check(folder: &Path) -> Result<Result<(), &'static str>, Box<dyn std::error::Error>> {
     let text = |name| fs::read_to_string(folder.join(name));
     let headers = text("headers")?;
     let header = |name: &str| {
@@ -84,7 +95,12 @@ fn check(folder: &Path) -> Result<Result<(), &'static str>, Box<dyn std::error::
     };
     let secrets: Vec<String> = text("secrets")?.lines().map(str::to_owned).collect();
     let body = fs::read(folder.join("body"))?;
-    Ok(verify(&secrets, header, &body, text("now")?.trim().parse()?))
+    Ok(verify(
+        &secrets,
+        header,
+        &body,
+        text("now")?.trim().parse()?,
+    ))
 }
 
 /// Prints for each folder `valid`, or why not.
