@@ -20,6 +20,7 @@ mod commands;
 mod database_loss;
 mod dedup;
 mod delivery;
+mod event_docs;
 mod history;
 mod hostile_receivers;
 mod intake;
