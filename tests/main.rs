@@ -21,6 +21,7 @@ mod database_loss;
 mod dedup;
 mod delivery;
 mod event_docs;
+mod guide;
 mod history;
 mod hostile_receivers;
 mod intake;

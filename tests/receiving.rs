@@ -130,8 +130,9 @@ async fn the_libraries_that_receivers_use_come_to_the_recorded_verdict() {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("receivers");
     let installed = ended(Command::new(root("tests/receiving/install")).arg(&place)).await;
     if !installed.status.success() {
-        let why = String::from_utf8_lossy(&installed.stderr).into_owned();
-        return not_run("the libraries in Python and JavaScript", &why, false);
+        let why = String::from_utf8_lossy(&installed.stderr);
+        let why = why.trim_end().lines().last().unwrap_or_default();
+        return not_run("the libraries in Python and JavaScript", why, false);
     }
     let [python, node] = [place.join("python"), place.join("node")];
     let first_word = |folder: &Path| {
