@@ -121,7 +121,7 @@ async fn the_programs_that_receivers_are_given_come_to_the_recorded_verdict() {
             .args(arguments)
             .arg(root("docs/receivers").join(file));
         let output = ended(command.args(folders())).await;
-        agrees(file, &output, |folder| expected(folder));
+        agrees(file, &output, expected);
     }
 }
 

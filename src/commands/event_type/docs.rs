@@ -152,7 +152,9 @@ fn section(page: &mut String, kind: &EventType<'_>) {
             let fields = fields(&kind.parsed);
             if !fields.is_empty() {
                 page.push_str(TABLE);
-                fields.iter().for_each(|field| row(page, field));
+                for field in &fields {
+                    row(page, field);
+                }
             }
             let schema = laid_out(schema);
             let _ = write!(
@@ -174,9 +176,10 @@ fn row(page: &mut String, field: &Field) {
     } else {
         code(&field.pointer)
     };
-    let description = match field.deprecated {
-        true => format!("Deprecated. {}", field.description),
-        false => field.description.clone(),
+    let description = if field.deprecated {
+        format!("Deprecated. {}", field.description)
+    } else {
+        field.description.clone()
     };
     let (what, required, description) = (
         cell(&field.what),
@@ -254,7 +257,7 @@ fn laid_out(text: &str) -> String {
 fn new_line(page: &mut String, depth: usize) {
     page.push('\n');
     // Whoever nests deeper does not get a page that grows with the square of it.
-    (0..depth.min(DEEPEST)).for_each(|_| page.push_str("  "));
+    page.push_str(&"  ".repeat(depth.min(DEEPEST)));
 }
 
 const PATTERN: &str = "pattern";

@@ -56,6 +56,10 @@ pub(super) fn fields(schema: &Value) -> Vec<Field> {
         words: Cell::new(MOST_WORDS),
         path: Vec::new(),
     };
+    let whole = described(schema, schema, DEEPEST, &Cell::new(MOST_WORDS));
+    if whole.starts_with("array") {
+        walk.note("", schema, Required::Yes);
+    }
     walk.enter("", schema, Required::Yes);
     if walk.found.is_empty() && !schema.is_null() {
         walk.note("", schema, Required::Yes);
@@ -83,12 +87,12 @@ impl<'s> Walk<'s> {
         if self.visits > MOST_VISITS || self.path.len() > DEEPEST {
             return;
         }
-        if let Some((name, target)) = referred(self.root, rules) {
-            if !self.path.contains(&name) {
-                self.path.push(name);
-                self.enter(pointer, target, most);
-                self.path.pop();
-            }
+        if let Some((name, target)) = referred(self.root, rules)
+            && !self.path.contains(&name)
+        {
+            self.path.push(name);
+            self.enter(pointer, target, most);
+            self.path.pop();
         }
         self.properties(pointer, rules, most);
         for (key, most) in [
@@ -119,7 +123,7 @@ impl<'s> Walk<'s> {
             |name: &str| required.is_some_and(|names| names.iter().any(|n| n == name));
         let properties = rules.get("properties").and_then(Value::as_object);
         for (name, schema) in properties.into_iter().flatten() {
-            let below = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
+            let below = below(pointer, name);
             let required = if is_required(name) {
                 most
             } else {
@@ -130,7 +134,7 @@ impl<'s> Walk<'s> {
         }
         // What an outer part describes, an inner one may require.
         for name in required.into_iter().flatten().filter_map(Value::as_str) {
-            let below = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
+            let below = below(pointer, name);
             let described = self.found.iter_mut().find(|field| field.pointer == below);
             if let Some(field) = described {
                 field.required = field.required.max(most);
@@ -167,12 +171,8 @@ impl<'s> Walk<'s> {
 /// The type of a schema and its bounds, in words.
 fn described(root: &Value, schema: &Value, depth: usize, words: &Cell<usize>) -> String {
     let Some(rules) = schema.as_object() else {
-        return if schema == false {
-            "nothing"
-        } else {
-            "anything"
-        }
-        .to_owned();
+        let what = if schema == false { "nothing" } else { ANYTHING };
+        return what.to_owned();
     };
     let (Some(depth), Some(left)) = (depth.checked_sub(1), words.get().checked_sub(1)) else {
         return ELSEWHERE.to_owned();
@@ -191,17 +191,28 @@ fn described(root: &Value, schema: &Value, depth: usize, words: &Cell<usize>) ->
         let values: Vec<String> = values.iter().map(|value| format!("`{value}`")).collect();
         return format!("one of {}", values.join(", "));
     }
-    for key in ["oneOf", "anyOf"] {
-        if let Some(parts) = rules.get(key).and_then(Value::as_array) {
-            return alternatives(parts.iter().map(|part| described(root, part, depth, words)));
-        }
+    let parts = |key| {
+        let parts = rules.get(key).and_then(Value::as_array)?.iter();
+        Some(alternatives(
+            parts
+                .map(|part| described(root, part, depth, words))
+                .filter(|part| part != ANYTHING),
+        ))
+    };
+    if !["type", "properties", "items"]
+        .iter()
+        .any(|key| rules.contains_key(*key))
+        && let Some(shapes) = ["oneOf", "anyOf", "allOf"].into_iter().find_map(parts)
+        && !shapes.is_empty()
+    {
+        return shapes;
     }
     let types = match &rules.get("type") {
         Some(Value::String(name)) => vec![name.as_str()],
         Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
         _ if rules.contains_key("properties") => vec!["object"],
         _ if rules.contains_key("items") => vec!["array"],
-        _ => vec!["anything"],
+        _ => vec![ANYTHING],
     };
     let types = types
         .into_iter()
@@ -251,6 +262,11 @@ fn text_of(root: &Value, schema: &Value) -> String {
     own(schema).or_else(referred).unwrap_or_default()
 }
 
+/// The pointer of a property.
+fn below(pointer: &str, name: &str) -> String {
+    format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
 fn cut(mut text: String) -> String {
     if let Some((end, _)) = text.char_indices().nth(LONGEST) {
         text.truncate(end);
@@ -265,6 +281,7 @@ fn referred<'s>(root: &'s Value, rules: &'s Map<String, Value>) -> Option<(&'s s
     Some((name, root.pointer(name.strip_prefix('#')?)?))
 }
 
+const ANYTHING: &str = "anything";
 const ELSEWHERE: &str = "as in the schema";
 const DEEPEST: usize = 16;
 const MOST_FIELDS: usize = 500;
@@ -290,7 +307,7 @@ const BOUNDS: [(&str, &str, &str); 11] = [
 mod tests {
     use super::*;
 
-    fn told(schema: Value) -> Vec<String> {
+    fn told(schema: &Value) -> Vec<String> {
         let line = |field: &Field| {
             let Field {
                 pointer,
@@ -303,7 +320,7 @@ mod tests {
                 field.required.word()
             )
         };
-        fields(&schema).iter().map(line).collect()
+        fields(schema).iter().map(line).collect()
     }
 
     #[test]
@@ -325,30 +342,39 @@ mod tests {
             "/mood: one of `\"good\"`, `7`; no; ",
             "/number: integer, at least 1; yes; Which one",
         ];
-        assert_eq!(told(schema), expected);
+        assert_eq!(told(&schema), expected);
     }
 
     #[test]
     fn parts_and_references_are_put_together() {
         let schema = json!({
             "$defs": {"money": {"type": "object", "description": "An amount", "properties": {"cents": {"type": "integer"}}}},
-            "properties": {"price": {"$ref": "#/$defs/money"}, "far": {"$ref": "https://example/schema"}},
+            "properties": {"price": {"$ref": "#/$defs/money"}, "far": {"$ref": "https://example/schema"},
+                "tip": {"allOf": [{"$ref": "#/$defs/money"}, {"required": ["cents"]}], "title": "A tip"}, "who": {"type": "object", "anyOf": [{"required": ["x"]}]}},
             "allOf": [{"required": ["price"]}],
             "oneOf": [{"properties": {"kind": {"const": "a"}}, "required": ["kind"]}, {"properties": {"kind": {"type": "null"}}}]});
         let expected = [
             "/far: as in the schema; no; ",
             "/price: object; yes; An amount",
             "/price/cents: integer; no; ",
+            "/tip: object; no; A tip",
+            "/tip/cents: integer; yes; ",
+            "/who: object; no; ",
             "/kind: always `\"a\"` or null; sometimes; ",
         ];
-        assert_eq!(told(schema), expected);
+        assert_eq!(told(&schema), expected);
     }
 
     #[test]
     fn what_is_no_object_is_told_as_a_whole_and_no_schema_not_at_all() {
-        assert_eq!(told(json!({"type": "string"})), [": string; yes; "]);
-        assert_eq!(told(json!(true)), [": anything; yes; "]);
-        assert!(told(Value::Null).is_empty());
+        assert_eq!(told(&json!({"type": "string"})), [": string; yes; "]);
+        assert_eq!(told(&json!(true)), [": anything; yes; "]);
+        assert!(told(&Value::Null).is_empty());
+        let list = json!({"type": "array", "items": {"properties": {"x": {"type": "null"}}}});
+        assert_eq!(
+            told(&list),
+            [": array of object; yes; ", "/*/x: null; no; "]
+        );
     }
 
     #[test]
@@ -357,7 +383,7 @@ mod tests {
         assert!((1..=MOST_FIELDS).contains(&fields(&tree).len()));
         let shapes = vec![json!({"$ref": "#/$defs/shape"}); 50];
         let shapes = json!({"$defs": {"shape": {"oneOf": shapes}}, "properties": {"shape": {"oneOf": shapes}}});
-        assert!(told(shapes)[0].contains(ELSEWHERE));
+        assert!(told(&shapes)[0].contains(ELSEWHERE));
         let names: Map<String, Value> = (0..9)
             .map(|n| (format!("n{n}"), json!({"$ref": format!("#/$defs/d{n}")})))
             .collect();
