@@ -21,8 +21,17 @@ async fn its_commands_run_as_written() {
     let _worker = world.worker(&[]).await;
     let desk = Desk::new(&ada.url);
     let guide = guide();
-    let [page, fixtures, verify, server, send, too_old, receive, test] =
-        blocks(&guide, "```sh guide");
+    let [
+        page,
+        fixtures,
+        suite,
+        verify,
+        server,
+        send,
+        too_old,
+        receive,
+        test,
+    ] = blocks(&guide, "```sh guide");
 
     desk.run(page).await;
     assert!(
@@ -30,6 +39,11 @@ async fn its_commands_run_as_written() {
             .contains("\n## certificate.issued\n\nA certificate\n")
     );
     assert_eq!(desk.run(fixtures).await, "valid\ninvalid: too_old\n");
+    let names = desk.run(suite).await;
+    assert!(
+        names.lines().count() > 30 && names.contains("unicode is as it should be"),
+        "{names}"
+    );
     assert!(
         desk.run(verify)
             .await
@@ -103,6 +117,49 @@ async fn its_inbox_takes_each_event_once() {
         world.run(commit).await;
     }
     assert!(world.db.query_opt(take, &[]).await.unwrap().is_none());
+}
+
+/// What is said of defaults is what the program's settings and the README's table of terms say; a test of the README holds that to the schema.
+#[test]
+fn its_numbers_are_the_defaults() {
+    let guide = guide();
+    let readme = std::fs::read_to_string(root("README.md")).unwrap();
+    for (name, default, words) in [
+        (
+            "connect_timeout",
+            "`5s`",
+            "We wait 5 s for the connection with TLS",
+        ),
+        ("request_timeout", "`20s`", "and 20 s for everything"),
+        ("max_body", "`1MiB`", "at most little above 1 MiB"),
+        (
+            "retry_intervals",
+            "`\"standard_webhooks\"`",
+            "5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h and 24 h later: ten attempts",
+        ),
+        ("retry_jitter", "`\"0.1\"`", "a tenth shorter or longer"),
+        (
+            "client_errors",
+            "`\"retry\"`",
+            "tried again; or over at once, where that was agreed",
+        ),
+        (
+            "pause_after",
+            "`\"5 days\"`",
+            "After five days of nothing but failures",
+        ),
+    ] {
+        assert!(
+            readme.contains(&format!("\n| `{name}` | {default} |")),
+            "{name} is not {default}"
+        );
+        assert!(guide.contains(words), "{name}: {words}");
+    }
+    let breaker = r#"| `breaker` | `{"failures": 20, "ratio": 0.8, "requests": 100, "window": "00:01:00", "open_for": "00:00:15", "open_for_at_most": "00:05:00"}`"#;
+    assert!(readme.contains(breaker));
+    assert!(guide.contains("After 20 failures in a row, or where 80 % of at least 100 requests in a minute fail, nothing is sent for 15 s."));
+    let schedule = "`standard_webhooks` (5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h)";
+    assert!(readme.contains(schedule));
 }
 
 #[test]
