@@ -1,5 +1,8 @@
 //! `posthaste event-type`: the catalogue of what can be subscribed to.
 
+mod docs;
+mod fields;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,7 +25,7 @@ pub(crate) fn command() -> Command {
              producer is never held to it: a payload that breaks its schema is kept, and its \
              deliveries are quarantined.",
         )
-        .subcommands([list_command(), show_command(), create_command(), change_command()])
+        .subcommands([list_command(), show_command(), create_command(), change_command(), docs::command()])
         .after_help(EXAMPLES)
 }
 
@@ -34,6 +37,7 @@ pub(crate) async fn run(args: &ArgMatches) -> Result<ExitCode> {
         "show" => show(&control, args).await,
         "create" => create(&control, args).await,
         "change" => change(&control, args).await,
+        "docs" => docs::run(&control, args).await,
         other => Err(super::unknown(other)),
     }?;
     Ok(ExitCode::SUCCESS)
@@ -187,7 +191,8 @@ The database is DATABASE_URL, or database_url in the --config file; the login in
 
 Examples:
   posthaste event-type create certificate.issued --description 'A certificate was issued' --schema certificate.json
-  posthaste event-type list";
+  posthaste event-type list
+  posthaste event-type docs > events.md";
 const LIST_EXAMPLES: &str = "\
 Examples:
   posthaste event-type list

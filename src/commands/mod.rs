@@ -8,6 +8,7 @@ mod demo;
 mod egress;
 mod event_type;
 pub(crate) mod failure;
+mod fixtures;
 mod input;
 mod key;
 mod migrate;
@@ -54,6 +55,7 @@ pub(crate) fn cli() -> Command {
             status::command(),
             receive::command(),
             verify::command(),
+            fixtures::command(),
             bench::command(),
         ])
 }
@@ -76,6 +78,7 @@ pub(crate) async fn dispatch(matches: &ArgMatches) -> Result<ExitCode> {
         Some(("status", args)) => status::run(settings::load(args)?.config, args).await,
         Some(("receive", args)) => receive::run(args).await,
         Some(("verify", args)) => verify::run(args),
+        Some(("fixtures", args)) => fixtures::run(args),
         Some(("bench", args)) => bench::run(args).await,
         _ => Err(Error::Config("no command was given".to_owned())),
     }
@@ -140,6 +143,7 @@ mod tests {
             "status",
             "receive",
             "verify",
+            "fixtures",
             "bench",
         ];
         assert_eq!(names, expected);

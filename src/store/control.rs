@@ -343,6 +343,12 @@ impl Control {
             .ok_or_else(|| Error::Refused(text()))
     }
 
+    /// The event types that match one of these patterns, as receivers are shown them: `schema` and `example` are the texts they were given
+    /// as. Those that are not active only where `inactive` is set.
+    pub async fn catalogue(&self, patterns: &[String], inactive: bool) -> Result<Vec<Value>> {
+        self.rows(CATALOGUE, &[&patterns, &inactive]).await
+    }
+
     /// Adds an event type to the catalogue. `schema` and `example` are JSON texts, kept as they are.
     pub async fn create_event_type(
         &self,
@@ -516,6 +522,7 @@ statements! {
     SECRETS_TO_REENCRYPT = "secrets_to_reencrypt";
     REENCRYPT_SECRET = "reencrypt_secret";
     EVENT_TYPES = "event_types";
+    CATALOGUE = "catalogue";
     CREATE_EVENT_TYPE = "create_event_type";
     CHANGE_EVENT_TYPE = "change_event_type";
     AUDIT_LOG = "audit_log";
