@@ -18,13 +18,14 @@ use std::time::{Duration, SystemTime};
 use divan::Bencher;
 use divan::counter::BytesCount;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use posthaste::delivery::{Advice, Outcome, Phases, Report};
 use posthaste::egress::EgressPolicy;
 use posthaste::endpoint::{EndpointUrl, PlainHttp};
+use posthaste::envelope;
 use posthaste::retry::{ClientErrors, Jitter, RetryPolicy};
 use posthaste::secret::{Keyring, SecretKind, SigningSecret};
-use posthaste::{envelope, signature};
+use posthaste::signature::{self, Message, Profile, Signer};
 use uuid::Uuid;
 
 fn main() {
@@ -44,11 +45,13 @@ const EVENT_TYPE: &str = "certificate.issued";
 #[divan::bench(args = SIZES)]
 fn request(bencher: Bencher, size: usize) {
     let (secrets, payload, event_id) = (secrets(1), payload(size), Uuid::parse_str(ID).unwrap());
+    let signer = Signer::default();
     bencher.counter(BytesCount::new(size)).bench(|| {
         let id = black_box(event_id).to_string();
         let body = envelope::standard(EVENT_TYPE, occurred_at(), black_box(&payload));
-        let signature = signature::sign(&secrets, &id, TIMESTAMP, &body);
-        (headers(&id, &signature), body)
+        let message = message(&id, &body);
+        let signatures = signer.sign(&secrets, &message).unwrap();
+        (headers(&id, signatures), body)
     });
 }
 
@@ -67,6 +70,18 @@ fn sign<const SECRETS: usize>(bencher: Bencher, size: usize) {
     bencher
         .counter(BytesCount::new(size))
         .bench(|| signature::sign(&secrets, ID, TIMESTAMP, black_box(body.as_bytes())));
+}
+
+/// By the way that each receiver knows.
+#[divan::bench(args = Profile::ALL)]
+fn sign_as(bencher: Bencher, profile: Profile) {
+    let body = payload(SIZES[0]);
+    let secrets = SecretKind::ALL.map(|kind| SigningSecret::generate_as(kind).unwrap());
+    let signer = Signer::new([profile], Some("X-Platform")).unwrap();
+    bencher.bench(|| {
+        let message = message(ID, black_box(body.as_bytes()));
+        signer.sign(&secrets, &message).unwrap()
+    });
 }
 
 // Its answer.
@@ -153,14 +168,24 @@ fn open_secret(bencher: Bencher) {
 }
 
 /// As an attempt names them.
-fn headers(id: &str, signature: &str) -> HeaderMap {
+fn headers(id: &str, signatures: Vec<(HeaderName, HeaderValue)>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(signature::WEBHOOK_ID, HeaderValue::from_str(id).unwrap());
     headers.insert(signature::WEBHOOK_TIMESTAMP, HeaderValue::from(TIMESTAMP));
-    let signature = HeaderValue::from_str(signature).unwrap();
-    headers.insert(signature::WEBHOOK_SIGNATURE, signature);
+    for (name, value) in signatures {
+        headers.insert(name, value);
+    }
     headers
+}
+
+fn message<'m>(id: &'m str, body: &'m [u8]) -> Message<'m> {
+    Message {
+        id,
+        timestamp: TIMESTAMP,
+        body,
+        event_type: EVENT_TYPE,
+    }
 }
 
 /// JSON of so many bytes.
