@@ -17,16 +17,15 @@ use std::time::{Duration, SystemTime};
 
 use divan::Bencher;
 use divan::counter::BytesCount;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue};
-use posthaste::delivery::{Advice, Outcome, Phases, Report};
+use posthaste::delivery::{Advice, DeliveryKey, Outcome, Phases, Report};
 use posthaste::egress::EgressPolicy;
 use posthaste::endpoint::{EndpointUrl, PlainHttp};
-use posthaste::envelope::{Envelope, Facts, SHIPPED, Shipped};
+use posthaste::envelope::{self, Envelope, Facts, SHIPPED, Shipped};
 use posthaste::mask::{Id, Mask, PseudonymKey};
+use posthaste::request::{Event, Occasion, Shape};
 use posthaste::retry::{ClientErrors, Jitter, RetryPolicy};
 use posthaste::secret::{Keyring, SecretKind, SigningSecret};
-use posthaste::{envelope, signature};
+use posthaste::signature::{self, Message, Profile, Signer};
 use uuid::Uuid;
 
 fn main() {
@@ -56,16 +55,57 @@ const EVENT_TYPE: &str = "certificate.issued";
 
 // An attempt, from the lease to the request.
 
-/// All of it: id, envelope, signature, headers.
+/// All of it, as an attempt composes it: id, envelope, signature, headers.
 #[divan::bench(args = SIZES)]
 fn request(bencher: Bencher, size: usize) {
-    let (secrets, payload, envelope) = (secrets(1), payload(size), Envelope::standard());
+    let (secrets, payload) = (secrets(1), payload(size));
+    let shape = Shape {
+        envelope: Envelope::standard(),
+        signer: Signer::default(),
+        platform: None,
+        tells_delivery: false,
+        user_agent: None,
+        pass_trace: false,
+        extra: Vec::new(),
+    };
+    let occasion = Occasion {
+        timestamp: TIMESTAMP,
+        number: 1,
+        left: 9,
+    };
     bencher.counter(BytesCount::new(size)).bench(|| {
-        let facts = facts(black_box(&payload));
-        let id = black_box(facts.event_id).to_string();
-        let body = envelope.body(&facts);
-        let signature = signature::sign(&secrets, &id, TIMESTAMP, &body);
-        (headers(&id, &signature), body)
+        let event = Event {
+            key: DeliveryKey {
+                event_id: Uuid::parse_str(ID).unwrap(),
+                subscription_id: 1,
+                replay: 0,
+            },
+            subscription: "university",
+            event_type: EVENT_TYPE,
+            occurred_at: SystemTime::UNIX_EPOCH,
+            data: black_box(&payload),
+            metadata: None,
+            tenant: None,
+            traceparent: None,
+        };
+        shape.compose(&event, &secrets, &occasion).unwrap()
+    });
+}
+
+/// By the way that each receiver knows.
+#[divan::bench(args = Profile::ALL)]
+fn sign_as(bencher: Bencher, profile: Profile) {
+    let body = payload(SIZES[0]);
+    let secrets = SecretKind::ALL.map(|kind| SigningSecret::generate_as(kind).unwrap());
+    let signer = Signer::new([profile], Some("X-Platform")).unwrap();
+    bencher.bench(|| {
+        let message = Message {
+            id: ID,
+            timestamp: TIMESTAMP,
+            body: black_box(body.as_bytes()),
+            event_type: EVENT_TYPE,
+        };
+        signer.sign(&secrets, &message).unwrap()
     });
 }
 
@@ -224,16 +264,6 @@ fn open_secret(bencher: Bencher) {
 }
 
 /// As an attempt names them.
-fn headers(id: &str, signature: &str) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(8);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(signature::WEBHOOK_ID, HeaderValue::from_str(id).unwrap());
-    headers.insert(signature::WEBHOOK_TIMESTAMP, HeaderValue::from(TIMESTAMP));
-    let signature = HeaderValue::from_str(signature).unwrap();
-    headers.insert(signature::WEBHOOK_SIGNATURE, signature);
-    headers
-}
-
 fn compile(name: &str) -> Envelope {
     let shipped: &Shipped = SHIPPED.iter().find(|shipped| shipped.name == name).unwrap();
     let needed = envelope::values_of(shipped.template, shipped.headers).unwrap();

@@ -238,6 +238,7 @@ fn word(problem: Invalid) -> &'static str {
         Invalid::TooNew { .. } => "too_new",
         Invalid::NoSignature => "no_signature",
         Invalid::NoMatch => "no_match",
+        Invalid::Repeated { .. } => "repeated_header",
     }
 }
 

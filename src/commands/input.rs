@@ -106,11 +106,13 @@ pub(crate) fn secret_file() -> Arg {
 /// The signing secrets from `--secret-file`, else from the environment; none where neither is given.
 pub(crate) fn secrets(args: &ArgMatches) -> Result<Vec<SigningSecret>> {
     let text = secret_text(args)?;
+    secret_words(&text).map(SigningSecret::parse).collect()
+}
+
+/// Secrets that are separated by spaces, commas or line ends.
+pub(crate) fn secret_words(text: &str) -> impl Iterator<Item = &str> {
     let words = text.split([',', '\n', ' ']).map(str::trim);
-    words
-        .filter(|word| !word.is_empty())
-        .map(SigningSecret::parse)
-        .collect()
+    words.filter(|word| !word.is_empty())
 }
 
 /// What `--secret-file` holds, else the variable; empty where neither is given.

@@ -5,10 +5,13 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use posthaste::signature::{self, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use posthaste::secret::{SecretKind, SigningSecret};
+use posthaste::signature::{Profile, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP, verify_as};
+use posthaste::verifier::Verifier;
 use posthaste::{Error, Result};
 
-use super::input::{self, path, read_text, secret_file, secrets, span};
+use super::input::{self, path, read_text, secret_file, secret_text, secret_words, span};
 use super::output::say;
 
 pub(crate) fn command() -> Command {
@@ -25,6 +28,19 @@ pub(crate) fn command() -> Command {
         .arg(header("timestamp", "The value of webhook-timestamp"))
         .arg(header("signature", "The value of webhook-signature"))
         .arg(secret_file())
+        .arg(
+            Arg::new("profile")
+                .long("profile")
+                .value_name("NAME")
+                .value_parser(|name: &str| Profile::parse(name))
+                .help("Check another sender's way, such as stripe or github; then the secret is that text, one a line"),
+        )
+        .arg(
+            Arg::new("prefix")
+                .long("prefix")
+                .value_name("TEXT")
+                .help("For --profile prefixed: what stands before -Signature, such as X-Platform"),
+        )
         .arg(span("tolerance", "How far the timestamp may be from now, either way").default_value("5m"))
         .arg(
             Arg::new("now")
@@ -41,13 +57,13 @@ fn header(name: &'static str, help: &'static str) -> Arg {
 }
 
 pub(crate) fn run(args: &ArgMatches) -> Result<ExitCode> {
-    let secrets = secrets(args)?;
-    if secrets.is_empty() {
+    let given = secret_text(args)?;
+    if given.trim().is_empty() {
         return Err(Error::Keys(
             "no signing secret: set POSTHASTE_SECRET or give --secret-file".to_owned(),
         ));
     }
-    let headers = Headers::read(args)?;
+    let headers = headers(args)?;
     let body = args
         .get_one::<PathBuf>("body")
         .map_or(Path::new("-"), PathBuf::as_path);
@@ -60,63 +76,64 @@ pub(crate) fn run(args: &ArgMatches) -> Result<ExitCode> {
         .get_one::<Duration>("tolerance")
         .copied()
         .unwrap_or_default();
-    let Headers {
-        id,
-        timestamp,
-        signature,
-    } = &headers;
-    match signature::verify(&secrets, id, timestamp, signature, &body, now, tolerance) {
+    let verdict = match args.get_one::<Profile>("profile") {
+        Some(profile) if profile.takes(SecretKind::Text) => {
+            let prefix = args.get_one::<String>("prefix").map(String::as_str);
+            let secrets = texts(&given)?;
+            verify_as(*profile, prefix, &secrets, &headers, &body, now, tolerance)?
+        }
+        _ => Verifier::new(secret_words(&given))?
+            .tolerance(tolerance)
+            .verify_at(&headers, &body, now)
+            .map(|_| ()),
+    };
+    match verdict {
         Ok(()) => say("valid").map(|()| ExitCode::SUCCESS),
         Err(reason) => say(&format!("invalid: {reason}")).map(|()| ExitCode::FAILURE),
     }
 }
 
-/// The three headers that count; empty where one is missing.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Headers {
-    id: String,
-    timestamp: String,
-    signature: String,
+/// A secret that is used letter by letter stands alone on its line: it may hold spaces and commas.
+fn texts(given: &str) -> Result<Vec<SigningSecret>> {
+    let lines = given.lines().filter(|line| !line.is_empty());
+    lines
+        .map(|line| SigningSecret::parse_as(SecretKind::Text, line))
+        .collect()
 }
 
-impl Headers {
-    /// From the file, and over it from the flags.
-    fn read(args: &ArgMatches) -> Result<Self> {
-        let mut headers = match args.get_one::<PathBuf>("headers") {
-            Some(path) => Self::parse(&read_text(path)?),
-            None => Self::default(),
-        };
-        let flags = [
-            ("id", &mut headers.id),
-            ("timestamp", &mut headers.timestamp),
-            ("signature", &mut headers.signature),
-        ];
-        for (flag, header) in flags {
-            if let Some(value) = args.get_one::<String>(flag) {
-                header.clone_from(value);
-            }
+/// From the file, and over it from the flags.
+fn headers(args: &ArgMatches) -> Result<HeaderMap> {
+    let mut headers = match args.get_one::<PathBuf>("headers") {
+        Some(path) => parsed(&read_text(path)?),
+        None => HeaderMap::new(),
+    };
+    let flags = [
+        ("id", WEBHOOK_ID),
+        ("timestamp", WEBHOOK_TIMESTAMP),
+        ("signature", WEBHOOK_SIGNATURE),
+    ];
+    for (flag, name) in flags {
+        if let Some(value) = args.get_one::<String>(flag) {
+            let unfit = |_| Error::Config(format!("--{flag}: no header holds such a value"));
+            headers.insert(name, HeaderValue::try_from(value).map_err(unfit)?);
         }
-        Ok(headers)
     }
+    Ok(headers)
+}
 
-    /// Reads `name: value` lines, with or without the `>` and `<` that `curl -v` puts before them.
-    fn parse(text: &str) -> Self {
-        let mut headers = Self::default();
-        for line in text.lines() {
-            let line = line.trim_start_matches(['>', '<', ' ']);
-            let Some((name, value)) = line.split_once(':') else {
-                continue;
-            };
-            let value = value.trim().to_owned();
-            match name.to_ascii_lowercase().as_str() {
-                WEBHOOK_ID => headers.id = value,
-                WEBHOOK_TIMESTAMP => headers.timestamp = value,
-                WEBHOOK_SIGNATURE => headers.signature = value,
-                _ => {}
-            }
-        }
-        headers
+/// Reads `name: value` lines, with or without the `>` and `<` that `curl -v` puts before them. Of a name that comes again, the
+/// last value counts.
+fn parsed(text: &str) -> HeaderMap {
+    let line = |line: &str| {
+        let (name, value) = line.trim_start_matches(['>', '<', ' ']).split_once(':')?;
+        let name = HeaderName::try_from(name).ok()?;
+        Some((name, HeaderValue::try_from(value.trim()).ok()?))
+    };
+    let mut headers = HeaderMap::new();
+    for (name, value) in text.lines().filter_map(line) {
+        headers.insert(name, value);
     }
+    headers
 }
 
 fn seconds_now() -> i64 {
@@ -126,11 +143,12 @@ fn seconds_now() -> i64 {
 
 const BODY_LIMIT: u64 = 64 << 20;
 const EXAMPLES: &str = "\
-The secret is POSTHASTE_SECRET (whsec_...; several are separated by spaces) or is in --secret-file.
+The secret is POSTHASTE_SECRET (whsec_..., or a public key whpk_...; several are separated by spaces) or is in --secret-file.
 
 Examples:
   posthaste verify --headers headers.txt --body body.json --secret-file secret.txt
   posthaste verify --headers headers.txt --now 1614265330 < body.json
+  posthaste verify --headers headers.txt --body body.json --profile stripe --secret-file secret.txt
   posthaste verify --id msg_1 --timestamp 1614265330 --signature v1,g0hM9SsE+OTP... --body body.json";
 
 #[cfg(test)]
@@ -140,18 +158,31 @@ mod tests {
     #[test]
     fn header_lines_are_read_as_curl_writes_them() {
         let text = "HTTP/1.1 200 OK\r\n> Webhook-ID: msg_1\r\n< webhook-timestamp:17\nwebhook-signature:  v1,a= v1,b= \n\nx: y";
-        let expected = Headers {
-            id: "msg_1".to_owned(),
-            timestamp: "17".to_owned(),
-            signature: "v1,a= v1,b=".to_owned(),
-        };
-        assert_eq!(Headers::parse(text), expected);
+        let headers = parsed(text);
+        assert_eq!(headers["webhook-id"], "msg_1");
+        assert_eq!(headers["webhook-timestamp"], "17");
+        assert_eq!(headers["webhook-signature"], "v1,a= v1,b=");
+        assert_eq!(headers["x"], "y");
+    }
+
+    #[test]
+    fn a_text_may_hold_spaces_and_commas() {
+        let secrets = texts("It's a secret, to everybody\r\nanother\n\n").ok();
+        let revealed = secrets.map(|secrets| {
+            let texts = secrets.iter().map(|secret| secret.reveal().to_string());
+            texts.collect::<Vec<_>>().join("|")
+        });
+        assert_eq!(
+            revealed.as_deref(),
+            Some("It's a secret, to everybody|another")
+        );
     }
 
     #[test]
     fn a_flag_goes_before_the_file() {
         let args = command().try_get_matches_from(["verify", "--id", "msg_2"]);
-        let headers = args.ok().and_then(|args| Headers::read(&args).ok());
-        assert_eq!(headers.map(|headers| headers.id), Some("msg_2".to_owned()));
+        let headers = args.ok().and_then(|args| headers(&args).ok());
+        let id = headers.and_then(|headers| headers.get(WEBHOOK_ID).cloned());
+        assert_eq!(id, Some(HeaderValue::from_static("msg_2")));
     }
 }

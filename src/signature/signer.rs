@@ -104,18 +104,18 @@ impl Signer {
             timestamp: decimal(message.timestamp, &mut digits),
         };
         let mut headers = Vec::with_capacity(self.ways.len());
-        let mut list = String::new();
+        let (mut list, mut list_name) = (String::new(), None);
         for (profile, name) in &self.ways {
             if matches!(profile, Profile::StandardV1 | Profile::StandardV1a) {
                 desk.append(*profile, &mut list)?;
+                list_name = Some(name);
             } else {
                 desk.introduce(*profile, &mut headers)?;
                 headers.push((name.clone(), fit(*profile, desk.value(*profile)?)?));
             }
         }
-        if !list.is_empty() {
-            let name = HeaderName::from_static(WEBHOOK_SIGNATURE);
-            headers.push((name, fit(Profile::StandardV1, list)?));
+        if let Some(name) = list_name {
+            headers.push((name.clone(), fit(Profile::StandardV1, list)?));
         }
         Ok(headers)
     }
