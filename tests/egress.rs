@@ -3,11 +3,18 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+use http::HeaderMap;
+use posthaste::delivery::Outcome;
+use posthaste::egress::EgressPolicy;
+use posthaste::sender::{ClientIdentity, EndpointOptions, PartnerAuthority, Sender, SenderConfig};
+use posthaste::trial::authority::Authority;
+use posthaste::trial::partner::PartnerConfig;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{World, posthaste};
+use crate::harness::{PATIENCE, Partner, World, posthaste};
 
 #[tokio::test]
 async fn partners_are_told_the_announced_addresses_before_all_others() {
@@ -151,6 +158,42 @@ async fn a_worker_does_not_start_with_a_source_address_or_a_proxy_that_is_none()
     let said = posthaste(&["run", "--listen", "off"], &broken, "").await;
     said.refused_with("proxy: must be http://, https:// or socks5://");
     assert!(!said.stderr.contains("CANARY"), "{}", said.stderr);
+}
+
+#[tokio::test]
+async fn a_partner_of_its_own_authority_that_asks_who_we_are_is_answered() {
+    let (own, clients) = (Authority::new().unwrap(), Authority::new().unwrap());
+    let tls = own.server_config_for(&["127.0.0.1"], &clients).unwrap();
+    let partner = Partner::start(PartnerConfig {
+        tls: Some(tls),
+        ..Partner::config()
+    })
+    .await;
+    let sender = Sender::new(SenderConfig {
+        egress: EgressPolicy::allowing(vec!["127.0.0.0/8".parse().unwrap()]).unwrap(),
+        ..SenderConfig::default()
+    })
+    .unwrap();
+    let (chain, key) = clients.client_pem("posthaste").unwrap();
+    let identity = ClientIdentity::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+    let authority = PartnerAuthority::from_pem(own.pem().as_bytes()).unwrap();
+    for (identity, outcome) in [
+        (None, Outcome::Unreachable),
+        (Some(identity), Outcome::Accepted),
+    ] {
+        let options = EndpointOptions {
+            identity,
+            authority: Some(authority.clone()),
+            ..EndpointOptions::default()
+        };
+        let url = sender.parse(&partner.url("/hook")).unwrap();
+        let endpoint = sender.endpoint_with(url, options).unwrap();
+        let report = endpoint
+            .post(HeaderMap::new(), Bytes::from_static(b"{}"), PATIENCE)
+            .await;
+        assert_eq!(report.outcome, outcome, "{report:?}");
+    }
+    assert_eq!(partner.ids().len(), 1);
 }
 
 /// An HTTP proxy that remembers who asked for what.

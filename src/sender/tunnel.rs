@@ -137,7 +137,8 @@ impl Tunnel {
                 Ok(Carrier::Tcp(tcp))
             }
             ProxyProtocol::Https => {
-                let name = server_name(self.proxy.host()).map_err(Unopened::Everywhere)?;
+                let name = server_name(self.proxy.host())
+                    .map_err(|fault| Unopened::Everywhere(fault.of_proxy("")))?;
                 let shaken = self.tls.connect(name, tcp).await;
                 let mut tls = shaken
                     .map_err(|error| Unopened::Everywhere(Fault::tls(Phase::Proxy, &error)))?;
@@ -177,9 +178,11 @@ async fn connect(
     match status_of(&head) {
         Some(200..=299) if is_all => Ok(()),
         Some(200..=299) => Err(Unopened::there("it sent bytes of its own into the tunnel")),
-        Some(407) => Err(Unopened::everywhere(
-            "it answered 407: it wants another login",
-        )),
+        // 401 is what some say to a login that is wrong, though it is not theirs to say.
+        Some(status @ (401 | 407)) => {
+            let what = format!("it answered {status}: it wants another login");
+            Err(Unopened::everywhere(&what))
+        }
         Some(status) => Err(Unopened::there(&format!("it answered {status}"))),
         None => Err(Unopened::there("its answer is no HTTP response")),
     }

@@ -7,8 +7,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose, date_time_ymd,
 };
-use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
 
 use crate::{Error, Result};
 
@@ -53,7 +56,22 @@ impl Authority {
         } else {
             &[b"http/1.1"]
         };
-        self.serve_with(&server_params(names)?, protocols)
+        self.serve_with(&server_params(names)?, protocols, None)
+    }
+
+    /// As [`server_config`](Self::server_config) over HTTP/1.1, for those alone who show a certificate that `clients` signed.
+    pub fn server_config_for(&self, names: &[&str], clients: &Self) -> Result<Arc<ServerConfig>> {
+        self.serve_with(&server_params(names)?, &[b"http/1.1"], Some(clients))
+    }
+
+    /// A certificate for a client, and its key, both in PEM.
+    pub fn client_pem(&self, name: &str) -> Result<(String, String)> {
+        let mut params = named(name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = new_key()?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(unusable)?;
+        Ok((certificate.pem(), key.serialize_pem()))
     }
 
     /// As [`server_config`](Self::server_config) over HTTP/1.1, under a certificate that ended in 2001.
@@ -61,29 +79,46 @@ impl Authority {
         let mut params = server_params(names)?;
         params.not_before = date_time_ymd(2000, 1, 1);
         params.not_after = date_time_ymd(2001, 1, 1);
-        self.serve_with(&params, &[b"http/1.1"])
+        self.serve_with(&params, &[b"http/1.1"], None)
     }
 
     fn serve_with(
         &self,
         params: &CertificateParams,
         protocols: &[&[u8]],
+        clients: Option<&Self>,
     ) -> Result<Arc<ServerConfig>> {
         let key = new_key()?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(unusable)?;
         let chain = vec![certificate.der().clone()];
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = clients
+            .map(|clients| clients.verifier(&provider))
+            .transpose()?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .and_then(|builder| {
-                builder
-                    .with_no_client_auth()
-                    .with_single_cert(chain, key.into())
+                match verifier {
+                    Some(verifier) => builder.with_client_cert_verifier(verifier),
+                    None => builder.with_no_client_auth(),
+                }
+                .with_single_cert(chain, key.into())
             })
             .map_err(unusable)?;
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Ok(Arc::new(config))
+    }
+}
+
+impl Authority {
+    /// Lets in whoever shows a certificate that this authority signed.
+    fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.der()).map_err(unusable)?;
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+            .build()
+            .map_err(unusable)
     }
 }
 
@@ -123,7 +158,7 @@ mod tests {
 
     use rustls::pki_types::ServerName;
     use rustls::pki_types::pem::PemObject as _;
-    use rustls::{CertificateError, ClientConfig, RootCertStore};
+    use rustls::{CertificateError, ClientConfig};
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
     use super::*;

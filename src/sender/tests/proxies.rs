@@ -305,6 +305,10 @@ async fn what_an_http_proxy_answers_is_told() {
             "HTTP/1.1 407 Who?\r\n\r\nCANARY",
             "it answered 407: it wants another login",
         ),
+        (
+            "HTTP/1.0 401 You?\r\n\r\n",
+            "it answered 401: it wants another login",
+        ),
         ("HTTP/1.0 502 Bad\r\n\r\n", "it answered 502"),
         (
             "HTTP/1.1 302 Go\r\nlocation: https://CANARY/\r\n\r\n",
