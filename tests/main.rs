@@ -33,6 +33,7 @@ mod policy;
 mod program;
 mod rates;
 mod readme;
+mod receiver;
 mod replays;
 mod retries;
 mod roles;
