@@ -39,7 +39,9 @@ async fn main() -> Result<(), Failure> {
 
 /// What answers requests.
 pub struct Receiver {
+    /// Tells whom to believe.
     pub verifier: Verifier,
+    /// Holds the [`TABLES`].
     pub database: Pool,
 }
 
