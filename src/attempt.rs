@@ -93,17 +93,18 @@ async fn send(
         body,
         ..
     } = request;
-    let begun = Instant::now();
+    let mut left = circumstances.timeout;
     let cut = || abandoned("the worker stopped before the answer came");
     if access.is_needed() {
+        let begun = Instant::now();
         let obtained = access.obtain(endpoint, &mut headers, circumstances.timeout, preparations);
         tokio::select! {
             obtained = obtained => obtained?,
             () = circumstances.cut.cancelled() => return Ok(cut()),
         }
+        left = left.saturating_sub(begun.elapsed());
     }
     let shown = headers.get(AUTHORIZATION).cloned();
-    let left = circumstances.timeout.saturating_sub(begun.elapsed());
     let report = tokio::select! {
         report = endpoint.post(headers, body, left) => report,
         () = circumstances.cut.cancelled() => cut(),

@@ -36,6 +36,7 @@ mod policy;
 mod program;
 mod rates;
 mod readme;
+mod receiver;
 mod receiving;
 mod replays;
 mod retries;
