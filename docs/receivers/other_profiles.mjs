@@ -5,11 +5,11 @@
 //     const problem = github(secrets, req.headers, body);    // undefined: the request is genuine; else a word that says why not
 //
 // `secrets`: an array, two during a rotation. `body`: the Buffer as it came. `now`: Unix seconds.
-// Where no timestamp is signed (github, shopify, convoy_simple, prefixed), whoever saw a request can send it again for ever: remember
-// `webhook-id`, and look at the time in the body.
+// Where no timestamp is signed (github, shopify, convoy_simple, prefixed), whoever saw a request can send it again for ever. And only
+// standard_v1a, svix_legacy and hook0 sign an id in a header: with the others, recognise repetitions by an id in the body.
 
 import { createHmac, createPublicKey, timingSafeEqual, verify } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { readFileSync, realpathSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
 import { argv } from "node:process";
 import { pathToFileURL } from "node:url";
@@ -209,7 +209,7 @@ function check(folder) {
   return profile(lines("secrets"), headers, readFileSync(`${folder}/body`), Number(lines("now")[0]));
 }
 
-if (import.meta.url === pathToFileURL(argv[1] ?? "").href) {
+if (argv[1] !== undefined && import.meta.url === pathToFileURL(realpathSync(argv[1])).href) {
   for (const folder of argv.slice(2)) {
     const problem = check(folder);
     console.log(problem === undefined ? "valid" : `invalid: ${problem}`);

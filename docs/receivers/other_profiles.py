@@ -4,8 +4,8 @@ needs Python 3.7 or later, and `cryptography` (pip) for standard_v1a alone. The 
     problem = github(secrets, headers, body)    # None: the request is genuine; else a word that says why not
 
 `secrets`: a list, two during a rotation. `headers`: a mapping, in any case. `body`: the bytes as they came. `now`: Unix seconds.
-Where no timestamp is signed (github, shopify, convoy_simple, prefixed), whoever saw a request can send it again for ever: remember
-`webhook-id`, and look at the time in the body.
+Where no timestamp is signed (github, shopify, convoy_simple, prefixed), whoever saw a request can send it again for ever. And only
+standard_v1a, svix_legacy and hook0 sign an id in a header: with the others, recognise repetitions by an id in the body.
 """
 
 import base64
