@@ -9,7 +9,7 @@
 // standard_v1a, svix_legacy and hook0 sign an id in a header: with the others, recognise repetitions by an id in the body.
 
 import { createHmac, createPublicKey, timingSafeEqual, verify } from "node:crypto";
-import { readFileSync, realpathSync } from "node:fs";
+import { existsSync, readFileSync, realpathSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
 import { argv } from "node:process";
 import { pathToFileURL } from "node:url";
@@ -209,7 +209,7 @@ function check(folder) {
   return profile(lines("secrets"), headers, readFileSync(`${folder}/body`), Number(lines("now")[0]));
 }
 
-if (argv[1] !== undefined && import.meta.url === pathToFileURL(realpathSync(argv[1])).href) {
+if (existsSync(argv[1] ?? "") && import.meta.url === pathToFileURL(realpathSync(argv[1])).href) {
   for (const folder of argv.slice(2)) {
     const problem = check(folder);
     console.log(problem === undefined ? "valid" : `invalid: ${problem}`);
