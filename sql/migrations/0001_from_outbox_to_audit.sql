@@ -290,7 +290,7 @@ create type posthaste.outcome as enum (
     'rejected',     -- a complete response head with any other status
     'timed_out',    -- the deadline passed before the response head was complete
     'unreachable',  -- no response: DNS, connection, TLS or HTTP failed
-    'blocked',      -- not sent: an address, URL or size that we refuse
+    'blocked',      -- not sent: an address, URL or size that we refuse, terms that cannot be kept now, or our own proxy does not let us out
     'sandboxed',    -- not sent: the subscription is in its sandbox
     'abandoned'     -- the worker died or lost its lease before recording; whether the request was sent is not known
 );
