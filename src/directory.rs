@@ -539,10 +539,10 @@ fn headers(
                 return Err(format!("the secret header {name} has no value yet"));
             }
             StoredValue::Secret(Some((secret_id, sealed))) => {
-                let opened = opener
+                let plain = opener
                     .open(CredentialKind::Header, secret_id, &sealed)
                     .map_err(|error| format!("the secret header {name} cannot be used: {error}"))?;
-                HeaderValue::try_from(opened.as_str()).map(|mut value| {
+                HeaderValue::try_from(plain.as_str()).map(|mut value| {
                     value.set_sensitive(true);
                     value
                 })

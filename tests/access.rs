@@ -773,3 +773,27 @@ async fn the_rate_that_a_receiver_allows_is_kept_by_all_workers_from_the_first_r
         .collect();
     assert_eq!(rates, BTreeSet::from(["120".to_owned()]));
 }
+
+#[tokio::test]
+async fn a_rate_is_in_its_lane_as_soon_as_the_permission_is_kept() {
+    let world = World::new().await;
+    let id = world
+        .subscribe_url("p", "https://127.0.0.1/", &["*"], None, "1h")
+        .await;
+    world
+        .change("p", r#"{"handshake": {"origin": "port.example"}}"#)
+        .await;
+    let worker = world.login("posthaste_worker").await;
+    let lane = "select rate_capacity <> '{}' from posthaste.lane";
+    for (origin, rate, kept) in [
+        ("quay.example", "120", (false, false)),
+        ("port.example", "null", (true, false)),
+        ("port.example", "120", (true, true)),
+    ] {
+        let keep = format!(
+            "select posthaste.keep_handshake({id}, 'https://127.0.0.1/', '{origin}', {rate})"
+        );
+        let is_kept: bool = worker.one(&keep).await;
+        assert_eq!((is_kept, world.holds(&format!("({lane})")).await), kept);
+    }
+}

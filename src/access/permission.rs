@@ -1,5 +1,5 @@
-//! Permission to send, asked for as CloudEvents' webhook specification describes it: OPTIONS with our origin, to which the receiver
-//! answers whether it wants webhooks from there, and how many.
+//! Permission to send, asked for as the webhook specification of the cloud events project describes it: OPTIONS with our origin, to
+//! which the receiver answers whether it wants webhooks from there, and how many.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -232,6 +232,10 @@ mod tests {
         );
         assert_eq!(permission.headers["webhook-request-rate"], "60");
         assert_eq!(permission.known(), None);
+        permission
+            .lock()
+            .clone_from(&Standing::Refused(Refused::now("no", Duration::ZERO)));
+        assert_eq!(permission.known(), None, "it is asked again later");
         let granted = Permission::read(term, "https://a.example/", true).unwrap();
         assert_eq!(granted.known(), Some(Ok(())));
         assert!(Permission::read("{}", "https://a.example/", true).is_err());

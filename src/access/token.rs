@@ -382,10 +382,10 @@ mod tests {
         let (_silent, source) = unanswered().await;
         let (mut asked, mut not_asked) = (Vec::new(), Vec::new());
         let brief = Duration::from_millis(100);
-        let asker = source.obtain(brief, &mut asked);
+        let waiting = source.obtain(brief, &mut asked);
         let other = source.obtain(Duration::from_hours(1), &mut not_asked);
         // In this order.
-        let (first, second) = tokio::join!(biased; asker, other);
+        let (first, second) = tokio::join!(biased; waiting, other);
         assert_eq!(
             (first.unwrap(), second.unwrap()),
             (
@@ -409,10 +409,10 @@ mod tests {
         let (_silent, source) = unanswered().await;
         source.lock().token = None;
         let mut asked = Vec::new();
-        let asker = source.obtain(Duration::from_hours(1), &mut asked);
+        let waiting = source.obtain(Duration::from_hours(1), &mut asked);
         tokio::select! {
             biased;
-            _ = asker => unreachable!(),
+            _ = waiting => unreachable!(),
             () = std::future::ready(()) => {}
         }
         assert_eq!(asked.len(), 1);
