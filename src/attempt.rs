@@ -111,9 +111,10 @@ async fn send(
         body,
         ..
     } = request;
-    let begun = Instant::now();
+    let mut left = circumstances.timeout;
     let cut = || abandoned("the worker stopped before the answer came");
     if access.is_needed() {
+        let begun = Instant::now();
         // Whoever lets us in does not use up the time of whom we send to: that would count as its fault.
         let patience = circumstances.timeout / 2;
         let obtained = access.obtain(endpoint, &mut headers, patience, preparations);
@@ -121,9 +122,9 @@ async fn send(
             obtained = obtained => obtained?,
             () = circumstances.cut.cancelled() => return Ok(cut()),
         }
+        left = left.saturating_sub(begun.elapsed());
     }
     let shown = headers.get(AUTHORIZATION).cloned();
-    let left = circumstances.timeout.saturating_sub(begun.elapsed());
     let report = tokio::select! {
         report = endpoint.post(headers, body, left) => report,
         () = circumstances.cut.cancelled() => cut(),

@@ -158,7 +158,10 @@ impl Shape {
             HeaderName::from_static(WEBHOOK_TIMESTAMP),
             HeaderValue::from(occasion.timestamp),
         );
-        headers.extend(signatures);
+        // By `insert`: `extend` would leave another one beside ours.
+        for (name, value) in signatures {
+            headers.insert(name, value);
+        }
         headers.insert(WEBHOOK_ATTEMPT, HeaderValue::from(occasion.number));
         headers.insert(WEBHOOK_ATTEMPTS_LEFT, HeaderValue::from(occasion.left));
         if is_test {
@@ -192,3 +195,183 @@ const WEBHOOK_ATTEMPT: HeaderName = HeaderName::from_static("webhook-attempt");
 const WEBHOOK_ATTEMPTS_LEFT: HeaderName = HeaderName::from_static("webhook-attempts-left");
 /// Marks a test.
 const WEBHOOK_TEST: HeaderName = HeaderName::from_static("webhook-test");
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::signature::Profile;
+
+    #[test]
+    fn the_plain_shape_is_standard_webhooks_and_which_attempt_it_is() {
+        let (headers, body) = compose(&plain(), &event()).unwrap();
+        let names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(
+            sorted(names),
+            [
+                "content-type",
+                "webhook-attempt",
+                "webhook-attempts-left",
+                "webhook-id",
+                "webhook-signature",
+                "webhook-timestamp"
+            ]
+        );
+        assert_eq!(headers["webhook-id"], EVENT);
+        assert_eq!(headers["webhook-timestamp"], "1760000000");
+        assert_eq!(headers["webhook-attempt"], "2");
+        assert_eq!(headers["webhook-attempts-left"], "7");
+        assert_eq!(
+            body,
+            r#"{"type":"order.paid","timestamp":"1970-01-01T00:00:00.000000Z","data":{"n": 1.0}}"#
+        );
+    }
+
+    #[test]
+    fn a_platform_has_names_of_its_own() {
+        let shape = Shape {
+            platform: PlatformNames::new("X-Platform"),
+            signer: Signer::new([Profile::StandardV1, Profile::Prefixed], Some("X-Platform"))
+                .unwrap(),
+            user_agent: Some(HeaderValue::from_static("Platform-Webhooks/1.0")),
+            ..plain()
+        };
+        let (headers, _) = compose(&shape, &event()).unwrap();
+        assert_eq!(headers["x-platform-event"], "order.paid");
+        assert_eq!(headers["x-platform-delivery"], DELIVERY);
+        assert_eq!(headers["x-platform-timestamp"], "1760000000");
+        assert_eq!(headers["user-agent"], "Platform-Webhooks/1.0");
+        assert!(
+            headers["x-platform-signature"]
+                .to_str()
+                .unwrap()
+                .starts_with("sha256=")
+        );
+        assert!(headers.contains_key("webhook-signature"));
+    }
+
+    #[test]
+    fn nothing_takes_the_place_of_what_we_sign() {
+        let mut shape = plain();
+        for name in ["webhook-id", "webhook-signature", "webhook-attempt"] {
+            let forged = HeaderValue::from_static("forged");
+            shape.extra.push((HeaderName::from_static(name), forged));
+        }
+        let (headers, _) = compose(&shape, &event()).unwrap();
+        assert!(headers.values().all(|value| value != "forged"));
+    }
+
+    #[test]
+    fn the_trace_goes_along_where_that_was_agreed() {
+        let traced = Event {
+            traceparent: Some("00-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-bbbbbbbbbbbbbbbb-01"),
+            ..event()
+        };
+        let (headers, _) = compose(&plain(), &traced).unwrap();
+        assert!(!headers.contains_key("traceparent"));
+        let shape = Shape {
+            pass_trace: true,
+            ..plain()
+        };
+        let (headers, _) = compose(&shape, &traced).unwrap();
+        assert_eq!(headers["traceparent"], traced.traceparent.unwrap());
+        let (headers, _) = compose(&shape, &event()).unwrap();
+        assert!(!headers.contains_key("traceparent"));
+    }
+
+    #[test]
+    fn the_body_is_the_same_on_every_occasion_and_a_test_says_so_in_a_header() {
+        let (_, first) = compose(&plain(), &event()).unwrap();
+        let later = Occasion {
+            timestamp: 1_760_009_999,
+            number: 9,
+            left: 0,
+        };
+        let (headers, second) = plain().compose(&event(), &secrets(), &later).unwrap();
+        assert_eq!(first, second);
+        assert!(!headers.contains_key("webhook-test"));
+        let mut test = event();
+        test.key.replay = -1;
+        let (headers, _) = compose(&plain(), &test).unwrap();
+        assert_eq!(headers.get("webhook-test").is_some(), test.key.is_test());
+    }
+
+    #[test]
+    fn what_no_header_can_hold_is_an_error_and_what_was_promised_is_never_missing() {
+        let shape = Shape {
+            platform: PlatformNames::new("X-Platform"),
+            ..plain()
+        };
+        let odd = Event {
+            event_type: "line\nbreak",
+            ..event()
+        };
+        assert!(matches!(compose(&shape, &odd), Err(Misfit::Header(_))));
+        let unsigned = plain().compose(&event(), &[], &OCCASION);
+        assert!(matches!(unsigned, Err(Misfit::Unsigned(_))));
+    }
+
+    #[test]
+    fn a_delivery_id_is_the_databases_and_tells_replays_apart() {
+        // select posthaste.delivery_id('01900000-0000-7000-8000-000000000001', 7, 0::smallint)
+        assert_eq!(delivery_id_of(event().key).to_string(), DELIVERY);
+        let mut replay = event().key;
+        replay.replay = 1;
+        assert_ne!(delivery_id_of(replay), delivery_id_of(event().key));
+        assert!(PlatformNames::new("no name").is_none());
+    }
+
+    fn compose(shape: &Shape, event: &Event<'_>) -> Result<(HeaderMap, Bytes), Misfit> {
+        shape.compose(event, &secrets(), &OCCASION)
+    }
+
+    fn plain() -> Shape {
+        let shipped = crate::envelope::SHIPPED[0];
+        Shape {
+            envelope: shipped.compile(&BTreeMap::new()).unwrap(),
+            signer: Signer::default(),
+            platform: None,
+            tells_delivery: false,
+            user_agent: None,
+            pass_trace: false,
+            extra: Vec::new(),
+        }
+    }
+
+    fn event() -> Event<'static> {
+        Event {
+            key: DeliveryKey {
+                event_id: EVENT.parse().unwrap(),
+                subscription_id: 7,
+                replay: 0,
+            },
+            subscription: "shop",
+            event_type: "order.paid",
+            occurred_at: SystemTime::UNIX_EPOCH,
+            data: r#"{"n": 1.0}"#,
+            metadata: None,
+            tenant: None,
+            traceparent: None,
+        }
+    }
+
+    fn secrets() -> Vec<SigningSecret> {
+        vec![SigningSecret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap()]
+    }
+
+    fn sorted(mut names: Vec<&str>) -> Vec<&str> {
+        names.sort_unstable();
+        names
+    }
+
+    const EVENT: &str = "01900000-0000-7000-8000-000000000001";
+    const DELIVERY: &str = "7bd46c94-49cd-8aa1-86dd-1836f8266695";
+    const OCCASION: Occasion = Occasion {
+        timestamp: 1_760_000_000,
+        number: 2,
+        left: 7,
+    };
+}

@@ -83,7 +83,7 @@ pub struct SenderConfig {
     pub max_response_body: usize,
     /// Bytes of a report's snippet. Default 1 KiB.
     pub max_snippet: usize,
-    /// The `user-agent` header. Default `Posthaste/` and the version.
+    /// The `user-agent` header, where a request brings none of its own. Default `Posthaste/` and the version.
     pub user_agent: String,
 }
 
@@ -224,7 +224,7 @@ impl Endpoint {
     /// Sends one POST and tells what it met. `timeout` covers everything, from the look-up of the name to the last byte of
     /// the body, and no byte that arrives extends it.
     ///
-    /// `Host`, `content-length`, `user-agent` and `accept-encoding` are set here, and headers that govern the connection
+    /// `Host`, `content-length`, `accept-encoding` and, unless it is given, `user-agent` are set here, and headers that govern the connection
     /// are left out; the rest of `headers` goes as it is, as does `body`.
     ///
     /// A complete 2xx head is [`Accepted`](crate::delivery::Outcome::Accepted), whatever becomes of the body after it.

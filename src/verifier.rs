@@ -217,9 +217,9 @@ mod tests {
                 }
                 for held in [&*shared.reveal(), &public] {
                     let verifier = Verifier::new([held.as_str()]).unwrap();
-                    let verified = verifier.verify_at(&headers, BODY, AT).unwrap();
-                    assert_eq!(verified.id, "msg_1");
-                    assert_eq!(verified.timestamp, AT);
+                    let passed = verifier.verify_at(&headers, BODY, AT).unwrap();
+                    assert_eq!(passed.id, "msg_1");
+                    assert_eq!(passed.timestamp, AT);
                     let changed = verifier.verify_at(&headers, b"{}", AT);
                     assert_eq!(changed, Err(Invalid::NoMatch), "{profiles:?}");
                 }

@@ -152,6 +152,29 @@ async fn terms_that_are_not_given_are_those_that_the_database_fills_in() {
 }
 
 #[tokio::test]
+async fn waits_that_grow_are_asked_for_in_one_flag() {
+    let office = Office::open().await;
+    let url = "https://a.example/";
+    let propose = [
+        "subscription",
+        "propose",
+        "one",
+        "--url",
+        url,
+        "--event-type",
+        "*",
+        "--retry-exponential",
+        "10s/3/1h/4",
+        "--rate",
+        "100/minute",
+    ];
+    office.run(&office.ada, &propose).await.done();
+    let asked = "select (terms -> 'retry_intervals')::text || ' ' || (terms #>> '{rates,0,period}') from posthaste.subscription_change";
+    let kept = r#"["00:00:10", "00:00:30", "00:01:30", "00:04:30"] 00:01:00"#;
+    assert_eq!(office.world.text(asked).await, kept);
+}
+
+#[tokio::test]
 async fn what_breaks_a_rule_is_refused_with_the_field_and_the_rule() {
     let office = Office::open().await;
     let propose = [

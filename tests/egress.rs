@@ -138,7 +138,7 @@ async fn a_proxy_that_refuses_is_an_attempt_that_is_tried_again() {
     let attempt = "select concat_ws(' ', outcome, verdict, error) from posthaste.attempt_log";
     assert_eq!(
         world.text(attempt).await,
-        "unreachable retry proxy: it answered 407: it wants another login"
+        "blocked retry proxy: it answered 407: it wants another login"
     );
     assert!(partner.ids().is_empty());
 }

@@ -37,6 +37,7 @@ mod policy;
 mod program;
 mod rates;
 mod readme;
+mod receiver;
 mod receiving;
 mod replays;
 mod retries;

@@ -268,6 +268,26 @@ async fn what_fails_in_telling_is_not_told_that_way() {
 }
 
 #[tokio::test]
+async fn a_breaker_that_a_change_of_terms_closes_is_told_of() {
+    let world = World::new().await;
+    let partner = world.partner().await;
+    let id = world.subscribe("p", &partner, "1h").await;
+    world.change("p", r#"{"breaker": {}}"#).await;
+    let open = format!(
+        "update posthaste.lane set breaker = 'open', hold_until = now() + interval '1 hour' where subscription_id = {id}"
+    );
+    world.run(&open).await;
+    world.run("select posthaste.settle_lanes()").await;
+    let told = "select string_agg(event_type, ' ' order by id) from posthaste.operations";
+    assert_eq!(world.text(told).await, "");
+    world.change("p", r#"{"breaker": null}"#).await;
+    world.run("select posthaste.settle_lanes()").await;
+    assert_eq!(world.text(told).await, "posthaste.breaker.closed");
+    world.run("select posthaste.settle_lanes()").await;
+    assert_eq!(world.text(told).await, "posthaste.breaker.closed");
+}
+
+#[tokio::test]
 async fn names_that_begin_with_posthaste_are_not_for_producers() {
     let world = World::new().await;
     let producer = world.login("posthaste_producer").await;

@@ -290,7 +290,7 @@ create type posthaste.outcome as enum (
     'rejected',     -- a complete response head with any other status
     'timed_out',    -- the deadline passed before the response head was complete
     'unreachable',  -- no response: DNS, connection, TLS or HTTP failed
-    'blocked',      -- not sent: an address, URL or size that we refuse
+    'blocked',      -- not sent: an address, URL or size that we refuse, terms that cannot be kept now, or our own proxy does not let us out
     'sandboxed',    -- not sent: the subscription is in its sandbox
     'abandoned'     -- the worker died or lost its lease before recording; whether the request was sent is not known
 );
@@ -1511,6 +1511,10 @@ begin
            -- Nothing leaves the sandbox, so nothing that is sent there could ever close a breaker, or end what failed before.
            or s.sandbox and (l.breaker <> 'closed' or l.hold_until > now() or l.failing_since is not null or l.to_pause is not null)
         order by l.subscription_id for update of l);
+    -- Whoever was told that it opened is told that it is over.
+    perform posthaste.tell_breaker(l.subscription_id, false, 0, 0)
+    from posthaste.lane l join posthaste.subscription s using (subscription_id)
+    where l.subscription_id = any (unsettled) and l.breaker <> 'closed' and (l.active <> s.active or s.sandbox or s.breaker is null);
     update posthaste.lane l
     set active = s.active, rate_capacity = p.capacity, rate_interval = p.seconds, rate_block = p.block,
         -- New rates begin with nothing saved up, or a change would let through what neither allows.
@@ -2237,7 +2241,7 @@ create function posthaste.tell_breaker(subscription_id integer, is_open boolean,
 return posthaste.tell(
     case when is_open then 'posthaste.breaker.opened' else 'posthaste.breaker.closed' end, case when is_open then 'error' else 'info' end, subscription_id,
     detail => case when is_open then jsonb_build_object('failures', failures, 'open_for_seconds', round(held_for)) else '{}' end);
-comment on function posthaste.tell_breaker(integer, boolean, integer, float8) is 'Adds the operational event of a breaker that opened or closed. Called by posthaste.weigh.';
+comment on function posthaste.tell_breaker(integer, boolean, integer, float8) is 'Adds the operational event of a breaker that opened or closed. Called by posthaste.weigh and posthaste.settle_lanes.';
 
 create function posthaste.weigh(
     subscription_ids integer[], requests integer[], failures integer[], runs integer[], asked_for float8[], to_pause text[]
@@ -5306,7 +5310,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('sequence handshake_handshake_id_seq',  '', '', '', ''),
     ('table preparation',                    '', 'insert', '', ''),
     ('sequence preparation_preparation_id_seq', '', '', '', ''),
-    ('view public_key',                      '', 'select', 'select', 'select'),
+    ('view public_key',                      '', '', 'select', 'select'),
     ('table setting',                        '', '', 'select', 'select'),
     ('table partner_scope',                  '', '', 'select', 'select'),
     -- What was done.

@@ -35,8 +35,8 @@ with late as materialized (
                 else pg_snapshot_xmax(pg_current_snapshot()) end as watermark
     from (select (select count(*) from picked) as picked, (select count(*) from late) as late offset 0) n
 ), read as materialized (
-    select p.address, o.event_id, o.event_type, o.tenant, o.occurred_at, o.deliver_after, o.expires_at, o.ordering_key, o.metadata, o.traceparent, size.bytes,
-           case when size.bytes <= $8::integer then o.payload::text end as payload
+    select p.address, o.event_id, o.event_type, o.tenant, o.occurred_at, o.deliver_after, o.expires_at, o.ordering_key, o.metadata, o.traceparent, octet_length(o.payload::text) + coalesce(octet_length(o.metadata::text), 0) as bytes,
+           case when octet_length(o.payload::text) + coalesce(octet_length(o.metadata::text), 0) <= $8::integer then o.payload::text end as payload
     from picked p
     -- `limit 1` and `offset 0` keep each of these a look-up by key per row, whatever the planner believes about sizes.
     cross join lateral (
@@ -45,7 +45,6 @@ with late as materialized (
           and outbox.event_id between $12::uuid and $13::uuid
         limit 1
     ) o
-    cross join lateral (select octet_length(o.payload::text) + coalesce(octet_length(o.metadata::text), 0) as bytes offset 0) size
 ), taken as (
     -- What was read, not what was picked: a plan made while the day's partition was being attached does not know it and finds
     -- nothing there. What it misses, or what lies too far from now, stays for another look.

@@ -79,6 +79,14 @@ impl Fault {
         }
     }
 
+    /// The same, where nothing left our own network: no partner is to blame, so that no breaker opens and nobody is paused for it.
+    pub(super) fn of_ours(self) -> Self {
+        Self {
+            outcome: Outcome::Blocked,
+            ..self
+        }
+    }
+
     /// A request that got no response head. `over_limit` is set where the peer had sent more than a head may hold.
     pub(super) fn http(error: &hyper::Error, over_limit: Option<usize>) -> Self {
         if let Some(tls) = find::<rustls::Error>(error) {

@@ -43,7 +43,7 @@ pub(super) enum Carrier {
 enum Unopened {
     /// Another address may fare better.
     There(Fault),
-    /// No other address would.
+    /// No other address would, and no other partner's: it is the way out that is closed.
     Everywhere(Fault),
 }
 
@@ -80,7 +80,8 @@ impl Tunnel {
         progress: &mut Progress,
     ) -> Result<Carrier, Fault> {
         progress.remote = addresses.first().map(SocketAddr::ip);
-        let proxies = self.own_addresses(resolver, clock).await?;
+        let proxies = self.own_addresses(resolver, clock).await;
+        let proxies = proxies.map_err(Fault::of_ours)?;
         let tried = addresses.len().min(MAX_TRIED);
         let mut fault = Fault::unreachable(Phase::Connect, "no address to connect to");
         for (address, left) in addresses.iter().zip((1..=tried).rev()) {
@@ -93,7 +94,7 @@ impl Tunnel {
             .await
             {
                 Ok(Ok(carrier)) => return Ok(carrier),
-                Ok(Err(Unopened::Everywhere(fault))) => return Err(fault),
+                Ok(Err(Unopened::Everywhere(fault))) => return Err(fault.of_ours()),
                 Ok(Err(Unopened::There(why))) => fault = why,
                 Err(_) => fault = Fault::timed_out(Phase::Proxy, "no tunnel", clock.timeout),
             }

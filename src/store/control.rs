@@ -41,6 +41,8 @@ pub struct Proposal {
     pub retry_intervals: Vec<String>,
     /// The name of a schedule instead of them.
     pub retry_schedule: Option<String>,
+    /// Or waits that grow: the first, by what factor, the longest, how many.
+    pub retry_exponential: Option<Vec<String>>,
     /// How they vary: a fraction, `none`, `equal` or `full`.
     pub retry_jitter: String,
     /// What 4xx statuses mean: `retry` or `reject`.
@@ -173,6 +175,7 @@ impl Control {
             &proposal.sandbox,
             &proposal.after_dead_letter,
             &shape,
+            &proposal.retry_exponential,
         ];
         proposed(&self.row(PROPOSE_SUBSCRIPTION, parameters).await?)
     }

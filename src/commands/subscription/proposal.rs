@@ -51,10 +51,11 @@ fn wanted() -> [Arg; 4] {
 }
 
 /// When it is tried again, and when no longer.
-fn retried() -> [Arg; 5] {
+fn retried() -> [Arg; 6] {
     let waits = "How long to wait after the first, second, ... failed attempt";
     let named =
         "These waits by name instead: five_retries is 15 s to 1 h, four_retries 1 min to 1 h";
+    let doubling = "Waits that grow by a factor instead, such as 10s/2/1h/8: 8 of them, from 10 s on each twice as long, up to 1 h";
     let jitter = "How chance varies the waits: a fraction, none, equal (half of each to all of it) or full (nothing to all of it)";
     let errors = "What a 4xx status means, but for 408, 425 and 429, which are tried again, and 410, which ends it all";
     [
@@ -65,6 +66,10 @@ fn retried() -> [Arg; 5] {
             .value_name("NAME")
             .conflicts_with("retry-interval")
             .value_parser(SCHEDULES),
+        text("retry-exponential", doubling)
+            .value_name("BASE/FACTOR/LONGEST/COUNT")
+            .conflicts_with_all(["retry-interval", "retry-schedule"])
+            .value_parser(exponential),
         text("retry-jitter", jitter)
             .value_name("HOW")
             .default_value("0.1"),
@@ -144,13 +149,13 @@ fn header(text: &str) -> std::result::Result<(String, Value), &'static str> {
 
 /// `100/1 minute`, `100/1 minute/250`, `100/1 minute/250/5 minutes` or `100/1 minute//5 minutes`. Which numbers are allowed is for the database to say.
 fn rate(text: &str) -> std::result::Result<Value, &'static str> {
-    const RULE: &str = "must be REQUESTS/PERIOD, REQUESTS/PERIOD/BURST or REQUESTS/PERIOD/BURST/BLOCK, such as 100/1min/250";
+    const RULE: &str = "must be REQUESTS/PERIOD, REQUESTS/PERIOD/BURST or REQUESTS/PERIOD/BURST/BLOCK, such as 100/minute/250";
     let number = |text: &str| text.trim().parse::<u32>().map_err(|_| RULE);
     let parts: Vec<&str> = text.split('/').collect();
     let [requests, period, more @ ..] = &parts[..] else {
         return Err(RULE);
     };
-    let mut rate = json!({"requests": number(requests)?, "period": period});
+    let mut rate = json!({"requests": number(requests)?, "period": counted(period)});
     let (burst, block) = match more {
         [] => ("", ""),
         [burst] => (*burst, ""),
@@ -166,6 +171,25 @@ fn rate(text: &str) -> std::result::Result<Value, &'static str> {
     Ok(rate)
 }
 
+/// `minute` means one of them.
+fn counted(period: &str) -> String {
+    let period = period.trim();
+    if period.starts_with(|first: char| first.is_ascii_alphabetic() && first != 'P') {
+        format!("1 {period}")
+    } else {
+        period.to_owned()
+    }
+}
+
+/// `10s/2/1h/8`: after 10 s, then each time twice as long, up to 1 h, 8 times. Which numbers are allowed is for the database to say.
+fn exponential(text: &str) -> std::result::Result<Vec<String>, &'static str> {
+    let parts: Vec<String> = text.split('/').map(|part| part.trim().to_owned()).collect();
+    match parts.len() {
+        4 if parts.iter().all(|part| !part.is_empty()) => Ok(parts),
+        _ => Err("must be BASE/FACTOR/LONGEST/COUNT, such as 10s/2/1h/8"),
+    }
+}
+
 pub(super) fn read(args: &ArgMatches) -> Result<Proposal> {
     let owned = |name: &str| if_given(args, name).map(str::to_owned);
     Ok(Proposal {
@@ -177,6 +201,7 @@ pub(super) fn read(args: &ArgMatches) -> Result<Proposal> {
         unknown_types: args.get_flag("unknown-types"),
         retry_intervals: all_given(args, "retry-interval"),
         retry_schedule: owned("retry-schedule"),
+        retry_exponential: args.get_one("retry-exponential").cloned(),
         retry_jitter: given(args, "retry-jitter").to_owned(),
         client_errors: given(args, "client-errors").to_owned(),
         max_age: owned("max-age"),
@@ -268,6 +293,27 @@ mod tests {
         let proposal = proposal(&more).unwrap();
         assert_eq!(proposal.event_types, ["a.b", "c.*"]);
         assert_eq!(proposal.retry_intervals, ["2h", "1h"]);
+    }
+
+    #[test]
+    fn a_rate_is_so_many_in_a_period() {
+        for (text, period) in [
+            ("100/minute", "1 minute"),
+            ("100/10 s", "10 s"),
+            ("100/PT1M", "PT1M"),
+        ] {
+            assert_eq!(rate(text).unwrap()["period"], period);
+        }
+        let all = json!({"requests": 100, "period": "1 hour", "burst": 7, "block": "5 min"});
+        assert_eq!(rate("100/hour/7/5 min").unwrap(), all);
+        assert!(rate("100").is_err() && rate("a/b").is_err());
+    }
+
+    #[test]
+    fn waits_that_grow_have_four_parts() {
+        let proposal = proposal(&["--retry-exponential", "10s/2/1h/8"]).unwrap();
+        assert_eq!(proposal.retry_exponential.unwrap(), ["10s", "2", "1h", "8"]);
+        assert!(exponential("10s/2/1h").is_err() && exponential("10s//1h/8").is_err());
     }
 
     #[test]

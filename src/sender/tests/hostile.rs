@@ -316,7 +316,6 @@ async fn the_request_is_ours_to_frame_and_its_body_is_exact() {
         ("expect", "100-continue"),
         ("te", "trailers"),
         ("content-length", "1"),
-        ("user-agent", "x"),
         ("accept-encoding", "gzip"),
         ("keep-alive", "1"),
     ] {
