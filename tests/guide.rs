@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
+use posthaste::envelope::SHIPPED;
+use posthaste::signature::{Profile, header_names};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use uuid::Uuid;
@@ -26,6 +28,7 @@ async fn its_commands_run_as_written() {
         fixtures,
         suite,
         verify,
+        profiles,
         server,
         send,
         too_old,
@@ -49,6 +52,8 @@ async fn its_commands_run_as_written() {
             .await
             .ends_with("recorded deliveries are in fixtures\nvalid\n")
     );
+
+    assert_eq!(desk.run(profiles).await, "valid\nvalid\ninvalid: too_old\n");
 
     let mut server = desk.start(server, "127.0.0.1:8000").await;
     for _ in 0..2 {
@@ -160,6 +165,27 @@ fn its_numbers_are_the_defaults() {
     assert!(guide.contains("After 20 failures in a row, or where 80 % of at least 100 requests in a minute fail, nothing is sent for 15 s."));
     let schedule = "`standard_webhooks` (5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h)";
     assert!(readme.contains(schedule));
+}
+
+#[test]
+fn it_tells_of_every_envelope_and_every_profile() {
+    let guide = guide();
+    for shipped in SHIPPED {
+        let row = format!("\n| `{}` | ", shipped.name);
+        assert!(guide.contains(&row), "{}", shipped.name);
+    }
+    for profile in Profile::ALL {
+        let row = format!("\n| `{profile}` | ");
+        let names = header_names(profile, Some("X-Platform")).unwrap();
+        let signature = names.last().unwrap().as_str();
+        let told = between(&guide.to_lowercase(), &row, "\n").to_owned();
+        assert!(told.contains(&format!("`{signature}")), "{profile}: {told}");
+    }
+    let replayable = Profile::ALL.into_iter().filter(|it| it.is_replayable());
+    let names: Vec<_> = replayable.map(|profile| format!("`{profile}`")).collect();
+    let (last, others) = names.split_last().unwrap();
+    let words = format!("{} and {last} are **replayable**", others.join(", "));
+    assert!(guide.contains(&words), "{words}");
 }
 
 #[test]

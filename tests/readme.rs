@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use posthaste::secret::SigningSecret;
+use posthaste::trial::partner::Received;
 use posthaste::{config, operational, signature, telemetry};
 use uuid::Uuid;
 
@@ -29,15 +30,24 @@ fn its_table_of_operational_events_is_the_programs() {
 async fn its_table_of_terms_has_the_defaults_of_the_schema() {
     let readme =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let table = between(&readme, "<!-- policy:start -->", "<!-- policy:end -->");
-    let told = table.lines().filter_map(|line| {
-        let cells: Vec<&str> = line.split(" | ").collect();
-        let term = cells.first()?.strip_prefix("| `")?.strip_suffix('`')?;
-        let default = cells.get(1)?.strip_prefix('`')?.strip_suffix('`')?;
-        Some(format!(r#""{term}": {default}"#))
+    let tables = ["policy", "shape"].map(|name| {
+        between(
+            &readme,
+            &format!("<!-- {name}:start -->"),
+            &format!("<!-- {name}:end -->"),
+        )
     });
+    let told = tables
+        .iter()
+        .flat_map(|table| table.lines())
+        .filter_map(|line| {
+            let cells: Vec<&str> = line.split(" | ").collect();
+            let term = cells.first()?.strip_prefix("| `")?.strip_suffix('`')?;
+            let default = cells.get(1)?.strip_prefix('`')?.strip_suffix('`')?;
+            Some(format!(r#""{term}": {default}"#))
+        });
     let told: Vec<String> = told.collect();
-    assert_eq!(told.len(), 10, "{told:?}");
+    assert_eq!(told.len(), 20, "{told:?}");
     let world = World::new().await;
     let wrong = world
         .text(&format!(
@@ -111,7 +121,9 @@ async fn its_tour_runs_as_written() {
     let who: Vec<&str> = stops.iter().map(|stop| stop.login).collect();
     assert_eq!(
         who,
-        ["owner", "ada", "grace", "shop", "audrey", "grace"],
+        [
+            "owner", "ada", "grace", "ada", "grace", "shop", "audrey", "grace"
+        ],
         "the tour's logins"
     );
     let session = world.session().await;
@@ -132,12 +144,12 @@ async fn its_tour_runs_as_written() {
             .unwrap_or_else(|error| panic!("{login}: {error:?}\n{sql}"));
         if login == "shop" {
             worker = Some(world.worker(&[]).await);
-            partner.wait_for(1).await;
+            is_as_agreed(&partner.wait_for(1).await[0]);
             world.until_all_is_done().await;
         }
     }
     world
-        .until("(select count(*) from posthaste.signing_secret where ciphertext is not null) = 2")
+        .until("(select count(*) from posthaste.signing_secret where ciphertext is not null) = 3")
         .await;
     drop(worker);
     assert_eq!(
@@ -154,6 +166,27 @@ async fn its_tour_runs_as_written() {
     for login in ["shop", "webhooks", "ada", "grace", "audrey"] {
         world.run(&format!("drop role {login}_{trial}")).await;
     }
+}
+
+/// The tour's event, in the envelope, under the mask and with the signatures that were agreed.
+fn is_as_agreed(received: &Received) {
+    let body = std::str::from_utf8(&received.body).unwrap();
+    let (head, data) = body.split_once(r#","data":"#).unwrap();
+    assert!(
+        head.starts_with(r#"{"event":"certificate.issued","occurredAt":""#),
+        "{body}"
+    );
+    let pseudonym = between(data, r#""student":"p_"#, "\"");
+    assert_eq!(pseudonym.len(), 22, "{body}");
+    assert_eq!(
+        data.replace(pseudonym, ""),
+        r#"{"certificate":42,"grade":2.5,"student":"p_"}}"#
+    );
+    let signature = received.headers["webhook-signature"].to_str().unwrap();
+    assert!(
+        signature.starts_with("v1,") && signature.contains(" v1a,"),
+        "{signature}"
+    );
 }
 
 /// The README's blocks of SQL, with names of its logins that no other test has, and the partner's real address.

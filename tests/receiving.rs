@@ -10,17 +10,21 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use posthaste::secret::SigningSecret;
-use posthaste::signature::{self, Invalid};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use posthaste::envelope::SHIPPED;
+use posthaste::secret::{SecretKind, SigningSecret};
+use posthaste::signature::{Invalid, Profile, verify, verify_as};
+use posthaste::verifier::Verifier;
 use serde_json::Value;
 use tokio::process::Command;
+use tokio::sync::OnceCell;
 
 use crate::harness::{PATIENCE, posthaste};
 
 /// What a partner who writes Rust copies.
 #[path = "../docs/receivers/verify.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a program of its own")]
-mod verify;
+mod copied;
 
 #[tokio::test]
 async fn the_recorded_deliveries_are_those_that_the_program_writes() {
@@ -48,46 +52,57 @@ async fn the_recorded_deliveries_are_those_that_the_program_writes() {
 }
 
 #[test]
-fn our_verification_comes_to_the_recorded_verdict() {
-    let text = std::fs::read_to_string(root("docs/fixtures/index.json")).unwrap();
-    let index: Value = serde_json::from_str(&text).unwrap();
-    let tolerance = Duration::from_secs(index["tolerance_seconds"].as_u64().unwrap());
-    for delivery in index["deliveries"].as_array().unwrap() {
-        let headers = delivery["headers"].as_object().unwrap();
-        let header = |name: &str| {
-            let found = headers
-                .iter()
-                .find(|(key, _)| key.eq_ignore_ascii_case(name));
-            found.map_or("", |(_, value)| value.as_str().unwrap())
-        };
-        let secrets = delivery["secrets"].as_array().unwrap().iter();
-        let secrets: Vec<_> = secrets
-            .map(|text| SigningSecret::parse(text.as_str().unwrap()).unwrap())
-            .collect();
-        let verdict = signature::verify(
-            &secrets,
-            header("webhook-id"),
-            header("webhook-timestamp"),
-            header("webhook-signature"),
-            &BASE64
-                .decode(delivery["body_base64"].as_str().unwrap())
-                .unwrap(),
-            delivery["now"].as_i64().unwrap(),
-            tolerance,
-        );
+fn our_verifications_come_to_the_recorded_verdict() {
+    for delivery in index()["deliveries"].as_array().unwrap() {
+        let verdict = Received::of(delivery).verdict();
         assert_eq!(
             verdict.err().map(word),
             delivery["problem"].as_str(),
             "{}",
-            delivery["name"]
+            delivery["folder"]
+        );
+    }
+}
+
+/// What a receiver in Rust uses. It says of a header beyond ASCII that it is not there; else it gives the same reasons.
+#[test]
+fn the_verifier_believes_what_is_genuine_and_nothing_else() {
+    for delivery in index()["deliveries"].as_array().unwrap() {
+        let received = Received::of(delivery);
+        if let Profile::StandardV1 | Profile::StandardV1a | Profile::SvixLegacy = received.profile {
+            let verdict = received.believed();
+            assert_eq!(verdict.is_ok(), delivery["valid"], "{}", delivery["folder"]);
+        }
+    }
+}
+
+/// Each profile has deliveries that its receivers take and some that they do not, and each envelope has one.
+#[test]
+fn no_profile_and_no_envelope_is_left_out() {
+    let index = index();
+    assert_eq!(index["tolerance_seconds"], TOLERANCE.as_secs());
+    let deliveries = index["deliveries"].as_array().unwrap();
+    for profile in Profile::ALL {
+        let of_it = deliveries
+            .iter()
+            .filter(|delivery| delivery["profile"] == profile.as_str());
+        let (valid, invalid): (Vec<_>, Vec<_>) =
+            of_it.partition(|delivery| delivery["valid"] == true);
+        assert!(valid.len() >= 3 && invalid.len() >= 3, "{profile}");
+    }
+    for shipped in SHIPPED {
+        let called = format!("{}@{}", shipped.name, shipped.version);
+        assert!(
+            deliveries.iter().any(|it| it["envelope"] == called),
+            "{called}"
         );
     }
 }
 
 #[test]
 fn the_verification_in_rust_comes_to_the_recorded_verdict() {
-    for folder in folders() {
-        let verdict = verify::check(&folder).unwrap();
+    for folder in standard() {
+        let verdict = copied::check(&folder).unwrap();
         let said = verdict.map_or_else(
             |problem| format!("invalid: {problem}"),
             |()| "valid".to_owned(),
@@ -120,78 +135,94 @@ async fn the_programs_that_receivers_are_given_come_to_the_recorded_verdict() {
         command
             .args(arguments)
             .arg(root("docs/receivers").join(file));
-        let output = ended(command.args(folders())).await;
-        agrees(file, &output, expected);
+        let output = ended(command.args(standard())).await;
+        agrees(file, &output, &standard(), expected);
+    }
+}
+
+#[tokio::test]
+async fn the_programs_for_other_profiles_come_to_the_recorded_verdict() {
+    for profile in OTHERS {
+        let folders = folders(profile);
+        let mut node = Command::new("node");
+        node.arg(root("docs/receivers/other_profiles.mjs"));
+        let output = ended(node.args(&folders)).await;
+        let program = format!("{profile} in JavaScript");
+        agrees(&program, &output, &folders, expected);
+
+        let mut python = Command::new("python3");
+        python.arg(root("docs/receivers/other_profiles.py"));
+        python.env("PYTHONDONTWRITEBYTECODE", "1");
+        if profile == "standard_v1a" {
+            let Some(place) = installed().await else {
+                continue;
+            };
+            python.env("PYTHONPATH", place.join("python"));
+        }
+        let output = ended(python.args(&folders)).await;
+        agrees(&format!("{profile} in Python"), &output, &folders, expected);
     }
 }
 
 #[tokio::test]
 async fn the_libraries_that_receivers_use_come_to_the_recorded_verdict() {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("receivers");
-    let installed = ended(Command::new(root("tests/receiving/install")).arg(&place)).await;
-    if !installed.status.success() {
-        let why = String::from_utf8_lossy(&installed.stderr);
-        let why = why.trim_end().lines().last().unwrap_or_default();
-        return not_run("the libraries in Python and JavaScript", why, false);
-    }
+    let Some(place) = installed().await else {
+        return;
+    };
     let [python, node] = [place.join("python"), place.join("node")];
     let first_word = |folder: &Path| {
-        expected(folder)
-            .split(':')
-            .next()
-            .unwrap_or_default()
-            .to_owned()
+        let expected = expected(folder);
+        expected.split(':').next().unwrap_or_default().to_owned()
     };
-    for library in ["standardwebhooks", "svix"] {
-        let mut command = Command::new("python3");
-        command
-            .arg(root("tests/receiving/libraries.py"))
-            .arg(library)
-            .env("PYTHONPATH", &python);
-        agrees(
-            &format!("{library} in Python"),
-            &ended(command.args(folders())).await,
-            first_word,
-        );
-
-        let mut command = Command::new("node");
-        command
-            .arg(root("tests/receiving/libraries.mjs"))
-            .arg(library)
-            .current_dir(&node);
-        agrees(
-            &format!("{library} in JavaScript"),
-            &ended(command.args(folders())).await,
-            first_word,
-        );
+    for (library, folders, languages) in [
+        ("standardwebhooks", standard(), BOTH),
+        ("svix", standard(), BOTH),
+        ("svix", folders("svix_legacy"), BOTH),
+        ("stripe", folders("stripe"), BOTH),
+        ("octokit", folders("github"), &["JavaScript"]),
+    ] {
+        for language in languages {
+            let mut command = if *language == "Python" {
+                let mut python3 = Command::new("python3");
+                python3
+                    .arg(root("tests/receiving/libraries.py"))
+                    .env("PYTHONPATH", &python);
+                python3
+            } else {
+                let mut javascript = Command::new("node");
+                javascript
+                    .arg(root("tests/receiving/libraries.mjs"))
+                    .current_dir(&node);
+                javascript
+            };
+            let output = ended(command.arg(library).args(&folders)).await;
+            let program = format!("{library} in {language}");
+            agrees(&program, &output, &folders, first_word);
+        }
     }
     let options = "node_modules/typescript/bin/tsc --noEmit --strict --allowJs --checkJs --target es2022 --module nodenext --types node";
     let mut check = Command::new("node");
     check
         .args(options.split(' '))
         .arg("--typeRoots")
-        .arg(node.join("node_modules/@types"));
-    let checked = ended(
-        check
-            .arg(root("docs/receivers/verify.mjs"))
-            .current_dir(&node),
-    )
-    .await;
+        .arg(node.join("node_modules/@types"))
+        .args(["verify.mjs", "other_profiles.mjs"].map(|file| root("docs/receivers").join(file)))
+        .current_dir(&node);
+    let checked = ended(&mut check).await;
     assert!(
         checked.status.success(),
-        "the types in verify.mjs: {}",
+        "the types in docs/receivers: {}",
         String::from_utf8_lossy(&checked.stdout)
     );
 }
 
 /// Whether each line that a program printed is what was recorded with its folder.
 #[track_caller]
-fn agrees(program: &str, output: &Output, expected: impl Fn(&Path) -> String) {
+fn agrees(program: &str, output: &Output, folders: &[PathBuf], expected: impl Fn(&Path) -> String) {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program}: {errors}");
     let text = String::from_utf8_lossy(&output.stdout);
     let said: Vec<&str> = text.lines().collect();
-    let folders = folders();
     assert_eq!(said.len(), folders.len(), "{program}: {text}{errors}");
     for (folder, said) in folders.iter().zip(said) {
         assert_eq!(said, expected(folder), "{program} on {}", folder.display());
@@ -242,9 +273,124 @@ fn word(problem: Invalid) -> &'static str {
     }
 }
 
-/// The recorded deliveries that are signed as Standard Webhooks.
-fn folders() -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(root("docs/fixtures/standard_v1")).unwrap();
+/// A recorded delivery as `index.json` has it.
+struct Received {
+    profile: Profile,
+    secrets: Vec<String>,
+    headers: HeaderMap,
+    body: Vec<u8>,
+    now: i64,
+}
+
+impl Received {
+    fn of(delivery: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let headers = delivery["headers"].as_object().unwrap().iter();
+        let headers = headers.map(|(name, value)| {
+            let value = HeaderValue::from_bytes(text(value).as_bytes()).unwrap();
+            (name.parse::<HeaderName>().unwrap(), value)
+        });
+        Self {
+            profile: Profile::parse(&text(&delivery["profile"])).unwrap(),
+            secrets: delivery["secrets"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(text)
+                .collect(),
+            headers: headers.collect(),
+            body: BASE64.decode(text(&delivery["body_base64"])).unwrap(),
+            now: delivery["now"].as_i64().unwrap(),
+        }
+    }
+
+    fn verdict(&self) -> Result<(), Invalid> {
+        let secrets = || {
+            self.secrets
+                .iter()
+                .map(|text| secret(text))
+                .collect::<Vec<_>>()
+        };
+        match self.profile {
+            Profile::StandardV1a => self.believed(),
+            Profile::StandardV1 => {
+                let names = ["webhook-id", "webhook-timestamp", "webhook-signature"];
+                let [id, at, signature] = names.map(|name| {
+                    let value = self
+                        .headers
+                        .get(name)
+                        .map_or(&[][..], HeaderValue::as_bytes);
+                    std::str::from_utf8(value).unwrap()
+                });
+                verify(
+                    &secrets(),
+                    id,
+                    at,
+                    signature,
+                    &self.body,
+                    self.now,
+                    TOLERANCE,
+                )
+            }
+            profile => verify_as(
+                profile,
+                Some("X-Platform"),
+                &secrets(),
+                &self.headers,
+                &self.body,
+                self.now,
+                TOLERANCE,
+            )
+            .unwrap(),
+        }
+    }
+
+    fn believed(&self) -> Result<(), Invalid> {
+        let verifier = Verifier::new(self.secrets.iter().map(String::as_str)).unwrap();
+        let verifier = verifier.tolerance(TOLERANCE);
+        verifier
+            .verify_at(&self.headers, &self.body, self.now)
+            .map(drop)
+    }
+}
+
+/// A text is used letter by letter, and need not look like any of ours.
+fn secret(text: &str) -> SigningSecret {
+    SigningSecret::parse(text)
+        .or_else(|_| SigningSecret::parse_as(SecretKind::Text, text))
+        .unwrap()
+}
+
+/// Where the libraries are, if they can be had. Installed once, whichever test comes first.
+async fn installed() -> Option<&'static Path> {
+    static PLACE: OnceCell<Option<PathBuf>> = OnceCell::const_new();
+    let install = async || {
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("receivers");
+        let installed = ended(Command::new(root("tests/receiving/install")).arg(&place)).await;
+        if installed.status.success() {
+            return Some(place);
+        }
+        let why = String::from_utf8_lossy(&installed.stderr);
+        let why = why.trim_end().lines().last().unwrap_or_default();
+        not_run("the libraries in Python and JavaScript", why, false);
+        None
+    };
+    PLACE.get_or_init(install).await.as_deref()
+}
+
+fn index() -> Value {
+    let text = std::fs::read_to_string(root("docs/fixtures/index.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// The recorded deliveries that are signed in the usual way.
+fn standard() -> Vec<PathBuf> {
+    [folders("standard_v1"), folders("envelopes")].concat()
+}
+
+/// The recorded deliveries of one group.
+fn folders(group: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root("docs/fixtures").join(group)).unwrap();
     let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     folders.sort();
     folders
@@ -285,3 +431,17 @@ fn tempfolder(name: &str) -> PathBuf {
 
 /// What runs everywhere: the guide's own examples need them, too.
 const ALWAYS: [&str; 3] = ["python3", "node", "bash"];
+/// The profiles that the programs for the usual signatures cannot verify.
+const OTHERS: [&str; 9] = [
+    "standard_v1a",
+    "svix_legacy",
+    "stripe",
+    "github",
+    "shopify",
+    "convoy",
+    "convoy_simple",
+    "hook0",
+    "prefixed",
+];
+const BOTH: &[&str] = &["Python", "JavaScript"];
+const TOLERANCE: Duration = Duration::from_mins(5);

@@ -7,7 +7,7 @@
 // TypeScript takes its types from the comments: set `allowJs`, or rename it to .mts and write them out.
 
 import { createHmac, timingSafeEqual } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync, realpathSync } from "node:fs";
 import { argv } from "node:process";
 import { pathToFileURL } from "node:url";
 
@@ -82,7 +82,7 @@ function check(folder) {
   return verify(lines("secrets"), headers, readFileSync(`${folder}/body`), Number(lines("now")[0]));
 }
 
-if (import.meta.url === pathToFileURL(argv[1] ?? "").href) {
+if (existsSync(argv[1] ?? "") && import.meta.url === pathToFileURL(realpathSync(argv[1])).href) {
   for (const folder of argv.slice(2)) {
     const problem = check(folder);
     console.log(problem === undefined ? "valid" : `invalid: ${problem}`);

@@ -1,6 +1,7 @@
 //! `posthaste fixtures`: recorded deliveries, genuine and forged, for the tests of whoever writes a receiver.
 
 mod deliveries;
+mod shaped;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -91,7 +92,7 @@ fn entry(delivery: &Recorded) -> Value {
     let headers: serde_json::Map<_, _> = delivery
         .headers
         .iter()
-        .map(|(name, value)| ((*name).to_owned(), Value::from(value.as_str())))
+        .map(|(name, value)| (name.clone(), Value::from(value.as_str())))
         .collect();
     // For people; the bytes are what counts.
     let readable = (delivery.body.len() <= READABLE)
@@ -99,6 +100,7 @@ fn entry(delivery: &Recorded) -> Value {
     json!({
         "name": delivery.name,
         "profile": delivery.profile,
+        "envelope": delivery.envelope,
         "folder": delivery.folder(),
         "tells": delivery.tells,
         "headers": headers,
@@ -131,9 +133,11 @@ each. The secrets are known to everybody: for tests only. Each delivery is a fol
 
 - `headers`: one `name: value` a line, without those that every request has
 - `body`: the bytes as they came; no line end was added
-- `secrets`: what the receiver knows, one a line
+- `secrets`: what the receiver knows, one a line: `whsec_...`, `whpk_...` (a public key), or a text with neither beginning
 - `now`: the receiver's clock, in Unix seconds. The timestamp may be 300 s from it, either way and inclusive
 - `expected`: `valid`, or `invalid:` and why. Where you tell no reasons apart, compare the first word
+
+The folder that they lie in is the way of signing: take that of yours, `standard_v1` where nothing else was agreed. Those in `envelopes` are signed as `standard_v1` and have other bodies. `prefixed` goes by the prefix `X-Platform`.
 
 | delivery | expected | what it is |
 | --- | --- | --- |
