@@ -176,6 +176,7 @@ impl Housekeeping {
 
     /// What nobody but a person can decide, as metrics.
     async fn tell_what_waits_for_people(&self) {
+        telemetry::certificates_end(self.directory.first_certificate_end());
         match self.store.overview(COUNTED).await {
             Ok(overview) => {
                 telemetry::waiting_for_people(telemetry::Waiting {
