@@ -22,7 +22,7 @@ use super::table::{self, Column, json, time};
 
 pub(crate) fn command() -> Command {
     super::group("secret")
-        .about("List, rotate, reveal and import the secrets of subscriptions, and publish their public keys")
+        .about("List, rotate, reveal, import and publish secrets and keys")
         .long_about(
             "The signing secrets that partners verify our requests with, and what we show to endpoints: the \
              values of secret headers, tokens, passwords, the keys of client certificates. Postgres holds them encrypted under keys that it never sees; whatever shows or \
