@@ -426,7 +426,7 @@ async fn a_key_that_the_listener_publishes_verifies_a_delivery_and_is_gone_soon_
         .await;
     assert_eq!(
         published(address, "/jwks.json", 1).await,
-        [strangers.clone()]
+        std::slice::from_ref(strangers)
     );
     assert_eq!(
         http::get(address, "/jwks/St.%20Anna.json").await.status,

@@ -30,7 +30,9 @@ impl Certificate {
         Some(Self {
             subject: escaped(&parts.subject.to_string()),
             ends: Timestamp::try_from(parts.validity.not_after.to_system_time()).ok()?,
-            fingerprint: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            fingerprint: digest
+                .iter()
+                .fold(String::new(), |text, byte| format!("{text}{byte:02x}")),
         })
     }
 

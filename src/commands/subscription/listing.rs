@@ -351,7 +351,7 @@ mod tests {
             ("signatures", "standard_v1, stripe"),
             ("mask", r#"{"allow":["/a"]}"#),
             ("authentication", r"kind: basic; user: us\u001b"),
-            ("tls", "certificate: none that can be read"),
+            ("tls", "certificate: one that cannot be read"),
             (
                 "credentials without value",
                 "secret import --authentication, --client-key, --header X_Key",
