@@ -26,6 +26,7 @@ use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::delivery::{Attempt, DeliveryKey, Lease, OrderingKey, Outcome};
 use crate::directory::{Directory, Terms};
+use crate::jwks::KeySets;
 use crate::masks::{Masks, Unmaskable};
 use crate::store::{Presence, Room, Store};
 use crate::telemetry;
@@ -38,6 +39,7 @@ pub(super) struct Shift {
     catalogue: Arc<Catalogue>,
     masks: Arc<Masks>,
     ready: watch::Sender<bool>,
+    published: watch::Sender<Option<Arc<KeySets>>>,
     lanes: Lanes,
     plan: Plan,
     frontier: Frontier,
@@ -121,6 +123,7 @@ impl Shift {
             catalogue: Arc::clone(&worker.catalogue),
             masks: Arc::clone(&worker.masks),
             ready: worker.ready.clone(),
+            published: worker.published.clone(),
             lanes: Lanes::new(limits),
             plan: Plan::new(config.poll_interval, now),
             frontier: Frontier::new(),
@@ -201,6 +204,7 @@ impl Shift {
             keys: self.keys.clone(),
             dropped: Arc::clone(&self.dropped),
             health: self.health.clone(),
+            published: self.published.clone(),
             stop: self.rounds.clone(),
         };
         tokio::spawn(housekeeping.run());
