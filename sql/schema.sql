@@ -1488,9 +1488,9 @@ create function posthaste.rates(s posthaste.subscription) returns jsonb
     language sql stable
     set search_path = pg_catalog, pg_temp
 return s.rates || case when s.handshake is null then '[]' else coalesce((
-    select jsonb_build_array(jsonb_build_object('requests', h.rate, 'period', '1 minute'))
+    select case when h.rate is not null then jsonb_build_array(jsonb_build_object('requests', h.rate, 'period', '1 minute')) end
     from posthaste.handshake h
-    where h.subscription_id = s.subscription_id and h.url = s.url and h.origin = s.handshake ->> 'origin' and h.rate is not null
+    where h.subscription_id = s.subscription_id and h.url = s.url and h.origin = s.handshake ->> 'origin'
     order by h.handshake_id desc limit 1), '[]') end;
 comment on function posthaste.rates(posthaste.subscription) is 'The rates that a subscription is held to: those agreed, and the one that its receiver allowed in a handshake.';
 
@@ -4496,11 +4496,18 @@ begin
     from posthaste.subscription s
     where s.subscription_id = keep_handshake.subscription_id and s.url = keep_handshake.url and s.handshake ->> 'origin' = keep_handshake.origin
       and s.removed_at is null;
-    return found;
+    if not found then
+        return false;
+    end if;
+    -- Whoever learns that it may send finds the rate in its lane.
+    if rate is not null then
+        perform posthaste.settle_lanes();
+    end if;
+    return true;
 end
 $$;
 comment on function posthaste.keep_handshake(integer, text, text, integer) is
-    'Writes down that a receiver allows what its subscription asks for, at so many requests a minute (null: any); false where that is not asked any more. For workers.';
+    'Writes down that a receiver allows what its subscription asks for, at so many requests a minute (null: any), and has its lane keep to that; false where that is not asked any more. For workers.';
 
 create function posthaste.grant_handshake(subscription text, rate integer, reason text) returns void
     language plpgsql security definer

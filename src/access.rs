@@ -12,15 +12,17 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
+use tokio::sync::{Mutex, MutexGuard};
 use zeroize::Zeroizing;
 
 pub use self::permission::Permission;
 pub use self::token::TokenSource;
-use crate::delivery::Preparation;
-use crate::sender::Endpoint;
+use crate::delivery::{Advice, Outcome, Phases, Preparation, Purpose, Report};
+use crate::sender::{Answer, Endpoint};
 
 /// What one subscription's endpoint wants of us.
 #[derive(Debug, Default)]
@@ -45,14 +47,17 @@ pub enum Authentication {
 
 impl Access {
     /// Puts what lets a request in among its headers, and makes the requests that this takes within `timeout`. What was made is
-    /// added to `made` in any case; the error says in one line why nothing may be sent now.
+    /// added to `made` in any case, also where nobody waits for the end of this.
+    ///
+    /// # Errors
+    /// Why nothing may be sent now.
     pub async fn obtain(
         &self,
         endpoint: &Endpoint,
         headers: &mut HeaderMap,
         timeout: Duration,
         made: &mut Vec<Preparation>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Denied> {
         let deadline = Instant::now() + timeout;
         if let Some(permission) = &self.permission {
             permission.obtain(endpoint, timeout, made).await?;
@@ -134,13 +139,85 @@ fn fixed(name: HeaderName, value: &str) -> Result<Authentication, String> {
     Ok(Authentication::Fixed(name, value))
 }
 
+/// Makes a request that is written down in any case: where nobody waits for its answer any more, as abandoned.
+async fn ask(
+    endpoint: &Endpoint,
+    asked: Asked,
+    timeout: Duration,
+    made: &mut Vec<Preparation>,
+) -> Result<Answer, String> {
+    made.push(Preparation {
+        kind: asked.kind,
+        url: asked.url,
+        report: unanswered(),
+        grant: None,
+    });
+    let (report, answer) = endpoint
+        .exchange(asked.method, asked.headers, asked.body, timeout)
+        .await;
+    let met = report.error.clone();
+    if let Some(begun) = made.last_mut() {
+        begun.report = report;
+    }
+    answer.ok_or_else(|| met.unwrap_or_else(|| "no answer".to_owned()))
+}
+
+fn unanswered() -> Report {
+    Report {
+        outcome: Outcome::Abandoned,
+        http_status: None,
+        error: Some("the worker stopped before the answer came".to_owned()),
+        snippet: None,
+        advice: Advice::default(),
+        remote: None,
+        duration: Duration::ZERO,
+        phases: Phases::default(),
+    }
+}
+
+/// A request, what it is for, and where to, without a query.
+struct Asked {
+    kind: Purpose,
+    url: String,
+    method: Method,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// The turn of whoever may ask, if it comes before `deadline` and leaves some time.
+async fn turn<'a>(
+    asking: &'a Mutex<()>,
+    deadline: Instant,
+    what_for: &str,
+) -> Result<MutexGuard<'a, ()>, Refused> {
+    let waited = tokio::time::timeout_at(deadline.into(), asking.lock()).await;
+    match waited {
+        Ok(turn) if Instant::now() < deadline => Ok(turn),
+        _ => Err(Refused::now(
+            &format!("{what_for}: another request for it took all the time"),
+            Duration::ZERO,
+        )),
+    }
+}
+
 /// A URL as it may be written down: what follows the path could be a secret.
 fn without_query(url: &str) -> String {
     url.split('?').next().unwrap_or_default().to_owned()
 }
 
-/// For how long it is believed that something is not to be had.
-const BELIEVED_FOR: Duration = Duration::from_secs(5);
+/// Why nothing may be sent now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// What it takes is not to be had.
+    Refused {
+        /// In one line, with no secret in it.
+        why: String,
+        /// For how long nobody will ask again.
+        wait: Duration,
+    },
+    /// It was granted a moment ago at a rate that is not kept everywhere yet: nothing is wrong, and nothing need be said of it.
+    NotYet,
+}
 
 /// What was not to be had, until when that is believed, and why.
 #[derive(Clone, Debug)]
@@ -156,4 +233,20 @@ impl Refused {
             why: why.to_owned(),
         }
     }
+
+    fn is_believed(&self) -> bool {
+        Instant::now() < self.until
+    }
 }
+
+impl From<Refused> for Denied {
+    fn from(refused: Refused) -> Self {
+        Self::Refused {
+            wait: refused.until.saturating_duration_since(Instant::now()),
+            why: refused.why,
+        }
+    }
+}
+
+/// For how long it is believed that something is not to be had.
+const BELIEVED_FOR: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Access;
+use crate::access::{Access, Denied};
 use crate::delivery::{
     Advice, Attempt, ExternalIds, Lease, Outcome, Phases, Preparation, Report, Rule, Ruling,
     Verdict,
@@ -31,8 +31,17 @@ pub struct Circumstances {
     pub cut: CancellationToken,
 }
 
+/// What came of a lease.
+#[derive(Debug)]
+pub enum Made {
+    /// The attempt that it allowed.
+    Attempt(Box<Attempt>),
+    /// None: it may not begin yet, through nobody's fault. The lease can be given back.
+    NotYet(Box<Lease>),
+}
+
 /// Makes the attempt that `lease` allows.
-pub async fn make(lease: Lease, terms: &Terms, circumstances: Circumstances) -> Attempt {
+pub async fn make(lease: Lease, terms: &Terms, circumstances: Circumstances) -> Made {
     let began = Instant::now();
     let left = lease.expires.map(|at| at.saturating_duration_since(began));
     let chance = circumstances.chance;
@@ -42,8 +51,11 @@ pub async fn make(lease: Lease, terms: &Terms, circumstances: Circumstances) -> 
         Ok(request) if terms.sandbox => (Ok(sandboxed(began.elapsed())), request.signed_with),
         Ok(mut request) => {
             let signed_with = std::mem::take(&mut request.signed_with);
-            let report = send(request, &circumstances, &mut preparations).await;
-            (report.map_err(Refusal::ForNow), signed_with)
+            match send(request, &circumstances, &mut preparations).await {
+                Ok(report) => (Ok(report), signed_with),
+                Err(Denied::NotYet) => return Made::NotYet(Box::new(lease)),
+                Err(Denied::Refused { why, wait }) => (Err(Refusal::Kept(why, wait)), Vec::new()),
+            }
         }
     };
     let (report, ruling) = match report {
@@ -52,6 +64,12 @@ pub async fn make(lease: Lease, terms: &Terms, circumstances: Circumstances) -> 
             let report = blocked(why);
             let ruling = terms.retry.judge(&report, lease.number, left, chance);
             (report, ruling)
+        }
+        Err(Refusal::Kept(why, wait)) => {
+            let report = blocked(why);
+            let ruling = terms.retry.judge(&report, lease.number, left, chance);
+            let hold = Some(wait).filter(|wait| !wait.is_zero());
+            (report, Ruling { hold, ..ruling })
         }
         Ok(report) => {
             let ruling = terms.retry.judge(&report, lease.number, left, chance);
@@ -63,7 +81,7 @@ pub async fn make(lease: Lease, terms: &Terms, circumstances: Circumstances) -> 
     } else {
         signed_with
     };
-    Attempt {
+    Made::Attempt(Box::new(Attempt {
         key: lease.key,
         number: lease.number,
         ordering_key: lease.ordering_key,
@@ -77,7 +95,7 @@ pub async fn make(lease: Lease, terms: &Terms, circumstances: Circumstances) -> 
         signed_with,
         bytes: lease.bytes,
         preparations,
-    }
+    }))
 }
 
 /// Is let in, and sends. An error where we are not let in: then nothing was sent.
@@ -85,7 +103,7 @@ async fn send(
     request: Request<'_>,
     circumstances: &Circumstances,
     preparations: &mut Vec<Preparation>,
-) -> Result<Report, String> {
+) -> Result<Report, Denied> {
     let Request {
         endpoint,
         access,
@@ -97,7 +115,9 @@ async fn send(
     let cut = || abandoned("the worker stopped before the answer came");
     if access.is_needed() {
         let begun = Instant::now();
-        let obtained = access.obtain(endpoint, &mut headers, circumstances.timeout, preparations);
+        // Whoever lets us in does not use up the time of whom we send to: that would count as its fault.
+        let patience = circumstances.timeout / 2;
+        let obtained = access.obtain(endpoint, &mut headers, patience, preparations);
         tokio::select! {
             obtained = obtained => obtained?,
             () = circumstances.cut.cancelled() => return Ok(cut()),
@@ -154,6 +174,8 @@ struct Request<'t> {
 enum Refusal {
     /// Another attempt may fare better.
     ForNow(String),
+    /// It would not, for so long.
+    Kept(String, Duration),
     /// It never will.
     ForGood(String),
 }

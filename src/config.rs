@@ -96,7 +96,7 @@ settings! {
     max_snippet: usize = KIB, Size("0", "16KiB");
 
     "Telemetry"
-    /// Where `/metrics`, `/healthz` and `/readyz` are served. They need no password, so keep the address private.
+    /// Where `/metrics`, `/healthz`, `/readyz` and public keys (`/jwks.json`) are served. They need no password, so keep the address private.
     listen: Option<SocketAddr> = Some(LISTEN), Address;
     /// How log lines are written.
     log_format: LogFormat = LogFormat::Text, Choice(LogFormat::WORDS);

@@ -24,7 +24,7 @@ use crate::secret::{
 use crate::sender::{ClientIdentity, Endpoint, EndpointOptions, PartnerAuthority, Sender};
 use crate::signature::{Profile, Signer};
 use crate::store::{AskedFor, Store, StoredSecret, StoredShape, StoredTerms, StoredValue};
-use crate::{Error, Result};
+use crate::{Error, Result, telemetry};
 
 /// What one subscription is owed, ready to use.
 #[derive(Debug)]
@@ -211,6 +211,13 @@ impl Directory {
         terms.map(|terms| terms.retry.clone()).ok_or_else(missing)
     }
 
+    /// When the first of the client certificates ends that are shown to anybody, as far as terms are known.
+    pub fn first_certificate_end(&self) -> Option<SystemTime> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let active = known.values().filter(|terms| terms.active);
+        active.filter_map(|terms| terms.certificate_ends).min()
+    }
+
     async fn learn_of(&self, wanted: impl Iterator<Item = (i32, i32)>) -> Result<()> {
         let mut ids = self.unknown(wanted);
         if ids.is_empty() {
@@ -233,14 +240,19 @@ impl Directory {
             stored.retain(|terms| !ids.contains(&terms.subscription_id));
             stored.extend(self.store.terms(&ids).await?);
         }
+        self.keep(stored, &keyring);
+        telemetry::certificates_end(self.first_certificate_end());
+        Ok(())
+    }
+
+    fn keep(&self, stored: Vec<StoredTerms>, keyring: &Result<Keyring, String>) {
         let now = Instant::now();
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         for stored in stored {
             let before = known.get(&stored.subscription_id);
-            let terms = self.understand(stored, &keyring, before, now);
+            let terms = self.understand(stored, keyring, before, now);
             known.insert(terms.subscription_id, Arc::new(terms));
         }
-        Ok(())
     }
 
     fn unknown(&self, wanted: impl Iterator<Item = (i32, i32)>) -> Vec<i32> {
@@ -539,10 +551,10 @@ fn headers(
                 return Err(format!("the secret header {name} has no value yet"));
             }
             StoredValue::Secret(Some((secret_id, sealed))) => {
-                let opened = opener
+                let plain = opener
                     .open(CredentialKind::Header, secret_id, &sealed)
                     .map_err(|error| format!("the secret header {name} cannot be used: {error}"))?;
-                HeaderValue::try_from(opened.as_str()).map(|mut value| {
+                HeaderValue::try_from(plain.as_str()).map(|mut value| {
                     value.set_sensitive(true);
                     value
                 })

@@ -1,8 +1,69 @@
 //! The public keys that receivers check signatures with, as a JSON Web Key Set (RFC 7517, RFC 8037).
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use serde_json::json;
+use uuid::Uuid;
+
+/// A key that verifies, and whose requests it verifies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The subscription's name.
+    pub subscription: String,
+    /// The secret's id, by which a receiver finds the key.
+    pub key_id: Uuid,
+    /// The key itself.
+    pub public_key: [u8; 32],
+}
+
+/// The sets that are published: made once, given out often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeySets {
+    all: Bytes,
+    of: BTreeMap<String, Bytes>,
+}
+
+impl KeySets {
+    /// Of these keys, which keep their order.
+    pub fn new(keys: &[Published]) -> Self {
+        let mut grouped: BTreeMap<&str, Vec<&Published>> = BTreeMap::new();
+        for key in keys {
+            grouped.entry(&key.subscription).or_default().push(key);
+        }
+        let grouped = grouped.into_iter();
+        Self {
+            all: set(keys.iter()),
+            of: grouped
+                .map(|(name, keys)| (name.to_owned(), set(keys.into_iter())))
+                .collect(),
+        }
+    }
+
+    /// Every key. Whoever trusts this set believes a request to one partner that was sent on to another.
+    pub fn all(&self) -> Bytes {
+        self.all.clone()
+    }
+
+    /// The keys of one subscription: what its partner is to trust. None where it has none.
+    pub fn of(&self, subscription: &str) -> Option<Bytes> {
+        self.of.get(subscription).cloned()
+    }
+}
+
+/// The set of these keys, as JSON text.
+pub fn published<'k>(keys: impl Iterator<Item = &'k Published>) -> String {
+    let keys: Vec<(String, &[u8; 32])> = keys
+        .map(|key| (key.key_id.to_string(), &key.public_key))
+        .collect();
+    jwks(keys.iter().map(|(id, key)| (id.as_str(), *key)))
+}
+
+fn set<'k>(keys: impl Iterator<Item = &'k Published>) -> Bytes {
+    Bytes::from(published(keys))
+}
 
 /// The set of these Ed25519 keys, each with its id, in their order. Ids must differ: by them a receiver finds its key.
 pub fn jwks<'k>(keys: impl Iterator<Item = (&'k str, &'k [u8; 32])>) -> String {
@@ -53,5 +114,30 @@ mod tests {
         let read = set["keys"].as_array().unwrap().iter();
         let read: Vec<_> = read.map(|key| key["kid"].as_str().unwrap()).collect();
         assert_eq!(read, ids);
+    }
+
+    #[test]
+    fn each_subscription_has_a_set_of_its_own_and_none_without_keys() {
+        let key = |subscription: &str, id: u128, byte: u8| Published {
+            subscription: subscription.to_owned(),
+            key_id: Uuid::from_u128(id),
+            public_key: [byte; 32],
+        };
+        let keys = [key("bank", 1, 7), key("bank", 2, 8), key("port", 3, 9)];
+        let sets = KeySets::new(&keys);
+        let ids = |set: &[u8]| -> Vec<String> {
+            let set: Value = serde_json::from_slice(set).unwrap();
+            let keys = set["keys"].as_array().unwrap().iter();
+            keys.map(|key| key["kid"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        let expected = |some: &[Published]| -> Vec<String> {
+            some.iter().map(|key| key.key_id.to_string()).collect()
+        };
+        assert_eq!(ids(&sets.all()), expected(&keys));
+        assert_eq!(ids(&sets.of("bank").unwrap()), expected(&keys[..2]));
+        assert_eq!(ids(&sets.of("port").unwrap()), expected(&keys[2..]));
+        assert_eq!(sets.of("nobody"), None);
+        assert_eq!(KeySets::new(&[]).all(), r#"{"keys":[]}"#);
     }
 }

@@ -1,4 +1,5 @@
-//! The operator's HTTP face: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever restarts and routes.
+//! The operator's HTTP face: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever restarts and routes, and the public
+//! keys that partners verify with, for whoever publishes them.
 //!
 //! Nothing here can be used to change anything, and nothing here can hold a worker up: connections
 //! are few and short-lived, and when all are taken the oldest one makes room, so a thousand scrapers
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{interval, sleep, timeout};
 
+use crate::jwks::KeySets;
 use crate::{Error, Result};
 
 /// Whether the worker does its work, as `/readyz` tells it.
@@ -65,8 +67,17 @@ impl Listener {
     }
 
     /// Answers until it is dropped.
-    pub async fn serve(self, metrics: PrometheusHandle, readiness: watch::Receiver<Readiness>) {
-        let pages = Arc::new(Pages { metrics, readiness });
+    pub async fn serve(
+        self,
+        metrics: PrometheusHandle,
+        readiness: watch::Receiver<Readiness>,
+        keys: watch::Receiver<Option<Arc<KeySets>>>,
+    ) {
+        let pages = Arc::new(Pages {
+            metrics,
+            readiness,
+            keys,
+        });
         let mut connections = Connections::default();
         let mut upkeep = interval(UPKEEP);
         loop {
@@ -121,6 +132,8 @@ async fn answer(stream: TcpStream, pages: Arc<Pages>) {
 struct Pages {
     metrics: PrometheusHandle,
     readiness: watch::Receiver<Readiness>,
+    /// None before the database was asked.
+    keys: watch::Receiver<Option<Arc<KeySets>>>,
 }
 
 impl Pages {
@@ -139,10 +152,11 @@ impl Pages {
             "/metrics" => self.metrics(),
             "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
             "/readyz" => self.readiness(),
-            _ => text(
-                StatusCode::NOT_FOUND,
-                "only /metrics, /healthz and /readyz\n".to_owned(),
-            ),
+            "/jwks.json" => self.keys(|sets| Some(sets.all())),
+            path => match subscription_in(path) {
+                Some(name) => self.keys(|sets| sets.of(&name)),
+                None => text(StatusCode::NOT_FOUND, format!("only {PATHS}\n")),
+            },
         }
     }
 
@@ -150,6 +164,24 @@ impl Pages {
         let mut page = text(StatusCode::OK, self.metrics.render());
         page.headers_mut()
             .insert(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE));
+        page
+    }
+
+    /// What `chosen` takes of what the worker read last. A set that may be too small is never given out: receivers would keep it.
+    fn keys(&self, chosen: impl FnOnce(&KeySets) -> Option<Bytes>) -> Response<Full<Bytes>> {
+        let sets = self.keys.borrow().clone();
+        let Some(sets) = sets else {
+            let why = "the keys have not been read yet\n".to_owned();
+            return text(StatusCode::SERVICE_UNAVAILABLE, why);
+        };
+        let Some(set) = chosen(&sets) else {
+            let why = "no public key of a subscription of that name\n".to_owned();
+            return text(StatusCode::NOT_FOUND, why);
+        };
+        let mut page = Response::new(Full::new(set));
+        let headers = page.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(KEYS_TYPE));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(KEYS_KEPT));
         page
     }
 
@@ -165,6 +197,22 @@ impl Pages {
             }
         }
     }
+}
+
+/// The name in `/jwks/<name>.json`, whose letters may be written as `%` and two hexadecimal digits.
+fn subscription_in(path: &str) -> Option<String> {
+    let encoded = path.strip_prefix("/jwks/")?.strip_suffix(".json")?;
+    let mut name = Vec::with_capacity(encoded.len());
+    let mut rest = encoded.bytes();
+    while let Some(byte) = rest.next() {
+        name.push(if byte == b'%' {
+            let mut digit = || char::from(rest.next()?).to_digit(16);
+            u8::try_from(digit()? * 16 + digit()?).ok()?
+        } else {
+            byte
+        });
+    }
+    String::from_utf8(name).ok()
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
@@ -199,6 +247,11 @@ fn metrics_error(error: &metrics_exporter_prometheus::BuildError) -> Error {
     )
 }
 
+/// What there is to ask for.
+pub const PATHS: &str = "/metrics, /healthz, /readyz, /jwks.json and /jwks/<subscription>.json";
+const KEYS_TYPE: &str = "application/jwk-set+json";
+/// A key that was ended because it leaked must be gone soon everywhere.
+const KEYS_KEPT: &str = "max-age=60";
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 const SECONDS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0,
@@ -218,11 +271,15 @@ mod tests {
     use metrics::with_local_recorder;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+    use uuid::Uuid;
+
     use super::*;
+    use crate::jwks::Published;
 
     struct Running {
         address: SocketAddr,
         readiness: watch::Sender<Readiness>,
+        keys: watch::Sender<Option<Arc<KeySets>>>,
         _serving: JoinSet<()>,
     }
 
@@ -239,11 +296,13 @@ mod tests {
             .unwrap();
         let address = listener.address();
         let (readiness, watching) = watch::channel(Readiness::Ready);
+        let (keys, published) = watch::channel(None);
         let mut serving = JoinSet::new();
-        serving.spawn(listener.serve(recorder.handle(), watching));
+        serving.spawn(listener.serve(recorder.handle(), watching, published));
         Running {
             address,
             readiness,
+            keys,
             _serving: serving,
         }
     }
@@ -304,6 +363,56 @@ mod tests {
                 .await
                 .starts_with("HTTP/1.1 200 ")
         );
+    }
+
+    #[tokio::test]
+    async fn public_keys_are_given_out_once_they_are_known_all_or_one_subscriptions() {
+        let worker = running().await;
+        let address = worker.address;
+        assert!(
+            get(address, "/jwks.json")
+                .await
+                .starts_with("HTTP/1.1 503 ")
+        );
+        let key = |subscription: &str, id| Published {
+            subscription: subscription.to_owned(),
+            key_id: Uuid::from_u128(id),
+            public_key: [7; 32],
+        };
+        let keys = [key("bank", 0xaa), key("St. Anna/ü", 0xbb)];
+        worker
+            .keys
+            .send_replace(Some(Arc::new(KeySets::new(&keys))));
+        for (path, has_first, has_second) in [
+            ("/jwks.json", true, true),
+            ("/jwks/bank.json", true, false),
+            ("/jwks/%62ank.json", true, false),
+            ("/jwks/St.%20Anna%2F%C3%BC.json", false, true),
+        ] {
+            let page = get(address, path).await;
+            assert!(
+                page.starts_with("HTTP/1.1 200 ")
+                    && page.contains("content-type: application/jwk-set+json\r\n")
+                    && page.contains("cache-control: max-age=60\r\n"),
+                "{page}"
+            );
+            assert_eq!(
+                (page.contains("0000aa\""), page.contains("0000bb\"")),
+                (has_first, has_second),
+                "{page}"
+            );
+        }
+        for path in [
+            "/jwks/nobody.json",
+            "/jwks/bank",
+            "/jwks/bank.json/",
+            "/jwks/%.json",
+            "/jwks/%ff.json",
+            "/jwks/ba%+6ek.json",
+        ] {
+            let page = get(address, path).await;
+            assert!(page.starts_with("HTTP/1.1 404 "), "{path}: {page}");
+        }
     }
 
     #[tokio::test]

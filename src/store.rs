@@ -524,6 +524,8 @@ statements! {
     ACCESS = "access";
     LOGIN = "login";
     LIVE_SECRETS = "live_secrets";
+    PUBLIC_KEYS = "public_keys";
+    SUBSCRIPTIONS_TO_CHECK = "subscriptions_to_check";
     SERVER = "server";
     NEXT_WORKER_ID = "next_worker_id";
     REGISTER_WORKER = "register_worker";

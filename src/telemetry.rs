@@ -3,7 +3,7 @@
 //! Labels come from closed sets. No label, and no log line, holds a secret or a payload.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use metrics::{counter, gauge, histogram};
 
@@ -146,6 +146,12 @@ pub const METRICS: &[Metric] = &[
         "Subscriptions that nothing can be sent to for want of a secret, counted up to 1000; see posthaste.secret_overview.",
     ),
     metric(
+        CERTIFICATE_EXPIRY,
+        Kind::Gauge,
+        &[],
+        "When the first client certificate ends of those that this worker shows, in Unix seconds; NaN while it knows of none.",
+    ),
+    metric(
         IN_QUARANTINE,
         Kind::Gauge,
         &[],
@@ -177,6 +183,7 @@ const REGISTERED: &str = "posthaste_worker_registered";
 const FOUR_EYES: &str = "posthaste_four_eyes";
 const SECRETS_OVERDUE: &str = "posthaste_secrets_overdue";
 const SECRETS_MISSING: &str = "posthaste_secrets_missing";
+const CERTIFICATE_EXPIRY: &str = "posthaste_client_certificate_expiry_timestamp_seconds";
 const IN_QUARANTINE: &str = "posthaste_deliveries_in_quarantine";
 const CLOCK_DIFFERENCE: &str = "posthaste_clock_difference_seconds";
 
@@ -318,6 +325,15 @@ pub(crate) fn waiting_for_people(waiting: Waiting) {
     gauge!(SECRETS_OVERDUE).set(waiting.secrets_overdue as f64);
     gauge!(SECRETS_MISSING).set(waiting.secrets_missing as f64);
     gauge!(IN_QUARANTINE).set(waiting.quarantined as f64);
+}
+
+/// When the first client certificate ends. A number that compares as false with every other where there is none: no alert fires.
+pub(crate) fn certificates_end(first: Option<SystemTime>) {
+    let seconds = first.map_or(f64::NAN, |end| {
+        let since = end.duration_since(SystemTime::UNIX_EPOCH);
+        since.unwrap_or_default().as_secs_f64()
+    });
+    gauge!(CERTIFICATE_EXPIRY).set(seconds);
 }
 
 /// Our clock minus the database's.

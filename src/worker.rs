@@ -7,6 +7,7 @@ mod lanes;
 mod look;
 mod ordering;
 mod plan;
+mod publishing;
 mod recorder;
 mod requests;
 mod shift;
@@ -22,6 +23,7 @@ use crate::config::Config;
 use crate::directory::Directory;
 use crate::egress::EgressPolicy;
 use crate::endpoint::PlainHttp;
+use crate::jwks::KeySets;
 use crate::masks::Masks;
 use crate::sender::{Sender, SenderConfig};
 use crate::store::{Presence, SchemaState, Store, connect_once, schema_state};
@@ -36,6 +38,7 @@ pub struct Worker {
     catalogue: Arc<Catalogue>,
     masks: Arc<Masks>,
     ready: watch::Sender<bool>,
+    published: watch::Sender<Option<Arc<KeySets>>>,
 }
 
 impl Worker {
@@ -56,12 +59,19 @@ impl Worker {
             catalogue,
             masks,
             ready: watch::Sender::new(false),
+            published: watch::Sender::new(None),
         })
     }
 
     /// Whether the worker is registered and looks for work. Changes with the connection to Postgres.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
+    }
+
+    /// The public keys that partners verify with, as they were read last: soon after a change, and once a minute, while anybody
+    /// holds what this returns. None before that.
+    pub fn public_keys(&self) -> watch::Receiver<Option<Arc<KeySets>>> {
+        self.published.subscribe()
     }
 
     /// Works until `stop` is cancelled, then finishes what is under way, up to the configured drain

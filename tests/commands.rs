@@ -1,9 +1,11 @@
 //! The control plane from the command line: each command runs as somebody's own login, and the database decides.
 
 use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
 
 use posthaste::config::Config;
-use posthaste::secret::{CredentialKind, Keyring, Sealed, SigningSecret};
+use posthaste::secret::{CredentialKind, Keyring, PublicKey, Sealed, SecretKind, SigningSecret};
+use posthaste::trial::authority::Authority;
 use serde_json::{Value, json};
 
 use crate::harness::{Login, Said, World, posthaste};
@@ -305,6 +307,328 @@ async fn every_stored_secret_moves_under_the_first_key_but_for_one_that_no_key_o
     );
     assert!(closed.stderr.contains("needs the key `new`"), "{closed:?}");
     assert!(!format!("{imported:?}{done:?}{closed:?}").contains("CANARY"));
+}
+
+#[tokio::test]
+async fn each_of_the_seven_kinds_is_stored_and_moves_under_a_new_key() {
+    let office = Office::open().await;
+    let (certificate, client_key) = Authority::new().unwrap().client_pem("us").unwrap();
+    office.subscribe().await;
+    office
+        .change(&json!({
+            "signatures": ["standard_v1", "standard_v1a", "stripe"], "mask": {"allow": ["/a"], "rest": "pseudonym"},
+            "authentication": {"kind": "bearer"}, "tls": {"certificate": certificate},
+        }))
+        .await;
+    for kind in ["shared", "ed25519"] {
+        let rotate = ["secret", "rotate", "university", "--kind", kind];
+        office.run(&office.ada, &rotate).await.done();
+    }
+    let (_, another_key) = Authority::new().unwrap().client_pem("us").unwrap();
+    for (flags, value, said) in [
+        (&["--text"][..], "it's, a CANARY", "secret "),
+        (
+            &["--header", "X-Key"],
+            "CANARY",
+            "the header's value is stored",
+        ),
+        (
+            &["--authentication"],
+            "CANARY",
+            "the secret part of the authentication is stored",
+        ),
+        (
+            &["--client-key"],
+            &client_key,
+            "the key of the client certificate is stored",
+        ),
+    ] {
+        let stored = office.import(flags, value).await;
+        assert!(stored.done().starts_with(said), "{stored:?}");
+        assert_eq!(stored.stderr, "", "{stored:?}");
+    }
+    let misfit = office.import(&["--client-key"], &another_key).await;
+    assert!(
+        misfit.code != 0
+            && misfit
+                .stderr
+                .contains("it does not belong to the first certificate"),
+        "{misfit:?}"
+    );
+    office
+        .import(&["--text", "--authentication"], "x")
+        .await
+        .refused_with("cannot be used with");
+    // The worker makes the pseudonyms' key, and whatever else was asked for.
+    let worker = office.world.worker(&[]).await;
+    office
+        .world
+        .until(
+            "not exists (select from posthaste.partner_key where ciphertext is null)
+                and not exists (select from posthaste.signing_secret where ciphertext is null)",
+        )
+        .await;
+    worker.stop().await.unwrap();
+
+    let kinds = "select count(*) from (select kind from posthaste.signing_secret union select name from posthaste.credential union select 'partner' from posthaste.partner_key) k";
+    assert_eq!(office.world.count(kinds).await, 7);
+    let all = "select (select count(*) from posthaste.signing_secret) + (select count(*) from posthaste.credential) + (select count(*) from posthaste.partner_key)";
+    let all = office.world.count(all).await;
+    let new = Keyring::generate_line("new").unwrap();
+    let reencrypt = ["secret", "reencrypt", "--reason", "yearly"];
+    let both = format!("{},{}", *new, office.keys);
+    let done = office
+        .run_with(&office.ada, &reencrypt, ("POSTHASTE_KEYS", &both))
+        .await;
+    assert_eq!(
+        done.done(),
+        format!("{all} encrypted anew under the key new\n")
+    );
+    // With the new key alone everything opens, and with the old one nothing.
+    let check = office.check(&new).await;
+    assert!(
+        check.done().contains("1, with all that their terms need"),
+        "{check:?}"
+    );
+    let check = office.check(&office.keys).await;
+    for what in [
+        "the secret header X-Key",
+        "the secret part of the authentication",
+        "the key of the client certificate",
+        "the key of the pseudonyms",
+    ] {
+        let failed = check.stdout.lines().any(|line| {
+            line.starts_with("FAILED")
+                && line.contains(what)
+                && line.contains("needs the key `new`")
+        });
+        assert!(failed, "{what}: {check:?}");
+    }
+    assert_eq!(office.header_value(&new).await, "CANARY");
+}
+
+#[tokio::test]
+async fn of_a_private_key_nobody_sees_more_than_the_public_half() {
+    let office = Office::open().await;
+    office.subscribe().await;
+    let rotate = ["secret", "rotate", "university", "--kind", "ed25519"];
+    let rotated = office.run(&office.ada, &rotate).await;
+    let (number, public) = rotated.done().trim_end().split_once(' ').unwrap();
+    let second = PublicKey::parse(public).unwrap();
+    assert_eq!(number, "2");
+    assert!(
+        rotated.stderr.contains("it signs nothing") && rotated.stderr.contains("shown to nobody"),
+        "{rotated:?}"
+    );
+    let revealed = "select count(*) from posthaste.audit where action = 'secret_revealed'";
+    assert_eq!(office.world.count(revealed).await, 0);
+
+    office
+        .change(&json!({"signatures": ["standard_v1a", "stripe"]}))
+        .await;
+    let third = SigningSecret::generate_as(SecretKind::Ed25519).unwrap();
+    let imported = office.import(&[], &third.reveal()).await;
+    let third = third.public_key().unwrap();
+    assert_eq!(
+        imported.done(),
+        format!("secret 3 is stored; its public key is {third}\n")
+    );
+    // It takes the place of the shared one that was asked for.
+    office.import(&["--text"], "it's, a text").await.done();
+    let reveal = ["secret", "reveal", "university", "--reason", "set-up"];
+    let shown = office.run(&office.bob, &reveal).await;
+    assert_eq!(
+        shown.done(),
+        format!("1 it's, a text\n2 {second}\n3 {third}\n")
+    );
+    for said in [&rotated, &imported, &shown] {
+        assert!(!format!("{said:?}").contains("whsk_"), "{said:?}");
+    }
+
+    // Of a subscription that signs with a private key alone, a new one is such a one.
+    office
+        .change(&json!({"signatures": ["standard_v1a"]}))
+        .await;
+    let rotated = office
+        .run(&office.ada, &["secret", "rotate", "university"])
+        .await;
+    assert!(rotated.done().starts_with("4 whpk_"), "{rotated:?}");
+
+    let jwks = office.json(&["secret", "jwks", "university"]).await;
+    let keys = jwks["keys"].as_array().unwrap();
+    assert_eq!(keys.len(), 3, "{jwks}");
+    let ids = "select string_agg(secret_id::text, ',' order by number) from posthaste.signing_secret where kind = 'ed25519'";
+    let ids = office.world.text(ids).await;
+    let told: Vec<&str> = keys
+        .iter()
+        .map(|key| key["kid"].as_str().unwrap())
+        .collect();
+    assert_eq!(told.join(","), ids);
+    assert_eq!(office.json(&["secret", "jwks"]).await, jwks);
+    office
+        .run(&office.ada, &["secret", "jwks", "nobody"])
+        .await
+        .denied_with("there is no subscription \"nobody\"");
+}
+
+#[tokio::test]
+async fn check_says_what_each_subscription_lacks_and_what_to_do() {
+    let office = Office::open().await;
+    let world = &office.world;
+    let mut ids = Vec::new();
+    for name in [
+        "replayable",
+        "unsigned",
+        "unsealed",
+        "ended",
+        "soon",
+        "misshapen",
+    ] {
+        let url = format!("https://{name}.example/");
+        ids.push(world.subscribe_url(name, &url, &["*"], None, "1h").await);
+    }
+    world
+        .change("replayable", r#"{"signatures": ["github", "shopify"]}"#)
+        .await;
+    world
+        .change(
+            "unsealed",
+            r#"{"authentication": {"kind": "bearer"}, "headers": {"X-Key": {"secret": true}}}"#,
+        )
+        .await;
+    world
+        .set_credential("unsealed", ids[2], "X-Key", "CANARY")
+        .await;
+    world
+        .run("update posthaste.credential set ciphertext = ciphertext || '\\x00'")
+        .await;
+    for (name, days) in [("ended", -1), ("soon", 29)] {
+        let certificate = certificate_for(days);
+        let terms = json!({"tls": {"certificate": certificate}});
+        world.change(name, &terms.to_string()).await;
+    }
+    world
+        .change("misshapen", r#"{"mask": {"allow": ["/a"]}}"#)
+        .await;
+    world
+        .run("insert into posthaste.envelope (name, version, template, content_type, description) values ('broken', 1, '{\"a\": \"{{nothing}}\"}', 'application/json', 'a trial');
+              update posthaste.subscription set envelope = 'broken@1', mask = '{\"allow\": 7}' where name = 'misshapen';
+              update posthaste.partner_key set key_id = 'k1', ciphertext = '\\x00';
+              update posthaste.signing_secret set ends_at = greatest(created_at, now()) where subscription_id = (select subscription_id from posthaste.subscription where name = 'unsigned')")
+        .await;
+    let text = SigningSecret::parse_as(SecretKind::Text, "theirs").unwrap();
+    world.add_secret(ids[1], &text).await;
+
+    let check = office.check(&office.keys).await;
+    assert_eq!(check.code, 1, "{check:?}");
+    let expected = [
+        (
+            "WARNING signatures    replayable: github, shopify binds no time",
+            "with standard_v1 besides",
+        ),
+        (
+            "WARNING signatures    unsigned: no live secret can sign for standard_v1",
+            "`posthaste secret rotate unsigned --kind shared`",
+        ),
+        (
+            "WARNING credentials   unsealed: the secret part of the authentication has not been imported yet",
+            "`posthaste secret import unsealed --authentication ...`",
+        ),
+        (
+            "FAILED  credentials   unsealed: the secret header X-Key: ",
+            "`posthaste secret import unsealed --header X-Key ...`",
+        ),
+        (
+            "FAILED  certificates  ended: the client certificate of CN=us ended at ",
+            "`posthaste subscription change ended`, term tls",
+        ),
+        (
+            "WARNING certificates  soon: the client certificate of CN=us ends at ",
+            "`posthaste subscription change soon`, term tls",
+        ),
+        (
+            "WARNING credentials   soon: the key of the client certificate has not been imported yet",
+            "`posthaste secret import soon --client-key ...`",
+        ),
+        ("FAILED  envelopes     misshapen: ", "term envelope"),
+        ("FAILED  masks         misshapen: ", "term mask"),
+        (
+            "FAILED  masks         misshapen: the key of the pseudonyms of \"misshapen\": ",
+            "give the keyring the key",
+        ),
+    ];
+    for (line, todo) in expected {
+        let told = check
+            .stdout
+            .lines()
+            .any(|said| said.starts_with(line) && said.contains(todo));
+        assert!(told, "{line} ... {todo}: {check:?}");
+    }
+    let about = [
+        "signatures ",
+        "credentials ",
+        "certificates ",
+        "envelopes ",
+        "masks ",
+    ];
+    let lines = check.stdout.lines().filter(|line| {
+        line.get(8..)
+            .is_some_and(|line| about.iter().any(|about| line.starts_with(about)))
+    });
+    // The key of the ended certificate is missing, too.
+    assert_eq!(lines.count(), expected.len() + 1, "{check:?}");
+    assert!(!format!("{check:?}").contains("CANARY"));
+}
+
+#[tokio::test]
+async fn terms_are_shown_without_pem_and_with_what_waits() {
+    let office = Office::open().await;
+    office.subscribe().await;
+    let certificate = certificate_for(400);
+    office
+        .change(&json!({
+            "signatures": ["standard_v1", "stripe"], "authentication": {"kind": "basic", "user": "us"},
+            "tls": {"certificate": certificate}, "mask": {"allow": ["/a"]}, "header_prefix": "X-Platform",
+        }))
+        .await;
+    let show = ["subscription", "show", "university"];
+    let shown = office.run(&office.bob, &show).await;
+    let words: Vec<&str> = shown.done().split_whitespace().collect();
+    let shown = words.join(" ");
+    for part in [
+        "signatures standard_v1, stripe",
+        "authentication kind: basic; user: us",
+        "tls certificate: CN=us, ends 20",
+        "envelope standard@1",
+        "header prefix X-Platform",
+        "partner university",
+        "credentials without value secret import --authentication, --client-key, --header X-Key",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert!(
+        shown.contains(r#""allow":["/a"]"#) && !shown.contains("BEGIN"),
+        "{shown}"
+    );
+    let changes = office
+        .run(&office.bob, &["subscription", "changes", "--all"])
+        .await;
+    assert!(
+        changes.done().contains("SHA-256 ") && !changes.stdout.contains("BEGIN"),
+        "{changes:?}"
+    );
+}
+
+/// A certificate of a client that ends in so many days.
+fn certificate_for(days: i64) -> String {
+    let mut params = rcgen::CertificateParams::default();
+    let name = rcgen::DnType::CommonName;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(name, "us");
+    let end = SystemTime::now() + Duration::from_hours(24 * (days + 1000).unsigned_abs());
+    params.not_after = (end - Duration::from_hours(24 * 1000)).into();
+    let key = rcgen::KeyPair::generate().unwrap();
+    params.self_signed(&key).unwrap().pem()
 }
 
 #[tokio::test]
@@ -775,9 +1099,38 @@ impl Office {
         self.run(&self.bob, &approve).await.done();
     }
 
+    /// Changes its terms: one proposes, the other approves.
+    async fn change(&self, terms: &Value) {
+        let propose = [
+            "subscription",
+            "change",
+            "university",
+            "--set",
+            &terms.to_string(),
+        ];
+        let said = self.run(&self.ada, &propose).await;
+        let id = said.done().split_whitespace().nth(1).unwrap();
+        let approve = ["subscription", "approve", id];
+        self.run(&self.bob, &approve).await.done();
+    }
+
+    async fn import(&self, flags: &[&str], value: &str) -> Said {
+        let import = ["secret", "import", "university", "--reason", "theirs"];
+        let import = [&import[..], flags].concat();
+        self.run_with(&self.ada, &import, ("POSTHASTE_SECRET", value))
+            .await
+    }
+
+    /// `check` as a worker's login, with these keys.
+    async fn check(&self, keys: &str) -> Said {
+        let config = self.world.config(&[]);
+        let url = config.database_url.unwrap();
+        let environment = [("DATABASE_URL", url.reveal()), ("POSTHASTE_KEYS", keys)];
+        posthaste(&["check"], &environment, "").await
+    }
+
     async fn header_value(&self, keys: &str) -> String {
-        let stored =
-            "select subscription_id, secret_id, key_id, ciphertext from posthaste.credential";
+        let stored = "select subscription_id, secret_id, key_id, ciphertext from posthaste.credential where name = 'X-Key'";
         let row = self.world.db.query_one(stored, &[]).await.unwrap();
         let keyring = Keyring::parse(keys).unwrap();
         let ciphertext: Vec<u8> = row.get(3);

@@ -10,6 +10,7 @@
 #[allow(dead_code, reason = "each promise uses its part")]
 mod harness;
 
+mod access;
 mod approval;
 mod at_least_once;
 mod attacks;
@@ -44,6 +45,7 @@ mod roles;
 mod schema;
 mod scope;
 mod secrets;
+mod signatures;
 mod terms;
 mod test_events;
 mod together;

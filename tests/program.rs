@@ -2,13 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use posthaste::delivery::{Outcome, Verdict};
 use posthaste::operational::OperationalEvent;
 use posthaste::secret::SigningSecret;
+use posthaste::sender::ClientIdentity;
 use posthaste::signature;
 use posthaste::telemetry::{Kind, METRICS};
+use posthaste::trial::authority::Authority;
 use posthaste::trial::partner::Reply;
+use posthaste::verifier::Verifier;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::process::{Child, ChildStdout};
@@ -337,6 +341,126 @@ async fn what_waits_for_a_person_is_in_the_metrics() {
     told_in(address, &expected.map(str::to_owned)).await;
 }
 
+#[tokio::test]
+async fn the_end_of_the_first_client_certificate_is_in_the_metrics() {
+    let world = World::new().await;
+    let (certificate, key) = Authority::new().unwrap().client_pem("us").unwrap();
+    let id = world
+        .subscribe_url("p", "https://127.0.0.1:1/", &["*"], None, "1h")
+        .await;
+    let terms = serde_json::json!({"tls": {"certificate": certificate}});
+    world.change("p", &terms.to_string()).await;
+    world.set_credential("p", id, ":client_key", &key).await;
+    let worker = world.worker_process(&[("listen", "127.0.0.1:0")]).await;
+    let address = worker.telemetry_address().await;
+    let told = |number: &str| [format!("\n{CERTIFICATE_EXPIRY} {number}\n")];
+    told_in(address, &told("NaN")).await;
+    world.publish("thing.happened", "{}").await;
+    let end = ClientIdentity::from_pem(certificate.as_bytes(), key.as_bytes())
+        .unwrap()
+        .not_after();
+    let seconds = end
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    told_in(address, &told(&seconds.to_string())).await;
+    // Nothing is shown to a partner that is gone.
+    world.agree("propose_removal('p', 'a trial')").await;
+    told_in(address, &told("NaN")).await;
+}
+
+#[tokio::test]
+async fn a_key_that_the_listener_publishes_verifies_a_delivery_and_is_gone_soon_after_it_has_ended()
+{
+    let world = World::new().await;
+    let partner = world.partner().await;
+    let id = world
+        .subscribe_url("St. Anna", &partner.url("/in"), &["*"], None, "1h")
+        .await;
+    world
+        .subscribe_url(
+            "another",
+            &partner.url("/other"),
+            &["none.such"],
+            None,
+            "1h",
+        )
+        .await;
+    for name in ["St. Anna", "another"] {
+        world
+            .change(name, r#"{"signatures": ["standard_v1a"]}"#)
+            .await;
+    }
+    let worker = world.worker_process(&[("listen", "127.0.0.1:0")]).await;
+    let address = worker.telemetry_address().await;
+    // The worker makes the keys that were asked for.
+    let own = published(address, "/jwks/St.%20Anna.json", 1).await;
+    let all = published(address, "/jwks.json", 2).await;
+    assert!(all.contains(&own[0]), "{all:?} {own:?}");
+    assert_eq!(http::get(address, "/jwks/nobody.json").await.status, 404);
+
+    world.publish("thing.happened", r#"{"a": 1}"#).await;
+    let received = partner.wait_for(1).await;
+    let (key_id, public_key) = &own[0];
+    let verifier = Verifier::new([public_key.as_str()]).unwrap();
+    let verified = verifier.verify(&received[0].headers, &received[0].body);
+    assert!(verified.is_ok(), "{verified:?}");
+    let strangers = all.iter().find(|(id, _)| id != key_id).unwrap();
+    let verifier = Verifier::new([strangers.1.as_str()]).unwrap();
+    assert!(
+        verifier
+            .verify(&received[0].headers, &received[0].body)
+            .is_err()
+    );
+
+    let ours = format!("subscription_id = {id} and public_key is not null");
+    let number = world
+        .count(&format!(
+            "select number::bigint from posthaste.signing_secret where {ours}"
+        ))
+        .await;
+    world
+        .run(&format!(
+            "select posthaste.end_secret('St. Anna', {number}::smallint, 'it leaked')"
+        ))
+        .await;
+    assert_eq!(
+        published(address, "/jwks.json", 1).await,
+        std::slice::from_ref(strangers)
+    );
+    assert_eq!(
+        http::get(address, "/jwks/St.%20Anna.json").await.status,
+        404
+    );
+}
+
+/// The keys under a path, each with its id and as a receiver writes it, once there are so many.
+async fn published(address: SocketAddr, path: &str, count: usize) -> Vec<(String, String)> {
+    let told = async {
+        loop {
+            let answer = http::get(address, path).await;
+            let set: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
+            let keys = set["keys"].as_array().cloned().unwrap_or_default();
+            if answer.status == 200 && keys.len() == count {
+                return keys;
+            }
+        }
+    };
+    let keys = tokio::time::timeout(PATIENCE, told)
+        .await
+        .expect("the keys are published");
+    let known = |key: &serde_json::Value| {
+        let [id, x] = ["kid", "x"].map(|field| key[field].as_str().unwrap().to_owned());
+        assert_eq!(
+            (&key["kty"], &key["crv"]),
+            (&"OKP".into(), &"Ed25519".into())
+        );
+        let standard = x.replace('-', "+").replace('_', "/");
+        (id, format!("whpk_{standard}="))
+    };
+    keys.iter().map(known).collect()
+}
+
 /// `/metrics` once each of `parts` is in it: what a worker reads from the tables is told only when it was read.
 async fn told_in(address: SocketAddr, parts: &[String]) -> String {
     let told = async {
@@ -662,3 +786,4 @@ impl Drop for TextFile {
 
 /// 32 bytes of nothing, as a line of a keyring.
 const KEY: &str = "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+const CERTIFICATE_EXPIRY: &str = "posthaste_client_certificate_expiry_timestamp_seconds";

@@ -7,7 +7,8 @@ select s.subscription_id, s.revision, s.name, s.url, s.active, s.sandbox, (s.bre
        array(select extract(epoch from i)::float8 from unnest(s.retry_intervals) with ordinality u (i, place) order by place) as retry_seconds,
        extract(epoch from s.timeout)::float8 as timeout_seconds, s.concurrency, s.networks,
        -- Within what time a claimed delivery must be on its way, for the rates to hold.
-       (select min(least(1, extract(epoch from (r ->> 'period')::interval) / 10))::float8 from jsonb_array_elements(s.rates) r) as send_within,
+       least((select min(least(1, extract(epoch from (r ->> 'period')::interval) / 10))::float8 from jsonb_array_elements(s.rates) r),
+             case when g.has_rate then 1 end) as send_within,
        array(select key from jsonb_each(s.headers) order by key) as header_names,
        -- Null where the value is a secret.
        array(select case when jsonb_typeof(value) = 'string' then value #>> '{}' end from jsonb_each(s.headers) order by key) as header_values,
@@ -35,9 +36,12 @@ cross join lateral (
     from posthaste.credential x where x.subscription_id = s.subscription_id
 ) h
 cross join lateral (
-    select exists (
-        select from posthaste.handshake a
-        where a.subscription_id = s.subscription_id and a.url = s.url and a.origin = s.handshake ->> 'origin') as is_granted
+    -- What was granted last counts; its rate is one a minute.
+    select count(*) > 0 as is_granted, coalesce(bool_or(rate is not null), false) as has_rate
+    from (
+        select a.rate from posthaste.handshake a
+        where a.subscription_id = s.subscription_id and a.url = s.url and a.origin = s.handshake ->> 'origin'
+        order by a.handshake_id desc limit 1) last
 ) g
 left join lateral (
     select * from posthaste.envelope n

@@ -1,7 +1,6 @@
-//! Permission to send, asked for as CloudEvents' webhook specification describes it: OPTIONS with our origin, to which the receiver
-//! answers whether it wants webhooks from there, and how many.
+//! Permission to send, asked for as the webhook specification of the cloud events project describes it: OPTIONS with our origin, to
+//! which the receiver answers whether it wants webhooks from there, and how many.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 
-use super::{Refused, without_query};
+use super::{Asked, Denied, Refused, ask, turn, without_query};
 use crate::delivery::{Grant, Preparation, Purpose};
 use crate::sender::{Answer, Endpoint};
 
@@ -21,9 +20,17 @@ pub struct Permission {
     origin_text: String,
     headers: HeaderMap,
     asks_for_rate: bool,
-    is_granted: AtomicBool,
-    refused: Mutex<Option<Refused>>,
+    standing: Mutex<Standing>,
     asking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone, Debug)]
+enum Standing {
+    Unasked,
+    Granted,
+    /// At a rate. Whoever asked sends; everybody else waits for terms that know of it, but not for ever.
+    GrantedAtRate(Instant),
+    Refused(Refused),
 }
 
 impl Permission {
@@ -55,8 +62,11 @@ impl Permission {
             origin_text: origin_text.to_owned(),
             headers,
             asks_for_rate: rate.is_some(),
-            is_granted: AtomicBool::new(is_granted),
-            refused: Mutex::default(),
+            standing: Mutex::new(if is_granted {
+                Standing::Granted
+            } else {
+                Standing::Unasked
+            }),
             asking: tokio::sync::Mutex::default(),
         })
     }
@@ -66,36 +76,35 @@ impl Permission {
         &self.origin
     }
 
-    /// Whether it has been granted.
-    pub(super) fn is_granted(&self) -> bool {
-        self.is_granted.load(Ordering::Relaxed)
-    }
-
     /// Asks, unless it was granted; an error where it is not.
     pub(super) async fn obtain(
         &self,
         endpoint: &Endpoint,
         timeout: Duration,
         made: &mut Vec<Preparation>,
-    ) -> Result<(), String> {
-        if self.is_granted() {
-            return Ok(());
+    ) -> Result<(), Denied> {
+        if let Some(known) = self.known() {
+            return known;
         }
-        let ask = async {
-            let _turn = self.asking.lock().await;
-            if self.is_granted() {
-                return Ok(());
+        let deadline = Instant::now() + timeout;
+        let _turn = turn(&self.asking, deadline, NOT_ALLOWED).await?;
+        // Somebody may have asked while we waited for our turn.
+        if let Some(known) = self.known() {
+            return known;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.ask(endpoint, left, made).await.map_err(Denied::from)
+    }
+
+    /// What need not be asked.
+    fn known(&self) -> Option<Result<(), Denied>> {
+        match &*self.lock() {
+            Standing::Granted => Some(Ok(())),
+            Standing::GrantedAtRate(until) if Instant::now() < *until => Some(Err(Denied::NotYet)),
+            Standing::Refused(refused) if refused.is_believed() => {
+                Some(Err(refused.clone().into()))
             }
-            if let Some(refused) = &*self.lock()
-                && Instant::now() < refused.until
-            {
-                return Err(refused.why.clone());
-            }
-            self.ask(endpoint, timeout, made).await
-        };
-        match tokio::time::timeout(timeout, ask).await {
-            Ok(asked) => asked,
-            Err(_) => Err(format!("{NOT_ALLOWED}: no answer within {timeout:?}")),
+            _ => None,
         }
     }
 
@@ -104,40 +113,36 @@ impl Permission {
         endpoint: &Endpoint,
         timeout: Duration,
         made: &mut Vec<Preparation>,
-    ) -> Result<(), String> {
-        let (report, answer) = endpoint
-            .exchange(Method::OPTIONS, self.headers.clone(), Bytes::new(), timeout)
-            .await;
-        let met = report.error.clone();
-        let granted = match answer {
-            Some(answer) => granted(&answer, &self.origin_text, self.asks_for_rate),
-            None => Err(met.unwrap_or_else(|| "no answer".to_owned())),
-        };
-        made.push(Preparation {
+    ) -> Result<(), Refused> {
+        let asked = Asked {
             kind: Purpose::Handshake,
             url: without_query(&self.url),
-            report,
-            grant: granted.as_ref().ok().map(|rate| Grant {
+            method: Method::OPTIONS,
+            headers: self.headers.clone(),
+            body: Bytes::new(),
+        };
+        let answer = ask(endpoint, asked, timeout, made).await;
+        let granted = answer
+            .and_then(|answer| granted(&answer, &self.origin_text, self.asks_for_rate))
+            .map_err(|why| Refused::now(&format!("{NOT_ALLOWED}: {why}"), ASKED_AGAIN_AFTER));
+        *self.lock() = match &granted {
+            Ok(None) => Standing::Granted,
+            Ok(Some(_)) => Standing::GrantedAtRate(Instant::now() + ASKED_AGAIN_AFTER),
+            Err(refused) => Standing::Refused(refused.clone()),
+        };
+        let rate = granted?;
+        if let Some(made) = made.last_mut() {
+            made.grant = Some(Grant {
                 url: self.url.clone(),
                 origin: self.origin_text.clone(),
-                rate: *rate,
-            }),
-        });
-        match granted {
-            Ok(_) => {
-                self.is_granted.store(true, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(why) => {
-                let why = format!("{NOT_ALLOWED}: {why}");
-                *self.lock() = Some(Refused::now(&why, ASKED_AGAIN_AFTER));
-                Err(why)
-            }
+                rate,
+            });
         }
+        Ok(())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Refused>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -174,7 +179,7 @@ const REQUEST_RATE: HeaderName = HeaderName::from_static("webhook-request-rate")
 const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
 const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
 const NOT_ALLOWED: &str = "the receiver has not allowed us to send";
-/// Whoever refused is not asked again sooner.
+/// Whoever refused is not asked again sooner; nor is whoever allowed so many a minute, while that spreads.
 const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(30);
 const MOST_A_MINUTE: i32 = 9_999_999;
 
@@ -226,7 +231,13 @@ mod tests {
             "https://port.example/yes"
         );
         assert_eq!(permission.headers["webhook-request-rate"], "60");
-        assert!(!permission.is_granted());
+        assert_eq!(permission.known(), None);
+        permission
+            .lock()
+            .clone_from(&Standing::Refused(Refused::now("no", Duration::ZERO)));
+        assert_eq!(permission.known(), None, "it is asked again later");
+        let granted = Permission::read(term, "https://a.example/", true).unwrap();
+        assert_eq!(granted.known(), Some(Ok(())));
         assert!(Permission::read("{}", "https://a.example/", true).is_err());
     }
 }

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{BELIEVED_FOR, Refused, without_query};
+use super::{Asked, BELIEVED_FOR, Refused, ask, turn, without_query};
 use crate::delivery::{Preparation, Purpose};
 use crate::sender::{Answer, Endpoint};
 
@@ -31,6 +31,8 @@ pub struct TokenSource {
 struct Known {
     token: Option<Token>,
     refused: Option<Refused>,
+    /// When an endpoint last had us throw a token away.
+    forgot_at: Option<Instant>,
 }
 
 #[derive(Clone)]
@@ -87,41 +89,55 @@ impl TokenSource {
         })
     }
 
-    /// The value of `Authorization`: of the token that is good, or of a new one.
+    /// The value of `Authorization`: of the token that is good, or of a new one. While the old one is good, nobody waits for what
+    /// another is asking for.
     pub(super) async fn obtain(
         &self,
         timeout: Duration,
         made: &mut Vec<Preparation>,
-    ) -> Result<HeaderValue, String> {
+    ) -> Result<HeaderValue, Refused> {
         if let Some(header) = self.fresh() {
             return Ok(header);
         }
-        let ask = async {
-            let _turn = self.asking.lock().await;
-            // Somebody may have asked while we waited for our turn.
-            if let Some(header) = self.fresh() {
-                return Ok(header);
-            }
-            self.refusal()?;
-            self.ask(timeout, made).await
+        let deadline = Instant::now() + timeout;
+        let _turn = match (self.asking.try_lock(), self.still_good()) {
+            (Ok(turn), _) => turn,
+            (Err(_), Some(header)) => return Ok(header),
+            (Err(_), None) => turn(&self.asking, deadline, NO_TOKEN).await?,
         };
-        let asked = match tokio::time::timeout(timeout, ask).await {
-            Ok(asked) => asked,
-            Err(_) => Err(format!("{NO_TOKEN}: not within {timeout:?}")),
+        // Somebody may have asked while we waited for our turn.
+        if let Some(header) = self.fresh() {
+            return Ok(header);
+        }
+        let asked = match self.refusal() {
+            Some(refused) => Err(refused),
+            None => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                self.ask(left, made).await
+            }
         };
         // The old one may be good for a while yet.
-        asked.or_else(|why| self.still_good().ok_or(why))
+        asked.or_else(|refused| self.still_good().ok_or(refused))
     }
 
-    /// A token that an endpoint refused is not shown again.
+    /// A token that an endpoint refused is not shown again, unless that happens again and again: then it is no matter of tokens,
+    /// and their server is not asked for one after another.
     pub(super) fn forget(&self, header: &HeaderValue) {
+        let now = Instant::now();
         let mut known = self.lock();
-        if known
-            .token
-            .as_ref()
-            .is_some_and(|token| token.header == *header)
-        {
-            known.token = None;
+        let known = &mut *known;
+        let Some(token) = known.token.as_mut().filter(|token| token.header == *header) else {
+            return;
+        };
+        match known.forgot_at.map(|at| at + BELIEVED_FOR) {
+            Some(not_before) if now < not_before => {
+                token.renew = token.renew.min(not_before);
+                token.ends = token.ends.min(not_before);
+            }
+            _ => {
+                known.token = None;
+                known.forgot_at = Some(now);
+            }
         }
     }
 
@@ -129,42 +145,30 @@ impl TokenSource {
         &self,
         timeout: Duration,
         made: &mut Vec<Preparation>,
-    ) -> Result<HeaderValue, String> {
+    ) -> Result<HeaderValue, Refused> {
         let asked_at = Instant::now();
-        let (report, answer) = self
-            .endpoint
-            .exchange(
-                Method::POST,
-                self.headers.clone(),
-                Bytes::copy_from_slice(self.form.as_bytes()),
-                timeout,
-            )
-            .await;
-        let met = report.error.clone();
-        made.push(Preparation {
+        let asked = Asked {
             kind: Purpose::Token,
             url: self.url.clone(),
-            report,
-            grant: None,
-        });
-        let token = match answer {
-            Some(answer) => understand(&answer, asked_at),
-            None => Err(met.unwrap_or_else(|| "no answer".to_owned())),
+            method: Method::POST,
+            headers: self.headers.clone(),
+            body: Bytes::copy_from_slice(self.form.as_bytes()),
         };
+        let token = ask(&self.endpoint, asked, timeout, made)
+            .await
+            .and_then(|answer| understand(&answer, asked_at));
         let mut known = self.lock();
         match token {
             Ok(token) => {
                 let header = token.header.clone();
-                *known = Known {
-                    token: Some(token),
-                    refused: None,
-                };
+                known.token = Some(token);
+                known.refused = None;
                 Ok(header)
             }
             Err(why) => {
-                let why = format!("{NO_TOKEN}: {why}");
-                known.refused = Some(Refused::now(&why, BELIEVED_FOR));
-                Err(why)
+                let refused = Refused::now(&format!("{NO_TOKEN}: {why}"), BELIEVED_FOR);
+                known.refused = Some(refused.clone());
+                Err(refused)
             }
         }
     }
@@ -183,12 +187,9 @@ impl TokenSource {
         token.map(|token| token.header.clone())
     }
 
-    fn refusal(&self) -> Result<(), String> {
+    fn refusal(&self) -> Option<Refused> {
         let known = self.lock();
-        match &known.refused {
-            Some(refused) if Instant::now() < refused.until => Err(refused.why.clone()),
-            _ => Ok(()),
-        }
+        known.refused.clone().filter(Refused::is_believed)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -293,6 +294,10 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
+    use crate::delivery::Outcome;
+    use crate::egress::EgressPolicy;
+    use crate::endpoint::PlainHttp;
+    use crate::sender::{Sender, SenderConfig};
 
     fn answer(status: u16, body: &str) -> Answer {
         Answer {
@@ -347,6 +352,86 @@ mod tests {
             let refusal = understand(&answer(status, body), Instant::now()).err();
             assert_eq!(refusal.as_deref(), Some(why));
         }
+    }
+
+    /// One whose server takes connections and never answers, with a token that is to be renewed and good for a minute yet.
+    async fn unanswered() -> (tokio::net::TcpListener, TokenSource) {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/token?key=s3cret", silent.local_addr().unwrap());
+        let sender = Sender::new(SenderConfig {
+            egress: EgressPolicy::allowing(vec!["127.0.0.0/8".parse().unwrap()]).unwrap(),
+            plain_http: PlainHttp::LoopbackOnly,
+            ..SenderConfig::default()
+        })
+        .unwrap();
+        let endpoint = Arc::new(sender.endpoint(sender.parse(&url).unwrap()));
+        let secret = Zeroizing::new("s3cret".to_owned());
+        let term = serde_json::json!({"client_id": "us"});
+        let source = TokenSource::new(endpoint, &url, &term, &secret).unwrap();
+        let now = Instant::now();
+        source.lock().token = Some(Token {
+            header: HeaderValue::from_static("Bearer t"),
+            renew: now,
+            ends: now + Duration::from_mins(1),
+        });
+        (silent, source)
+    }
+
+    #[tokio::test]
+    async fn while_a_token_is_good_only_one_waits_for_the_next_and_it_goes_on_with_the_old() {
+        let (_silent, source) = unanswered().await;
+        let (mut asked, mut not_asked) = (Vec::new(), Vec::new());
+        let brief = Duration::from_millis(100);
+        let waiting = source.obtain(brief, &mut asked);
+        let other = source.obtain(Duration::from_hours(1), &mut not_asked);
+        // In this order.
+        let (first, second) = tokio::join!(biased; waiting, other);
+        assert_eq!(
+            (first.unwrap(), second.unwrap()),
+            (
+                HeaderValue::from_static("Bearer t"),
+                HeaderValue::from_static("Bearer t")
+            )
+        );
+        assert_eq!((asked.len(), not_asked.len()), (1, 0));
+        assert_eq!(asked[0].report.outcome, Outcome::TimedOut);
+        assert!(!format!("{asked:?}").contains("s3cret"), "{asked:?}");
+        // Nobody asks again for a while.
+        assert_eq!(
+            source.obtain(brief, &mut not_asked).await.unwrap(),
+            "Bearer t"
+        );
+        assert!(not_asked.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_request_that_nobody_waits_for_any_more_was_made_all_the_same() {
+        let (_silent, source) = unanswered().await;
+        source.lock().token = None;
+        let mut asked = Vec::new();
+        let waiting = source.obtain(Duration::from_hours(1), &mut asked);
+        tokio::select! {
+            biased;
+            _ = waiting => unreachable!(),
+            () = std::future::ready(()) => {}
+        }
+        assert_eq!(asked.len(), 1);
+        assert_eq!(asked[0].report.outcome, Outcome::Abandoned);
+    }
+
+    #[tokio::test]
+    async fn a_token_that_was_refused_is_gone_but_not_one_after_another() {
+        let (_silent, source) = unanswered().await;
+        let shown = HeaderValue::from_static("Bearer t");
+        let again = source.lock().token.clone();
+        source.forget(&HeaderValue::from_static("Bearer older"));
+        assert!(source.still_good().is_some());
+        source.forget(&shown);
+        assert!(source.still_good().is_none());
+        source.lock().token = again;
+        source.forget(&shown);
+        let ends = source.lock().token.as_ref().unwrap().ends;
+        assert!(ends <= Instant::now() + BELIEVED_FOR);
     }
 
     #[test]

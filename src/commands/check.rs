@@ -1,5 +1,7 @@
 //! `posthaste check`: says whether `run` would work, without sending anything.
 
+mod subscriptions;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,8 +23,10 @@ pub(crate) fn command() -> Command {
         .long_about(
             "Checks what `run` needs with the same settings, and sends nothing: the configuration and \
              where each value comes from, the database, the version of the schema, the clock against \
-             the database's, that the keys open the stored secrets, and that every grant is as the \
-             schema says. Exits with 1 if anything fails.",
+             the database's, that the keys open the stored secrets, that every grant is as the schema \
+             says, and for each subscription that its credentials are there, that its client certificate \
+             does not end soon, that its signatures bind a time, and that its envelope and its mask can be \
+             used. Exits with 1 if anything fails.",
         )
         .after_help(format!("{EXAMPLES}\n\n{SOURCES}"));
     settings::arguments(command, |_| true)
@@ -53,13 +57,14 @@ fn print_settings(loaded: &Loaded) -> Result<()> {
 }
 
 /// One thing that was looked at.
+#[derive(Debug)]
 struct Finding {
     level: Level,
     about: &'static str,
     text: String,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
     Fine,
     Warns,
@@ -141,6 +146,7 @@ async fn look_at_database(config: &Config, findings: &mut Vec<Finding>) -> Resul
         findings.extend(of_access(&store.access_deviations().await?));
         findings.extend(of_login(&store.login().await?));
         findings.push(of_secrets(config, &store).await?);
+        findings.extend(subscriptions::of_subscriptions(config, &store).await?);
     }
     Ok(())
 }

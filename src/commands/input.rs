@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use jiff::SignedDuration;
-use posthaste::secret::SigningSecret;
+use posthaste::secret::{SecretKind, SigningSecret};
 use posthaste::{Error, Result};
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -113,6 +113,14 @@ pub(crate) fn secrets(args: &ArgMatches) -> Result<Vec<SigningSecret>> {
 pub(crate) fn secret_words(text: &str) -> impl Iterator<Item = &str> {
     let words = text.split([',', '\n', ' ']).map(str::trim);
     words.filter(|word| !word.is_empty())
+}
+
+/// Secrets that are used letter by letter: each stands alone on its line, since it may hold spaces and commas.
+pub(crate) fn texts_in(text: &str) -> Result<Vec<SigningSecret>> {
+    let lines = text.lines().filter(|line| !line.is_empty());
+    lines
+        .map(|line| SigningSecret::parse_as(SecretKind::Text, line))
+        .collect()
 }
 
 /// What `--secret-file` holds, else the variable; empty where neither is given.

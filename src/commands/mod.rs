@@ -3,6 +3,7 @@
 mod audit;
 mod bench;
 mod cancel;
+mod certificate;
 mod check;
 mod demo;
 mod egress;

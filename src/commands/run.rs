@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Command;
 use posthaste::config::Config;
-use posthaste::listener::{self, Listener, Readiness};
+use posthaste::listener::{self, Listener, PATHS, Readiness};
 use posthaste::worker::Worker;
 use posthaste::{Error, Result, logging, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,7 +32,7 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     let listen = config.listen;
     let worker = Worker::new(config)?;
     let _telemetry = match listen {
-        Some(address) => Some(serve_telemetry(address, worker.ready()).await?),
+        Some(address) => Some(serve_telemetry(address, &worker).await?),
         None => None,
     };
     let stop = told_to_stop()?;
@@ -43,14 +43,14 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `/metrics`, `/healthz` and `/readyz`, until the guard is dropped.
-async fn serve_telemetry(address: SocketAddr, ready: watch::Receiver<bool>) -> Result<DropGuard> {
+/// Everything that the listener has, until the guard is dropped.
+async fn serve_telemetry(address: SocketAddr, worker: &Worker) -> Result<DropGuard> {
     let metrics = listener::install_recorder(telemetry::BUCKETS)?;
     telemetry::describe();
     let listener = Listener::bind(address).await?;
-    tracing::info!(address = %listener.address(), "serving /metrics, /healthz and /readyz");
+    tracing::info!(address = %listener.address(), "serving {PATHS}");
     let stop = CancellationToken::new();
-    let serving = listener.serve(metrics, readiness(ready));
+    let serving = listener.serve(metrics, readiness(worker.ready()), worker.public_keys());
     tokio::spawn(stop.clone().run_until_cancelled_owned(serving));
     Ok(stop.drop_guard())
 }

@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use posthaste::secret::{SecretKind, SigningSecret};
+use posthaste::secret::SecretKind;
 use posthaste::signature::{Profile, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP, verify_as};
 use posthaste::verifier::Verifier;
 use posthaste::{Error, Result};
 
-use super::input::{self, path, read_text, secret_file, secret_text, secret_words, span};
+use super::input::{self, path, read_text, secret_file, secret_text, secret_words, span, texts_in};
 use super::output::say;
 
 pub(crate) fn command() -> Command {
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &ArgMatches) -> Result<ExitCode> {
     let verdict = match args.get_one::<Profile>("profile") {
         Some(profile) if profile.takes(SecretKind::Text) => {
             let prefix = args.get_one::<String>("prefix").map(String::as_str);
-            let secrets = texts(&given)?;
+            let secrets = texts_in(&given)?;
             verify_as(*profile, prefix, &secrets, &headers, &body, now, tolerance)?
         }
         _ => Verifier::new(secret_words(&given))?
@@ -91,14 +91,6 @@ pub(crate) fn run(args: &ArgMatches) -> Result<ExitCode> {
         Ok(()) => say("valid").map(|()| ExitCode::SUCCESS),
         Err(reason) => say(&format!("invalid: {reason}")).map(|()| ExitCode::FAILURE),
     }
-}
-
-/// A secret that is used letter by letter stands alone on its line: it may hold spaces and commas.
-fn texts(given: &str) -> Result<Vec<SigningSecret>> {
-    let lines = given.lines().filter(|line| !line.is_empty());
-    lines
-        .map(|line| SigningSecret::parse_as(SecretKind::Text, line))
-        .collect()
 }
 
 /// From the file, and over it from the flags.
@@ -167,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_text_may_hold_spaces_and_commas() {
-        let secrets = texts("It's a secret, to everybody\r\nanother\n\n").ok();
+        let secrets = texts_in("It's a secret, to everybody\r\nanother\n\n").ok();
         let revealed = secrets.map(|secrets| {
             let texts = secrets.iter().map(|secret| secret.reveal().to_string());
             texts.collect::<Vec<_>>().join("|")

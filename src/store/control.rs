@@ -12,7 +12,9 @@ use uuid::Uuid;
 
 pub use self::requests::{Asked, Replay};
 use super::connect::{connect_once, explain, is_about_data};
+use super::people::published;
 use crate::config::Config;
+use crate::jwks::Published;
 use crate::secret::{Sealed, SecretKind, SigningSecret};
 use crate::{Error, Result};
 
@@ -312,6 +314,16 @@ impl Control {
         rows.iter().map(revealed).collect()
     }
 
+    /// The public keys that verify our signatures, of one subscription or of all, at most `limit`.
+    pub async fn public_keys(
+        &self,
+        subscription: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<Published>> {
+        let rows = self.query(PUBLIC_KEYS, &[&subscription, &limit]).await?;
+        rows.iter().map(published).collect()
+    }
+
     /// Writes into the audit log that the stored secrets are taken, and returns the entry for [`outdated`](Self::outdated).
     pub async fn ask_to_reencrypt(&self, reason: &str) -> Result<i64> {
         Ok(self.row(ASK_TO_REENCRYPT, &[&reason]).await?.try_get(0)?)
@@ -515,6 +527,7 @@ statements! {
     REJECT = "reject";
     DEACTIVATE = "deactivate";
     SECRETS = "secrets";
+    PUBLIC_KEYS = "public_keys";
     ROTATE_SECRET = "rotate_secret";
     ADD_SECRET = "add_secret";
     SET_CREDENTIAL = "set_credential";

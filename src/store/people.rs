@@ -4,8 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use super::terms::stored_secret;
 use super::{
-    ACCESS, LIVE_SECRETS, LOGIN, SERVER, STANDING, Store, StoredSecret, WORKERS_ALIVE, count, long,
+    ACCESS, LIVE_SECRETS, LOGIN, PUBLIC_KEYS, SERVER, STANDING, SUBSCRIPTIONS_TO_CHECK, Store,
+    StoredSecret, WORKERS_ALIVE, count, long,
 };
+use crate::jwks::Published;
 use crate::{Error, Result};
 
 /// How things stand.
@@ -196,6 +198,20 @@ impl Store {
         Ok(secrets)
     }
 
+    /// The public keys that verify our signatures, at most `limit`.
+    pub async fn public_keys(&self, limit: usize) -> Result<Vec<Published>> {
+        let rows = self.query(PUBLIC_KEYS, &[&long(limit)]).await?;
+        rows.iter().map(published).collect()
+    }
+
+    /// Subscriptions that were not removed, at most `limit` with ids beyond `after`.
+    pub async fn subscriptions_to_check(&self, after: i32, limit: usize) -> Result<Vec<i32>> {
+        let rows = self
+            .query(SUBSCRIPTIONS_TO_CHECK, &[&after, &long(limit)])
+            .await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
     /// The login that our sessions run as.
     pub async fn login(&self) -> Result<Login> {
         let rows = self.query(LOGIN, &[]).await?;
@@ -221,6 +237,17 @@ impl Store {
             })
             .collect()
     }
+}
+
+/// A public key as its view tells it.
+pub(super) fn published(row: &tokio_postgres::Row) -> Result<Published> {
+    let key: &[u8] = row.try_get("public_key")?;
+    let wrong = |_| Error::Database("a public key has not 32 bytes".to_owned());
+    Ok(Published {
+        subscription: row.try_get("subscription")?,
+        key_id: row.try_get("key_id")?,
+        public_key: key.try_into().map_err(wrong)?,
+    })
 }
 
 fn only(rows: &[tokio_postgres::Row]) -> Result<&tokio_postgres::Row> {

@@ -5,18 +5,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::forgetting::Forgetting;
 use super::health::Health;
 use super::ordering::Keys;
+use super::publishing::Publishing;
 use super::{recorder, requests};
 use crate::attempt;
 use crate::config::Config;
 use crate::delivery::Attempt;
 use crate::directory::Directory;
+use crate::jwks::KeySets;
 use crate::operational::OperationalEvent;
 use crate::store::{Adopted, Changes, Store};
 use crate::{Result, telemetry};
@@ -32,6 +34,7 @@ pub(super) struct Housekeeping {
     /// Rings when a worker is gone.
     pub(super) dropped: Arc<Notify>,
     pub(super) health: Health,
+    pub(super) published: watch::Sender<Option<Arc<KeySets>>>,
     pub(super) stop: CancellationToken,
 }
 
@@ -46,6 +49,7 @@ impl Housekeeping {
         let mut missing = Vec::new();
         let mut terms = TermsWatch::new();
         let mut forgetting = Forgetting::new();
+        let mut publishing = Publishing::new();
         loop {
             tokio::select! {
                 _ = rounds.tick() => {}
@@ -54,6 +58,13 @@ impl Housekeeping {
             let now = Instant::now();
             if let Err(error) = terms.round(&self, now).await {
                 tracing::warn!(%error, "cannot see what has changed in the control plane");
+            }
+            let has_news = std::mem::take(&mut terms.has_news);
+            if let Err(error) = publishing
+                .round(&self.store, &self.published, has_news, now)
+                .await
+            {
+                tracing::warn!(%error, "cannot read the public keys");
             }
             if now >= clock_due {
                 clock_due = now + CLOCK_EVERY;
@@ -165,6 +176,7 @@ impl Housekeeping {
 
     /// What nobody but a person can decide, as metrics.
     async fn tell_what_waits_for_people(&self) {
+        telemetry::certificates_end(self.directory.first_certificate_end());
         match self.store.overview(COUNTED).await {
             Ok(overview) => {
                 telemetry::waiting_for_people(telemetry::Waiting {
@@ -227,6 +239,8 @@ struct TermsWatch {
     looked_at: Instant,
     /// What the last look showed.
     seen: HashMap<i32, i32>,
+    /// Something has changed since somebody took this.
+    has_news: bool,
     settle_due: Instant,
 }
 
@@ -236,6 +250,7 @@ impl TermsWatch {
             watermark: None,
             looked_at: Instant::now(),
             seen: HashMap::new(),
+            has_news: false,
             settle_due: Instant::now(),
         }
     }
@@ -260,6 +275,7 @@ impl TermsWatch {
         }
         let news = self.news_in(&changes);
         if !news.is_empty() {
+            self.has_news = true;
             self.settle_due = now;
         }
         let settled = self.settle(house, &changes, now).await;

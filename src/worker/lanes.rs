@@ -203,6 +203,23 @@ impl Lanes {
         lane.ready.drain(..).collect()
     }
 
+    /// As [`hold`](Self::hold), but of this worker's own accord, and never for a shorter time than it is held already; `None` where it
+    /// is held for as long as that anyway.
+    pub(super) fn rest(
+        &mut self,
+        subscription_id: i32,
+        wait: Duration,
+        now: Instant,
+    ) -> Option<Vec<Ready>> {
+        let lane = self.by_subscription.get_mut(&subscription_id)?;
+        let until = now + wait;
+        if lane.held_until.is_some_and(|held| held >= until) {
+            return None;
+        }
+        lane.held_until = Some(until);
+        Some(lane.ready.drain(..).collect())
+    }
+
     /// Notes which lanes a look for waiting deliveries leaves out because they are full.
     pub(super) fn looking_for_waiting(&mut self, now: Instant) {
         let limits = self.limits_now();
@@ -868,6 +885,19 @@ mod tests {
         lanes.admit(ready(7), now);
         assert!(lanes.next(7, now).is_none());
         assert_eq!(lanes.take_stuck(now + 8 * SPAN).len(), 1);
+    }
+
+    #[test]
+    fn a_rest_is_never_shorter_than_a_hold_and_gives_up_what_is_in_hand() {
+        let now = Instant::now();
+        let mut lanes = lanes_with(2, 7, now);
+        assert_eq!(lanes.rest(7, SPAN, now).map(|some| some.len()), Some(2));
+        assert!(lanes.rest(7, SPAN, now).is_none());
+        lanes.hold(7, 2 * SPAN, now);
+        assert!(lanes.rest(7, SPAN, now).is_none());
+        lanes.admit(ready(7), now);
+        assert!(lanes.next(7, now + SPAN).is_none());
+        assert!(lanes.next(7, now + 2 * SPAN).is_some());
     }
 
     #[test]

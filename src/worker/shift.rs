@@ -21,11 +21,12 @@ use super::ordering::{self, Keys};
 use super::plan::{Plan, Sleep};
 use super::recorder::{Left, Recorder};
 use crate::Result;
-use crate::attempt::{self, Circumstances};
+use crate::attempt::{self, Circumstances, Made};
 use crate::catalogue::Catalogue;
 use crate::config::Config;
-use crate::delivery::{Attempt, DeliveryKey, Lease, OrderingKey};
+use crate::delivery::{Attempt, DeliveryKey, Lease, OrderingKey, Outcome};
 use crate::directory::{Directory, Terms};
+use crate::jwks::KeySets;
 use crate::masks::{Masks, Unmaskable};
 use crate::store::{Presence, Room, Store};
 use crate::telemetry;
@@ -38,6 +39,7 @@ pub(super) struct Shift {
     catalogue: Arc<Catalogue>,
     masks: Arc<Masks>,
     ready: watch::Sender<bool>,
+    published: watch::Sender<Option<Arc<KeySets>>>,
     lanes: Lanes,
     plan: Plan,
     frontier: Frontier,
@@ -121,6 +123,7 @@ impl Shift {
             catalogue: Arc::clone(&worker.catalogue),
             masks: Arc::clone(&worker.masks),
             ready: worker.ready.clone(),
+            published: worker.published.clone(),
             lanes: Lanes::new(limits),
             plan: Plan::new(config.poll_interval, now),
             frontier: Frontier::new(),
@@ -201,6 +204,7 @@ impl Shift {
             keys: self.keys.clone(),
             dropped: Arc::clone(&self.dropped),
             health: self.health.clone(),
+            published: self.published.clone(),
             stop: self.rounds.clone(),
         };
         tokio::spawn(housekeeping.run());
@@ -447,7 +451,10 @@ impl Shift {
             let finished = self.finished.0.clone();
             tokio::spawn(async move {
                 let over = match obstacle(&catalogue, &masks, &mut lease, &terms).await {
-                    None => Over::Attempted(attempt::make(lease, &terms, circumstances).await),
+                    None => match attempt::make(lease, &terms, circumstances).await {
+                        Made::Attempt(attempt) => Over::Attempted(*attempt),
+                        Made::NotYet(lease) => Over::Unbegun((*lease, terms)),
+                    },
                     // Nobody would look for the answer to a test in quarantine.
                     Some(why) if lease.key.is_test() => {
                         Over::Attempted(attempt::refused(&lease, &terms, why))
@@ -469,7 +476,10 @@ impl Shift {
         let claimed = lease.ends.checked_sub(self.config.lease);
         let is_prompt = terms
             .send_within
-            .is_none_or(|grace| claimed.is_some_and(|at| now <= at + grace));
+            // At an older revision it was claimed, it may be, at other rates.
+            .is_none_or(|grace| {
+                lease.revision >= terms.revision && claimed.is_some_and(|at| now <= at + grace)
+            });
         terms.active && is_prompt && now + timeout + MARGIN <= lease.ends
     }
 
@@ -485,7 +495,7 @@ impl Shift {
     /// Attempts are over: their results go to the recorder, and their lanes send the next.
     fn pass_on(&mut self, over: &mut Vec<Over>) {
         let now = Instant::now();
-        let (mut lanes, mut broken) = (Vec::new(), Vec::new());
+        let (mut lanes, mut broken, mut unbegun) = (Vec::new(), Vec::new(), Vec::new());
         for over in over.drain(..) {
             let id = over.subscription_id();
             if self.lanes.finished(id, now) {
@@ -498,14 +508,23 @@ impl Shift {
                 // Its channel holds as many as can ever be in flight.
                 Over::Attempted(attempt) => {
                     self.lanes.heed(&attempt, now);
+                    let is_kept_out = attempt.report.outcome == Outcome::Blocked;
+                    if let Some(wait) = attempt.ruling.hold.filter(|_| is_kept_out) {
+                        unbegun.extend(self.rest(id, wait, now));
+                    }
                     if self.results.try_send(attempt).is_err() {
                         tracing::error!("the recorder is gone");
                     }
                 }
                 Over::Broken(ready, why) => broken.push((ready, why)),
+                Over::Unbegun(ready) => {
+                    unbegun.push(ready);
+                    unbegun.extend(self.rest(id, NOT_YET, now));
+                }
             }
         }
         self.quarantine(broken);
+        self.give_back(unbegun);
         for id in lanes {
             self.send_from(id);
         }
@@ -553,6 +572,20 @@ impl Shift {
             self.plan.has_room(now);
         }
         self.send_from(subscription_id);
+    }
+
+    /// Claims nothing for a lane for a while, and returns what is in hand for it: no other worker need know.
+    fn rest(&mut self, subscription_id: i32, wait: Duration, now: Instant) -> Vec<Ready> {
+        let wait = wait.min(LONGEST_REST);
+        let Some(unbegun) = self.lanes.rest(subscription_id, wait, now) else {
+            return Vec::new();
+        };
+        let risen = Arc::clone(&self.risen);
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            risen.notify_one();
+        });
+        unbegun
     }
 
     fn make_room(&mut self, (deliveries, bytes): Left) {
@@ -723,13 +756,15 @@ enum Over {
     Attempted(Attempt),
     /// None may be: the payload breaks its schema, in this way.
     Broken(Ready, String),
+    /// None may be yet.
+    Unbegun(Ready),
 }
 
 impl Over {
     fn subscription_id(&self) -> i32 {
         match self {
             Self::Attempted(attempt) => attempt.key.subscription_id,
-            Self::Broken((lease, _), _) => lease.key.subscription_id,
+            Self::Broken((lease, _), _) | Self::Unbegun((lease, _)) => lease.key.subscription_id,
         }
     }
 }
@@ -842,6 +877,10 @@ fn unix_now() -> i64 {
 const AT_ONCE: usize = 256;
 /// With little room left, looks are at least this far apart.
 const LITTLE_ROOM: Duration = Duration::from_millis(5);
+/// How long a lane rests at most: what stood in its way may be gone by then.
+const LONGEST_REST: Duration = Duration::from_secs(5);
+/// How long a lane rests whose deliveries may not begin yet.
+const NOT_YET: Duration = Duration::from_secs(1);
 /// How much longer than a request its lease must last.
 const MARGIN: Duration = Duration::from_secs(5);
 /// How long after the drain time results may still be recorded, and goodbye be said.

@@ -195,13 +195,16 @@ impl World {
         self.db.query(add, parameters).await.unwrap();
     }
 
-    /// Stores the value of a secret header.
+    /// Stores the value of a secret header, or what `:authentication` or `:client_key` names.
     pub(crate) async fn set_credential(&self, name: &str, id: i32, header: &str, value: &str) {
         let secret_id = Uuid::now_v7();
         let keyring = self.config(&[]).keyring().unwrap();
-        let sealed = keyring
-            .seal_credential(CredentialKind::Header, id, secret_id, value)
-            .unwrap();
+        let kind = match header {
+            ":authentication" => CredentialKind::Authentication,
+            ":client_key" => CredentialKind::ClientKey,
+            _ => CredentialKind::Header,
+        };
+        let sealed = keyring.seal_credential(kind, id, secret_id, value).unwrap();
         let set = "select posthaste.set_credential($1, $2, $3, $4, $5, 'a trial')";
         let parameters: &[&(dyn ToSql + Sync)] = &[
             &name,

@@ -6,6 +6,7 @@ use posthaste::logging::escaped;
 use posthaste::store::Control;
 use serde_json::Value;
 
+use crate::commands::certificate;
 use crate::commands::input::given;
 use crate::commands::output::say;
 use crate::commands::settings;
@@ -78,7 +79,8 @@ fn details(found: &Value) -> Vec<(String, String)> {
         said("state", text(&overview["state"])),
     ];
     let in_order = TERMS.iter().map(|field| (*field, &terms["terms"][*field]));
-    details.extend(in_order.map(|(field, value)| said(&field.replace('_', " "), text(value))));
+    details
+        .extend(in_order.map(|(field, value)| said(&field.replace('_', " "), term(field, value))));
     let since = format!(
         "{}, since {} by {}",
         text(&terms["revision"]),
@@ -91,13 +93,56 @@ fn details(found: &Value) -> Vec<(String, String)> {
         of_secrets(secrets, &terms["signing_secrets"]),
     ));
     details.push(said(
-        "headers without value",
-        text(&secrets["headers_without_value"]),
+        "credentials without value",
+        without_value(&secrets["credentials_without_value"]),
     ));
     let fares = FARES.iter();
     details.extend(fares.map(|(title, field, show)| said(title, show(&overview[*field]))));
     details.retain(|(_, value)| !value.is_empty());
     details
+}
+
+/// A term as one reads it. Nothing is said of what is empty.
+fn term(field: &str, value: &Value) -> String {
+    match (field, value) {
+        ("tls", Value::Object(_)) => named(&without_pem(value)),
+        ("authentication" | "handshake" | "envelope_values", Value::Object(_)) => named(value),
+        _ => text(value),
+    }
+}
+
+/// The fields of an object, one behind the other.
+fn named(value: &Value) -> String {
+    let fields = value.as_object().into_iter().flatten();
+    let fields = fields.map(|(name, value)| format!("{}: {}", escaped(name), text(value)));
+    fields.collect::<Vec<_>>().join("; ")
+}
+
+/// TLS terms with whose certificates they are in the place of PEM.
+fn without_pem(tls: &Value) -> Value {
+    let told = |(name, value): (&String, &Value)| {
+        let told = value.as_str().map(certificate::told).map(Value::from);
+        (name.clone(), told.unwrap_or_else(|| value.clone()))
+    };
+    match tls.as_object() {
+        Some(fields) => Value::Object(fields.iter().map(told).collect()),
+        None => tls.clone(),
+    }
+}
+
+/// What has to be imported before anything is sent.
+fn without_value(names: &Value) -> String {
+    let names = names.as_array().into_iter().flatten();
+    let flags = names.map(|name| match name.as_str() {
+        Some(":authentication") => "--authentication".to_owned(),
+        Some(":client_key") => "--client-key".to_owned(),
+        _ => format!("--header {}", text(name)),
+    });
+    let flags: Vec<String> = flags.collect();
+    if flags.is_empty() {
+        return String::new();
+    }
+    format!("secret import {}", flags.join(", "))
 }
 
 fn of_secrets(secrets: &Value, numbers: &Value) -> String {
@@ -159,17 +204,20 @@ fn line(what: &str, change: &Value, [by, acting_for, at, why]: [&str; 4]) -> Str
 fn differs(kind: &Value, field: &str, value: &Value) -> Option<String> {
     match kind.as_str() {
         Some("change") => {
-            let [from, to] = ["from", "to"].map(|side| whole(&value[side]));
+            let [from, to] = ["from", "to"].map(|side| whole(field, &value[side]));
             Some(format!("{field}: {from} -> {to}"))
         }
-        Some("create") => (!value.is_null()).then(|| format!("{field}: {}", whole(value))),
+        Some("create") => (!value.is_null()).then(|| format!("{field}: {}", whole(field, value))),
         _ => None,
     }
 }
 
-/// A value with its quotes and brackets: what is to be approved must not be mistaken.
-fn whole(value: &Value) -> String {
-    escaped(&value.to_string())
+/// A value with its quotes and brackets: what is to be approved must not be mistaken. A certificate is known by its fingerprint.
+fn whole(field: &str, value: &Value) -> String {
+    match field {
+        "tls" => escaped(&without_pem(value).to_string()),
+        _ => escaped(&value.to_string()),
+    }
 }
 
 fn all(help: &'static str) -> Arg {
@@ -220,6 +268,17 @@ const TERMS: &[&str] = &[
     "concurrency",
     "rates",
     "headers",
+    "envelope",
+    "envelope_values",
+    "signatures",
+    "header_prefix",
+    "user_agent",
+    "pass_trace",
+    "partner",
+    "mask",
+    "authentication",
+    "tls",
+    "handshake",
     "networks",
     "after_dead_letter",
     "description",
@@ -275,6 +334,33 @@ mod tests {
             told.contains("url: \"https://a.example/\"") && !told.contains("filter"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn terms_are_told_without_pem_and_with_what_has_to_be_imported() {
+        let terms = json!({
+            "signatures": ["standard_v1", "stripe"], "envelope_values": {}, "mask": {"allow": ["/a"]},
+            "authentication": {"kind": "basic", "user": "us\u{1b}"}, "tls": {"certificate": "-----BEGIN CERTIFICATE-----"},
+        });
+        let found = json!({
+            "terms": {"terms": terms},
+            "secrets": {"credentials_without_value": [":authentication", ":client_key", "X_Key"]},
+        });
+        let details = details(&found);
+        for (title, expected) in [
+            ("signatures", "standard_v1, stripe"),
+            ("mask", r#"{"allow":["/a"]}"#),
+            ("authentication", r"kind: basic; user: us\u001b"),
+            ("tls", "certificate: one that cannot be read"),
+            (
+                "credentials without value",
+                "secret import --authentication, --client-key, --header X_Key",
+            ),
+        ] {
+            let said = details.iter().find(|(said, _)| said == title);
+            assert_eq!(said.map(|(_, value)| value.as_str()), Some(expected));
+        }
+        assert!(details.iter().all(|(said, _)| said != "envelope values"));
     }
 
     #[test]
