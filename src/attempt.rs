@@ -229,7 +229,9 @@ fn prepare<'t>(
         left,
     };
     let (signed_with, secrets) = terms.live_secrets(now).map_err(Refusal::ForNow)?;
-    let (headers, body) = shape.compose(&event, &secrets, &occasion).map_err(misfit)?;
+    let (headers, body) = shape
+        .compose(&event, &secrets, &occasion)
+        .map_err(|refused| misfit(&refused))?;
     Ok(Request {
         endpoint,
         access,
@@ -251,7 +253,7 @@ fn unmasked(refusal: mask::Refusal) -> Refusal {
     }
 }
 
-fn misfit(misfit: Misfit) -> Refusal {
+fn misfit(misfit: &Misfit) -> Refusal {
     match misfit {
         // A secret can be imported.
         Misfit::Unsigned(Unsigned::NoSecret(_)) => Refusal::ForNow(misfit.to_string()),

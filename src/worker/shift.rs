@@ -476,10 +476,7 @@ impl Shift {
         let claimed = lease.ends.checked_sub(self.config.lease);
         let is_prompt = terms
             .send_within
-            // At an older revision it was claimed, it may be, at other rates.
-            .is_none_or(|grace| {
-                lease.revision >= terms.revision && claimed.is_some_and(|at| now <= at + grace)
-            });
+            .is_none_or(|grace| claimed.is_some_and(|at| now <= at + grace));
         terms.active && is_prompt && now + timeout + MARGIN <= lease.ends
     }
 
