@@ -162,7 +162,9 @@ fn differs(kind: &Value, field: &str, value: &Value) -> Option<String> {
             let [from, to] = ["from", "to"].map(|side| whole(&value[side]));
             Some(format!("{field}: {from} -> {to}"))
         }
-        Some("create") => (!value.is_null()).then(|| format!("{field}: {}", whole(value))),
+        Some("create" | "envelope") => {
+            (!value.is_null()).then(|| format!("{field}: {}", whole(value)))
+        }
         _ => None,
     }
 }
