@@ -269,8 +269,6 @@ pub struct Lease {
     pub payload: Option<String>,
     /// The event's metadata, its tenant and its trace context; not read where the subscription's requests have no place for them.
     pub context: Option<Box<Context>>,
-    /// What its subscription's partner calls our things, as far as its mask asks for that in the data.
-    pub external_ids: Option<Box<ExternalIds>>,
     /// How long data and metadata are, in bytes.
     pub bytes: usize,
     /// When the lease ends by our clock, counted from before it was asked for: never later than by

@@ -4441,6 +4441,8 @@ create function posthaste.keep_pseudonyms(subscription_id integer, kinds text[],
     returns table (kind text, internal text, external text)
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
+    -- Somebody's open transaction, in which one of them is mapped, must not hold up a worker.
+    set lock_timeout = '2s'
 as $$
 #variable_conflict use_column
 declare
@@ -4509,27 +4511,48 @@ $$;
 comment on function posthaste.grant_handshake(text, integer, text) is
     'Writes down that a receiver gave its permission later, at the callback or otherwise: nothing inbound exists here, so a person says so.';
 
-create function posthaste.preview_source(subscription text, event_id uuid, reason text)
-    returns table (event_type text, occurred_at timestamptz, payload text, metadata text, tenant text, traceparent text, is_meant boolean)
+create function posthaste.preview_source(subscription text, event_id uuid, reason text, change_id bigint default null)
+    returns table (subscription_id integer, event_type text, occurred_at timestamptz, payload text, metadata text, tenant text, traceparent text,
+                   is_meant boolean, terms jsonb, partner_secret_id uuid, partner_key_id text, partner_ciphertext bytea)
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    s constant posthaste.subscription := posthaste.subscription_called(subscription);
+    c posthaste.subscription_change;
+    s posthaste.subscription;
     o posthaste.outbox;
+    k posthaste.partner_key;
 begin
+    if preview_source.change_id is null then
+        s := posthaste.subscription_called(preview_source.subscription);
+    else
+        c := posthaste.open_change(preview_source.change_id);
+        if c.kind not in ('create', 'change') or preview_source.subscription is distinct from all (array[c.terms ->> 'name', c.before ->> 'name']) then
+            perform posthaste.refuse('change_id', c.change_id::text, format('one that proposes terms of %s; see posthaste.change', preview_source.subscription));
+        end if;
+        s := jsonb_populate_record(null::posthaste.subscription, c.terms);
+        s.subscription_id := c.subscription_id;
+    end if;
     select * into o from posthaste.outbox x where x.event_id = preview_source.event_id;
     -- An administrator of one partner sees no other partner's events.
     if o.event_id is null or not posthaste.is_in_scope(o.tenant) then
         perform posthaste.refuse('event_id', coalesce(preview_source.event_id::text, 'null'), 'there is no such event; see posthaste.event');
     end if;
-    perform posthaste.note('event_previewed', s.name, s.tenant, null, jsonb_build_object('event_id', o.event_id), posthaste.because(reason));
-    return query select o.event_type, o.occurred_at, o.payload::text, o.metadata::text, o.tenant, o.traceparent,
-        o.tenant is not distinct from coalesce(s.tenant, o.tenant) and posthaste.still_wants(s, o.event_type, o.payload);
+    if s.mask is not null and s.mask <> 'null' then
+        select * into k from posthaste.partner_key x where x.partner = s.partner and x.ciphertext is not null;
+    end if;
+    perform posthaste.note('event_previewed', s.name, s.tenant, null,
+        jsonb_strip_nulls(jsonb_build_object('event_id', o.event_id, 'change_id', c.change_id, 'partner_key', k.secret_id)), posthaste.because(reason));
+    return query select s.subscription_id, o.event_type, o.occurred_at, o.payload::text, o.metadata::text, o.tenant, o.traceparent,
+        -- As posthaste.still_wants says it of what was agreed.
+        o.tenant is not distinct from coalesce(s.tenant, o.tenant) and s.event_types && posthaste.patterns(o.event_type)
+            and (s.unknown_types or exists (select from posthaste.event_type t where t.event_type = o.event_type and t.active))
+            and (s.filter is null or coalesce(posthaste.matches(s.filter, o.payload::text), false)),
+        coalesce(c.terms, posthaste.terms(s)), k.secret_id, k.key_id, k.ciphertext;
 end
 $$;
-comment on function posthaste.preview_source(text, uuid, text) is
-    'An event as the platform wrote it, for whoever previews what a subscription would get of it, and whether it is meant for it at all. On the record: it shows a payload.';
+comment on function posthaste.preview_source(text, uuid, text, bigint) is
+    'An event as the platform wrote it, the terms of a subscription or those that an open change proposes, and, encrypted, the key of its partner''s pseudonyms where they have a mask: for whoever previews what would be sent; and whether the event is meant for it at all. On the record: it shows a payload.';
 
 create function posthaste.ask_to_reveal(subscription text, reason text) returns bigint
     language plpgsql security definer

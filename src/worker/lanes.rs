@@ -621,7 +621,6 @@ mod tests {
             occurred_at: SystemTime::UNIX_EPOCH,
             payload: None,
             context: None,
-            external_ids: None,
             bytes: 100,
             ends: Instant::now(),
             expires: None,

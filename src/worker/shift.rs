@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::delivery::{Attempt, DeliveryKey, Lease, OrderingKey, Outcome};
 use crate::directory::{Directory, Terms};
 use crate::jwks::KeySets;
-use crate::masks::{Masks, Unmaskable};
+use crate::masks::{Masks, Seen, Unseen};
 use crate::store::{Presence, Room, Store};
 use crate::telemetry;
 
@@ -61,7 +61,7 @@ pub(super) struct Shift {
     fan_out: usize,
     /// Where attempts report. They go on to the recorder, and leave.
     finished: (mpsc::Sender<Over>, mpsc::Receiver<Over>),
-    /// Deliveries whose payload breaks its schema, and that may be sent all the same: somebody released them.
+    /// Deliveries that were held before, and that are not held again: somebody released them.
     released: (mpsc::UnboundedSender<Ready>, mpsc::UnboundedReceiver<Ready>),
     results: mpsc::Sender<Attempt>,
     health: Health,
@@ -428,7 +428,7 @@ impl Shift {
     fn send_from(&mut self, subscription_id: i32) {
         let today = self.directory.terms(subscription_id);
         let (mut unfit, mut late) = (Vec::new(), Vec::new());
-        while let Some((mut lease, terms)) = self.lanes.next(subscription_id, Instant::now()) {
+        while let Some((lease, terms)) = self.lanes.next(subscription_id, Instant::now()) {
             let terms = today.clone().unwrap_or(terms);
             if lease.expires.is_some_and(|at| at <= Instant::now()) {
                 self.lanes.finished(subscription_id, Instant::now());
@@ -450,16 +450,16 @@ impl Shift {
             let (catalogue, masks) = (Arc::clone(&self.catalogue), Arc::clone(&self.masks));
             let finished = self.finished.0.clone();
             tokio::spawn(async move {
-                let over = match obstacle(&catalogue, &masks, &mut lease, &terms).await {
-                    None => match attempt::make(lease, &terms, circumstances).await {
+                let over = match look_at(&catalogue, &masks, &lease, &terms).await {
+                    Ok(seen) => match attempt::make(lease, seen, &terms, circumstances).await {
                         Made::Attempt(attempt) => Over::Attempted(*attempt),
                         Made::NotYet(lease) => Over::Unbegun((*lease, terms)),
                     },
                     // Nobody would look for the answer to a test in quarantine.
-                    Some(why) if lease.key.is_test() => {
+                    Err(why) if lease.key.is_test() => {
                         Over::Attempted(attempt::refused(&lease, &terms, why))
                     }
-                    Some(why) => Over::Broken((lease, terms), why),
+                    Err(why) => Over::Broken((lease, terms), why),
                 };
                 // The receiver lives until every attempt has reported.
                 let _ = finished.send(over).await;
@@ -527,7 +527,7 @@ impl Shift {
         }
     }
 
-    /// Has deliveries held whose payload breaks its schema; those that were released before come back. If that fails, their
+    /// Has deliveries held that cannot be sent as they are; those that were released before come back. If that fails, their
     /// leases end by themselves.
     fn quarantine(&self, broken: Vec<(Ready, String)>) {
         if broken.is_empty() {
@@ -751,7 +751,7 @@ impl Shift {
 enum Over {
     /// An attempt was made.
     Attempted(Attempt),
-    /// None may be: the payload breaks its schema, in this way.
+    /// None may be: the payload breaks its schema, or its mask misses an id, in this way.
     Broken(Ready, String),
     /// None may be yet.
     Unbegun(Ready),
@@ -766,26 +766,20 @@ impl Over {
     }
 }
 
-/// Why a person must see to a delivery before it is sent; and what its mask needs to know.
-async fn obstacle(
+/// What a partner may see of a delivery's event; an error where a person must see to it before anything is sent.
+async fn look_at(
     catalogue: &Catalogue,
     masks: &Masks,
-    lease: &mut Lease,
+    lease: &Lease,
     terms: &Terms,
-) -> Option<String> {
+) -> Result<Result<Seen, Unseen>, String> {
     if let Some(why) = catalogue.violation(lease).await {
-        return Some(why);
+        return Err(why);
     }
-    match masks.external_ids(lease, terms).await {
-        Ok(ids) => {
-            lease.external_ids = ids;
-            None
-        }
+    match masks.seen(lease, terms).await {
         // Whoever released it wants it sent, not held again: the attempt says what is missing, and another follows.
-        Err(Unmaskable::Held(_)) if lease.is_released => None,
-        Err(Unmaskable::Held(why)) => Some(why),
-        // The attempt comes to the same end, and says why.
-        Err(Unmaskable::Never | Unmaskable::Unknown(_)) => None,
+        Err(Unseen::Held(why)) if !lease.is_released => Err(why),
+        seen => Ok(seen),
     }
 }
 
