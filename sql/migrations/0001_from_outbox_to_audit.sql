@@ -5299,7 +5299,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('sequence handshake_handshake_id_seq',  '', '', '', ''),
     ('table preparation',                    '', 'insert', '', ''),
     ('sequence preparation_preparation_id_seq', '', '', '', ''),
-    ('view public_key',                      '', 'select', 'select', 'select'),
+    ('view public_key',                      '', '', 'select', 'select'),
     ('table setting',                        '', '', 'select', 'select'),
     ('table partner_scope',                  '', '', 'select', 'select'),
     -- What was done.
