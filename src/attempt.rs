@@ -206,7 +206,9 @@ fn prepare<'t>(
         left,
     };
     let (signed_with, secrets) = terms.live_secrets(now).map_err(Refusal::ForNow)?;
-    let (headers, body) = shape.compose(&event, &secrets, &occasion).map_err(misfit)?;
+    let (headers, body) = shape
+        .compose(&event, &secrets, &occasion)
+        .map_err(|why| misfit(&why))?;
     Ok(Request {
         endpoint,
         access,
@@ -228,7 +230,7 @@ fn unseen(unseen: &Unseen) -> Refusal {
     }
 }
 
-fn misfit(misfit: Misfit) -> Refusal {
+fn misfit(misfit: &Misfit) -> Refusal {
     match misfit {
         // A secret can be imported.
         Misfit::Unsigned(Unsigned::NoSecret(_)) => Refusal::ForNow(misfit.to_string()),

@@ -275,11 +275,10 @@ async fn a_platforms_own_headers_are_as_agreed() {
         assert_eq!(header(received, "x-platform-delivery"), Some(delivery));
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, SECRET.as_bytes());
         let tag = ring::hmac::sign(&key, &received.body);
-        let hex: String = tag
+        let hex = tag
             .as_ref()
             .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+            .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         assert_eq!(
             header(received, "x-platform-signature"),
             Some(format!("sha256={hex}"))

@@ -115,7 +115,7 @@ async fn a_proposal_is_previewed_before_anybody_approves_it() {
     );
     // A subscription that is not there yet.
     let new: i64 = ada
-        .one(r#"select posthaste.propose_subscription('new', 'https://new.example/hooks?a=1', '{*}', unknown_types => true, envelope => 'raw')"#)
+        .one("select posthaste.propose_subscription('new', 'https://new.example/hooks?a=1', '{*}', unknown_types => true, envelope => 'raw')")
         .await;
     let new = desk
         .preview(&["new", &event, "--change", &new.to_string()])
