@@ -95,9 +95,10 @@ impl Masks {
             data: lease.payload.clone().ok_or_else(|| not_now(NO_PAYLOAD))?,
             metadata: metadata.and_then(|context| context.metadata.clone()),
         };
+        let apply = |masking: &Masking, whole: &Whole, ids| masking.apply(whole, &ids);
         let work = Arc::new((masking, whole));
         let mut ids = self.ids(&work).await?;
-        let masked = apart(&work, ids.clone(), Masking::apply).await?;
+        let masked = apart(&work, ids.clone(), apply).await?;
         if masked.newly_pseudonymised.is_empty() {
             return Ok(masked.seen);
         }
@@ -106,11 +107,11 @@ impl Masks {
             .store
             .keep_pseudonyms(lease.key.subscription_id, made_up)
             .await
-            .map_err(unknown)?;
+            .map_err(|error| unknown(&error))?;
         self.remember(&work.0.partner, &kept);
         ids.extend(kept);
         // What stands now may be another's.
-        let masked = apart(&work, ids, Masking::apply).await?;
+        let masked = apart(&work, ids, apply).await?;
         if masked.newly_pseudonymised.is_empty() {
             Ok(masked.seen)
         } else {
@@ -129,7 +130,7 @@ impl Masks {
         let missing: Vec<&Id> = wanted.iter().filter(|id| !ids.contains_key(id)).collect();
         if !missing.is_empty() {
             let found = self.store.external_ids(partner, &missing).await;
-            let found = found.map_err(unknown)?;
+            let found = found.map_err(|error| unknown(&error))?;
             self.remember(partner, &found);
             ids.extend(found);
         }
@@ -174,7 +175,7 @@ pub struct Applied {
 
 impl Masking {
     /// What is left of an event. A refusal where it cannot be said, and never what was not masked.
-    pub fn apply(&self, whole: &Whole, ids: ExternalIds) -> Result<Applied, Refusal> {
+    pub fn apply(&self, whole: &Whole, ids: &ExternalIds) -> Result<Applied, Refusal> {
         let Masked {
             json,
             newly_pseudonymised,
@@ -211,7 +212,7 @@ async fn apart<I: Send + 'static, T: Send + 'static>(
     Ok(looked_at.map_err(|_| not_now("the payload could not be looked at"))??)
 }
 
-fn unknown(error: crate::Error) -> Unseen {
+fn unknown(error: &crate::Error) -> Unseen {
     tracing::warn!(%error, "external ids cannot be read or kept");
     not_now("external ids could not be read or kept")
 }

@@ -3582,9 +3582,9 @@ begin
     if jsonb_typeof(given) is distinct from 'object' then
         perform posthaste.refuse('envelope_values', coalesce(given::text, 'null'), 'a JSON object such as {"source": "https://platform.example"}');
     end if;
-    select k into key from jsonb_each(given) v (k, value) where jsonb_typeof(value) <> 'string' or length(value #>> '{}') not between 1 and 500 limit 1;
+    select k into key from jsonb_each(given) v (k, value) where jsonb_typeof(value) <> 'string' or octet_length(value #>> '{}') not between 1 and 1024 limit 1;
     if found then
-        perform posthaste.refuse('envelope_values.' || left(key, 60), left(given ->> key, 100), 'a text of 1 to 500 characters');
+        perform posthaste.refuse('envelope_values.' || left(key, 60), left(given ->> key, 100), 'a text of 1 to 1024 bytes');
     end if;
     select w into key from unnest(e.wanted) w where not given ? w limit 1;
     if found then
@@ -3921,6 +3921,10 @@ begin
                 'event_id, delivery_id, type, occurred_at, occurred_at_unix, occurred_at_unix_ms, data, metadata, tenant, subscription, or values.NAME');
         end if;
     end loop;
+    -- In JSON, two opening braces in a row stand in a string.
+    if regexp_replace(template || headers::text, '\{\{[^{}]*\}\}', '', 'g') ~ '\{\{' then
+        perform posthaste.refuse('template', left(template, 100), 'two opening braces begin a placeholder such as {{type}}');
+    end if;
     terms := jsonb_build_object('name', name, 'version', (select coalesce(max(e.version), 0) + 1 from posthaste.envelope e where e.name = propose_envelope.name),
         'template', template, 'content_type', content_type, 'headers', headers, 'description', description);
     insert into posthaste.subscription_change (kind, terms, reason, proposed_for, expires_at)
@@ -4527,7 +4531,7 @@ begin
         s := posthaste.subscription_called(preview_source.subscription);
     else
         c := posthaste.open_change(preview_source.change_id);
-        if c.kind not in ('create', 'change') or preview_source.subscription is distinct from all (array[c.terms ->> 'name', c.before ->> 'name']) then
+        if c.kind not in ('create', 'change') or coalesce(preview_source.subscription, '') not in (c.terms ->> 'name', coalesce(c.before ->> 'name', c.terms ->> 'name')) then
             perform posthaste.refuse('change_id', c.change_id::text, format('one that proposes terms of %s; see posthaste.change', preview_source.subscription));
         end if;
         s := jsonb_populate_record(null::posthaste.subscription, c.terms);
@@ -4686,7 +4690,7 @@ begin
     return posthaste.decide_quarantine(event_id, 'released', reason);
 end
 $$;
-comment on function posthaste.release(uuid, text) is 'Sends the quarantined deliveries of an event after all, as they are; returns how many.';
+comment on function posthaste.release(uuid, text) is 'Sends the quarantined deliveries of an event after all; returns how many. One whose mask still misses an id is tried until there is one, and never sent unmasked.';
 
 create function posthaste.discard(event_id uuid, reason text) returns integer
     language plpgsql security definer

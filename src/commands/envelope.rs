@@ -86,7 +86,7 @@ async fn propose(control: &Control, args: &ArgMatches) -> Result<()> {
         &proposal.content_type,
         &proposal.headers,
     );
-    let made = made.map_err(refused)?;
+    let made = made.map_err(|error| refused(&error))?;
     let proposed = control.propose_envelope(&proposal).await?;
     say(&format!("what it makes of an event:\n\n{}\n", shown(&made)))?;
     super::subscription::tell(proposed)
@@ -103,7 +103,8 @@ fn example(envelope: &Value) -> Result<String> {
     let headers = envelope["headers"].as_object().into_iter().flatten();
     let headers =
         headers.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()));
-    made_of(text("template"), text("content_type"), &headers.collect()).map_err(refused)
+    made_of(text("template"), text("content_type"), &headers.collect())
+        .map_err(|error| refused(&error))
 }
 
 fn made_of(
@@ -125,7 +126,7 @@ fn made_of(
         event_id: EVENT,
         delivery_id: DELIVERY,
         event_type: "certificate.issued",
-        occurred_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600),
+        occurred_at: SystemTime::UNIX_EPOCH + Duration::from_hours(490_896),
         data: r#"{"certificate": 42}"#,
         metadata: Some(r#"{"request_id": "r-1"}"#),
         tenant: Some("university"),
@@ -162,7 +163,7 @@ fn header(text: &str) -> Result<(String, String)> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
-fn refused(error: EnvelopeError) -> Error {
+fn refused(error: &EnvelopeError) -> Error {
     Error::Refused(error.to_string())
 }
 

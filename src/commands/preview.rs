@@ -205,9 +205,7 @@ fn apply(
         partner: partner.to_owned(),
         key: PseudonymKey::new(key),
     };
-    masking
-        .apply(whole, ids.clone())
-        .map_err(|why| unmasked(&why))
+    masking.apply(whole, ids).map_err(|why| unmasked(&why))
 }
 
 fn unmasked(refusal: &Refusal) -> Error {
