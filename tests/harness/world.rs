@@ -56,7 +56,7 @@ impl World {
         &self.database.url
     }
 
-    /// What seals this world's secrets, as POSTHASTE_KEYS has it.
+    /// What seals this world's secrets, as `POSTHASTE_KEYS` has it.
     pub(crate) fn keys(&self) -> &str {
         &self.keys
     }
