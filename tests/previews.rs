@@ -56,6 +56,25 @@ async fn a_preview_is_byte_for_byte_what_a_worker_then_sends() {
 }
 
 #[tokio::test]
+async fn nobody_sees_a_payload_and_takes_back_that_they_did() {
+    let world = World::new().await;
+    let [ada, bob] = world.two_administrators().await;
+    let partner = world.partner().await;
+    world.subscribe("p", &partner, "1h").await;
+    let event = world.publish("a", r#"{"secret": 1}"#).await;
+    let ask = format!("posthaste.ask_to_preview('p', '{event}', 'to look')");
+    let refusal = ada
+        .refused(&format!("select posthaste.preview_source({ask})"))
+        .await;
+    assert!(refusal.message().contains("committed"), "{refusal:?}");
+    let entry: i64 = ada.one(&format!("select {ask}")).await;
+    let look = format!("select payload from posthaste.preview_source({entry})");
+    assert_eq!(ada.one::<String>(&look).await, r#"{"secret": 1}"#);
+    // Nobody looks with what another asked for.
+    bob.refused(&look).await;
+}
+
+#[tokio::test]
 async fn without_keys_it_shows_all_but_pseudonyms() {
     let world = World::new().await;
     let [ada, _] = world.two_administrators().await;

@@ -4412,8 +4412,9 @@ declare
     given text;
 begin
     for field, given in values ('partner', partner), ('kind', kind), ('internal', internal), ('external', external) loop
-        if given is null or length(given) not between 1 and 256 then
-            perform posthaste.refuse(field, coalesce(left(given, 100), 'null'), '1 to 256 characters');
+        -- As long as a mask can ask for, and short enough for the indexes.
+        if given is null or octet_length(given) not between 1 and (case field when 'internal' then 1024 else 256 end) then
+            perform posthaste.refuse(field, coalesce(left(given, 100), 'null'), case field when 'internal' then '1 to 1024 bytes' else '1 to 256 bytes' end);
         end if;
     end loop;
     -- The word is the worker's and the administrators'; a scoped administrator's only for its own partners.
@@ -4515,48 +4516,82 @@ $$;
 comment on function posthaste.grant_handshake(text, integer, text) is
     'Writes down that a receiver gave its permission later, at the callback or otherwise: nothing inbound exists here, so a person says so.';
 
-create function posthaste.preview_source(subscription text, event_id uuid, reason text, change_id bigint default null)
+create function posthaste.previewed(subscription text, event_id uuid, change_id bigint, out s posthaste.subscription, out c posthaste.subscription_change, out o posthaste.outbox)
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if previewed.change_id is null then
+        s := posthaste.subscription_called(previewed.subscription);
+    else
+        c := posthaste.open_change(previewed.change_id);
+        if c.kind not in ('create', 'change') or coalesce(previewed.subscription, '') not in (c.terms ->> 'name', coalesce(c.before ->> 'name', c.terms ->> 'name')) then
+            perform posthaste.refuse('change_id', c.change_id::text, format('one that proposes terms of %s; see posthaste.change', previewed.subscription));
+        end if;
+        s := jsonb_populate_record(null::posthaste.subscription, c.terms);
+        s.subscription_id := c.subscription_id;
+    end if;
+    select x.* into o from posthaste.outbox x where x.event_id = previewed.event_id;
+    -- An administrator of one partner sees no other partner's events.
+    if o.event_id is null or not posthaste.is_in_scope(o.tenant) then
+        perform posthaste.refuse('event_id', coalesce(previewed.event_id::text, 'null'), 'there is no such event; see posthaste.event');
+    end if;
+end
+$$;
+comment on function posthaste.previewed(text, uuid, bigint) is 'The subscription, as it stands or as a change would make it, and the event; raises where there is none, or none that this login may see.';
+
+create function posthaste.ask_to_preview(subscription text, event_id uuid, reason text, change_id bigint default null) returns bigint
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    p record;
+begin
+    perform posthaste.because(reason);
+    p := posthaste.previewed(subscription, event_id, change_id);
+    return posthaste.note('event_previewed', (p.s).name, (p.s).tenant, null,
+        jsonb_strip_nulls(jsonb_build_object('event_id', event_id, 'change_id', change_id, 'subscription', subscription)), reason);
+end
+$$;
+comment on function posthaste.ask_to_preview(text, uuid, text, bigint) is
+    'Writes into the audit log that this login looks at an event as a subscription would get it, or as it would under the terms that an open change proposes, and returns the entry. With it, and within a minute, posthaste.preview_source hands it out.';
+
+create function posthaste.preview_source(entry bigint)
     returns table (subscription_id integer, event_type text, occurred_at timestamptz, payload text, metadata text, tenant text, traceparent text,
                    is_meant boolean, terms jsonb, partner_secret_id uuid, partner_key_id text, partner_ciphertext bytea)
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    c posthaste.subscription_change;
+    e posthaste.audit_log;
+    p record;
     s posthaste.subscription;
     o posthaste.outbox;
     k posthaste.partner_key;
 begin
-    if preview_source.change_id is null then
-        s := posthaste.subscription_called(preview_source.subscription);
-    else
-        c := posthaste.open_change(preview_source.change_id);
-        if c.kind not in ('create', 'change') or coalesce(preview_source.subscription, '') not in (c.terms ->> 'name', coalesce(c.before ->> 'name', c.terms ->> 'name')) then
-            perform posthaste.refuse('change_id', c.change_id::text, format('one that proposes terms of %s; see posthaste.change', preview_source.subscription));
-        end if;
-        s := jsonb_populate_record(null::posthaste.subscription, c.terms);
-        s.subscription_id := c.subscription_id;
+    -- Of another transaction, so that no rollback can take back that it was looked at.
+    select * into e from posthaste.audit_log a
+    where a.entry = preview_source.entry and a.action = 'event_previewed' and a.actor = session_user
+      and a.at > clock_timestamp() - interval '1 minute' and a.xid <> coalesce(pg_current_xact_id_if_assigned(), '0'::xid8);
+    if not found then
+        perform posthaste.refuse('entry', coalesce(entry::text, 'null'), 'an entry that posthaste.ask_to_preview made for this login, committed, less than a minute ago');
     end if;
-    select * into o from posthaste.outbox x where x.event_id = preview_source.event_id;
-    -- An administrator of one partner sees no other partner's events.
-    if o.event_id is null or not posthaste.is_in_scope(o.tenant) then
-        perform posthaste.refuse('event_id', coalesce(preview_source.event_id::text, 'null'), 'there is no such event; see posthaste.event');
-    end if;
+    p := posthaste.previewed(e.after ->> 'subscription', (e.after ->> 'event_id')::uuid, (e.after ->> 'change_id')::bigint);
+    s := p.s;
+    o := p.o;
     if s.mask is not null and s.mask <> 'null' then
         select * into k from posthaste.partner_key x where x.partner = s.partner and x.ciphertext is not null;
     end if;
-    perform posthaste.note('event_previewed', s.name, s.tenant, null,
-        jsonb_strip_nulls(jsonb_build_object('event_id', o.event_id, 'change_id', c.change_id, 'partner_key', k.secret_id)), posthaste.because(reason));
     return query select s.subscription_id, o.event_type, o.occurred_at, o.payload::text, o.metadata::text, o.tenant, o.traceparent,
         -- As posthaste.still_wants says it of what was agreed.
         o.tenant is not distinct from coalesce(s.tenant, o.tenant) and s.event_types && posthaste.patterns(o.event_type)
             and (s.unknown_types or exists (select from posthaste.event_type t where t.event_type = o.event_type and t.active))
             and (s.filter is null or coalesce(posthaste.matches(s.filter, o.payload::text), false)),
-        coalesce(c.terms, posthaste.terms(s)), k.secret_id, k.key_id, k.ciphertext;
+        coalesce((p.c).terms, posthaste.terms(s)), k.secret_id, k.key_id, k.ciphertext;
 end
 $$;
-comment on function posthaste.preview_source(text, uuid, text, bigint) is
-    'An event as the platform wrote it, the terms of a subscription or those that an open change proposes, and, encrypted, the key of its partner''s pseudonyms where they have a mask: for whoever previews what would be sent; and whether the event is meant for it at all. On the record: it shows a payload.';
+comment on function posthaste.preview_source(bigint) is
+    'An event as the platform wrote it, whether it is meant for the subscription at all, the terms, and the partner''s key, encrypted: what an entry of the audit log says this login looks at. `posthaste preview` makes of it what would be sent.';
 
 create function posthaste.ask_to_reveal(subscription text, reason text) returns bigint
     language plpgsql security definer
@@ -5432,6 +5467,8 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function keep_pseudonyms',             '', 'execute', '', ''),
     ('function keep_handshake',              '', 'execute', '', ''),
     ('function grant_handshake',             '', '', 'execute', ''),
+    ('function previewed',                   '', '', '', ''),
+    ('function ask_to_preview',              '', '', 'execute', ''),
     ('function preview_source',              '', '', 'execute', ''),
     ('function end_secret',                  '', '', 'execute', ''),
     ('function ask_to_reveal',               '', '', 'execute', ''),

@@ -60,7 +60,7 @@ pub struct EnvelopeProposal {
 
 impl Control {
     /// An event for a preview of what a subscription would get of it, on the terms that stand or on those that an open change
-    /// proposes. On the record.
+    /// proposes. That it was looked at is committed to the audit log before it is read.
     pub async fn preview_source(
         &self,
         subscription: &str,
@@ -69,7 +69,9 @@ impl Control {
         change_id: Option<i64>,
     ) -> Result<Source> {
         let parameters: &[&(dyn ToSql + Sync)] = &[&subscription, &event_id, &reason, &change_id];
-        source(&self.row(PREVIEW_SOURCE, parameters).await?)
+        let asked = self.row(ASK_TO_PREVIEW, parameters).await?;
+        let entry: i64 = asked.try_get(0)?;
+        source(&self.row(PREVIEW_SOURCE, &[&entry]).await?)
     }
 
     /// What terms say of the look of requests, with the envelope that they name.
@@ -162,6 +164,7 @@ fn texts(object: &Value) -> impl Iterator<Item = (String, String)> {
     members.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
 }
 
+const ASK_TO_PREVIEW: &str = include_str!("../../../sql/queries/control/ask_to_preview.sql");
 const PREVIEW_SOURCE: &str = include_str!("../../../sql/queries/control/preview_source.sql");
 const ID_MAP: &str = include_str!("../../../sql/queries/control/id_map.sql");
 const ENVELOPES: &str = include_str!("../../../sql/queries/control/envelopes.sql");
