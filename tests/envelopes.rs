@@ -292,6 +292,32 @@ async fn a_platforms_own_headers_are_as_agreed() {
     }
 }
 
+#[tokio::test]
+async fn metadata_that_no_request_has_a_place_for_counts_against_nothing() {
+    let world = World::new().await;
+    let [plain, told] = [world.partner().await, world.partner().await];
+    world.subscribe("p", &plain, "1h").await;
+    world.subscribe("t", &told, "1h").await;
+    world.change("t", r#"{"envelope": "identified"}"#).await;
+    let _worker = world.worker(&[("max_body", "2KiB")]).await;
+    let insert = "insert into posthaste.outbox (event_type, payload, metadata)
+        values ('a.b', '1', json_build_object('long', repeat('x', $1))) returning event_id";
+    for (length, told_after) in [(1000, 1), (3000, 1)] {
+        world.db.execute(insert, &[&length]).await.unwrap();
+        world.until_all_is_done().await;
+        assert_eq!(told.count(), told_after);
+    }
+    assert_eq!(plain.count(), 2);
+    let errors = "select string_agg(error, ';') from posthaste.attempt where error is not null";
+    assert!(world.text(errors).await.ends_with("is over max_body"));
+    // The same of what waited.
+    world.change("p", r#"{"active": false}"#).await;
+    world.db.execute(insert, &[&3000]).await.unwrap();
+    world.until("exists (select from posthaste.queue)").await;
+    world.change("p", r#"{"active": true}"#).await;
+    plain.wait_for(3).await;
+}
+
 /// The SQL of the pages about envelopes and masks runs as written, one piece after the other.
 #[tokio::test]
 async fn the_sql_of_the_pages_for_administrators_runs_as_written() {
