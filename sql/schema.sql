@@ -3510,8 +3510,8 @@ comment on function posthaste.checked_handshake(jsonb) is 'What to ask a receive
 create function posthaste.is_field_pointer(value text) returns boolean
     language sql immutable
     set search_path = pg_catalog, pg_temp
-return value ~ '^(/([^/~[:cntrl:]]|~[012])*)*$' and length(value) <= 1024;
-comment on function posthaste.is_field_pointer(text) is 'Whether this is a JSON Pointer; ~2 stands for a star that is meant as one.';
+return value ~ '^(/([^/~[:cntrl:]]|~[012])*){0,33}$' and octet_length(value) <= 1024 and value !~ '/[*][*]/' and (value ~ '/[*][*]$' or value !~ '^(/[^/]*){33}$');
+comment on function posthaste.is_field_pointer(text) is 'Whether this is a JSON Pointer of at most 32 segments; ** may follow them and stands for all below, ~2 for a star that is meant as one.';
 
 create function posthaste.checked_mask(value jsonb) returns jsonb
     language plpgsql immutable
@@ -3545,20 +3545,24 @@ begin
         if found then
             perform posthaste.refuse('mask.' || key, pointer, 'JSON Pointers such as /student/name or /items/*/sku');
         end if;
+        select p into pointer from jsonb_array_elements_text(value -> key) p group by p having count(*) > 1 limit 1;
+        if found then
+            perform posthaste.refuse('mask.' || key, pointer, 'each pointer once');
+        end if;
     end loop;
-    if jsonb_typeof(value -> 'fields') <> 'object' or (select count(*) > 256 from jsonb_object_keys(value -> 'fields')) then
-        perform posthaste.refuse('mask.fields', jsonb_typeof(value -> 'fields'), 'an object of at most 256 JSON Pointers and what is to be done');
+    if jsonb_typeof(value -> 'fields') <> 'object' or (select count(*) > 256 - jsonb_array_length(value -> 'allow') from jsonb_object_keys(value -> 'fields')) then
+        perform posthaste.refuse('mask.fields', jsonb_typeof(value -> 'fields'), 'an object of JSON Pointers and what is to be done, at most 256 together with those of allow');
     end if;
-    for pointer, rule in select * from jsonb_each(value -> 'fields' || jsonb_build_object('', value -> 'rest')) loop
+    for pointer, rule in select * from jsonb_each(value -> 'fields') union all select null, value -> 'rest' loop
         if not posthaste.is_field_pointer(pointer) then
             perform posthaste.refuse('mask.fields', pointer, 'JSON Pointers such as /student/name or /items/*/sku');
         end if;
         if not (rule in ('"drop"', '"pseudonym"')
-                or jsonb_typeof(rule) = 'object' and rule ? 'replace' and rule - 'replace' = '{}' and length((rule -> 'replace')::text) <= 256
-                or jsonb_typeof(rule) = 'object' and pointer <> '' and rule - '{map,missing}'::text[] = '{}' and coalesce(rule ->> 'map', '') ~ '^[a-z][a-z0-9_.-]{0,62}$'
-                   and coalesce(rule ->> 'missing', 'hold') in ('hold', 'pseudonym', 'refuse')) then
-            perform posthaste.refuse(case pointer when '' then 'mask.rest' else 'mask.fields ' || left(pointer, 100) end, left(rule::text, 100),
-                '"drop", "pseudonym", {"replace": "a text"}' || case pointer when '' then '' else ' or {"map": "student", "missing": "hold"} (hold, pseudonym or refuse)' end);
+                or jsonb_typeof(rule) = 'object' and rule ? 'replace' and rule - 'replace' = '{}' and octet_length((rule -> 'replace')::text) <= 256
+                or jsonb_typeof(rule) = 'object' and pointer is not null and rule - '{map,missing}'::text[] = '{}' and coalesce(rule ->> 'map', '') ~ '^[a-z][a-z0-9_.-]{0,62}$'
+                   and coalesce(rule -> 'missing', '"hold"') in ('"hold"', '"pseudonym"', '"refuse"')) then
+            perform posthaste.refuse(coalesce('mask.fields ' || left(pointer, 100), 'mask.rest'), left(rule::text, 100),
+                '"drop", "pseudonym", {"replace": any JSON of at most 256 bytes}' || case when pointer is null then '' else ' or {"map": "student", "missing": "hold"} (hold, pseudonym or refuse)' end);
         end if;
     end loop;
     return value;
@@ -3729,16 +3733,20 @@ begin
     end if;
     t := posthaste.checked_envelope(t);
     if posthaste.checked_text('header_prefix', t -> 'header_prefix', 60) !~ '^[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*$'
-       or lower(t ->> 'header_prefix') ~ '^(webhook|svix|ce|content|proxy|sec|stripe|accept|if|access)($|-)' then
+       or lower(t ->> 'header_prefix') ~ '^((webhook|svix|ce|content|proxy|sec|stripe|accept|if|access)($|-)|x-(convoy|hook0)$)' then
         perform posthaste.refuse('header_prefix', t ->> 'header_prefix', 'letters and digits in words joined by -, such as X-Platform');
     end if;
     if posthaste.checked_text('user_agent', t -> 'user_agent', 200) !~ '^[!-~]([ !-~]*[!-~])?$' then
         perform posthaste.refuse('user_agent', t ->> 'user_agent', 'visible ASCII characters, such as Platform-Webhooks/1.0');
     end if;
     t := jsonb_set(t, '{signatures}', posthaste.checked_signatures(t -> 'signatures', t ->> 'header_prefix'));
-    select k into field from jsonb_object_keys(t -> 'headers') k where lower(k) = any (array(
-        select lower(e) from jsonb_object_keys((select headers from posthaste.envelope where name || '@' || version = t ->> 'envelope')) e
-        union all select lower(t ->> 'header_prefix') || suffix from unnest('{-event,-delivery,-timestamp,-signature}'::text[]) suffix)) limit 1;
+    select k.name into field
+    from (select lower(t ->> 'header_prefix') || suffix, true from unnest('{-event,-delivery,-timestamp,-signature}'::text[]) suffix
+          union all select n, false from jsonb_object_keys(t -> 'headers') n
+          union all select t -> 'authentication' ->> 'header', false where t -> 'authentication' ->> 'kind' = 'header') k (name, is_ours)
+    where lower(k.name) in (select lower(e) from jsonb_object_keys((select headers from posthaste.envelope where name || '@' || version = t ->> 'envelope')) e)
+       or not k.is_ours and lower(k.name) = any (array(select lower(t ->> 'header_prefix') || suffix from unnest('{-event,-delivery,-timestamp,-signature}'::text[]) suffix))
+    limit 1;
     if found then
         perform posthaste.refuse('headers', field, 'the envelope or the header_prefix sets it');
     end if;
