@@ -506,11 +506,13 @@ pub fn shape(stored: &StoredShape, extra: Vec<(HeaderName, HeaderValue)>) -> Res
         HeaderValue::try_from(text).map_err(|_| "user_agent cannot stand in a header".to_owned())
     });
     let all = || std::iter::once(stored.template.as_str()).chain(templates.iter().map(|(_, t)| *t));
+    let tells = |what: &str| all().any(|template| template.contains(what));
     Ok(Shape {
         envelope: envelope.map_err(text)?,
         signer: Signer::new(profiles, prefix).map_err(text)?,
         platform: platform.transpose()?,
-        tells_delivery: all().any(|template| template.contains("delivery_id")),
+        tells_delivery: tells("delivery_id"),
+        wants_context: stored.pass_trace || tells("metadata") || tells("tenant"),
         user_agent: user_agent.transpose()?,
         pass_trace: stored.pass_trace,
         extra,

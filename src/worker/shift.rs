@@ -28,6 +28,7 @@ use crate::delivery::{Attempt, DeliveryKey, Lease, OrderingKey, Outcome};
 use crate::directory::{Directory, Terms};
 use crate::jwks::KeySets;
 use crate::masks::{Masks, Seen, Unseen};
+use crate::request::Shape;
 use crate::store::{Presence, Room, Store};
 use crate::telemetry;
 
@@ -436,7 +437,7 @@ impl Shift {
                 continue;
             }
             let timeout = self.timeout(&terms);
-            if !self.may_begin(&lease, &terms, timeout) {
+            if !self.may_begin(&lease, &terms, timeout) || lacks_context(&lease, &terms) {
                 self.lanes.finished(subscription_id, Instant::now());
                 unfit.push((lease, terms));
                 continue;
@@ -451,6 +452,10 @@ impl Shift {
             let finished = self.finished.0.clone();
             tokio::spawn(async move {
                 let over = match look_at(&catalogue, &masks, &lease, &terms).await {
+                    // Looking took so long that another worker could begin before this one is over.
+                    Ok(_) if !lasts(&lease, timeout, Instant::now()) => {
+                        Over::Unbegun((lease, terms))
+                    }
                     Ok(seen) => match attempt::make(lease, seen, &terms, circumstances).await {
                         Made::Attempt(attempt) => Over::Attempted(*attempt),
                         Made::NotYet(lease) => Over::Unbegun((*lease, terms)),
@@ -477,7 +482,7 @@ impl Shift {
         let is_prompt = terms
             .send_within
             .is_none_or(|grace| claimed.is_some_and(|at| now <= at + grace));
-        terms.active && is_prompt && now + timeout + MARGIN <= lease.ends
+        terms.active && is_prompt && lasts(lease, timeout, now)
     }
 
     /// How long one request of a subscription may take: its own timeout, as far as a lease allows.
@@ -766,6 +771,19 @@ impl Over {
     }
 }
 
+/// Whether a lease lasts for one request that begins now, and for what follows.
+fn lasts(lease: &Lease, timeout: Duration, now: Instant) -> bool {
+    now + timeout + MARGIN <= lease.ends
+}
+
+/// Whether it was leased on terms that told of less than those of today, so that what they tell was not read.
+fn lacks_context(lease: &Lease, terms: &Terms) -> bool {
+    let wants_context = |shape: &Shape| shape.wants_context;
+    lease.context.is_none()
+        && lease.revision < terms.revision
+        && terms.shape.as_ref().is_ok_and(wants_context)
+}
+
 /// What a partner may see of a delivery's event; an error where a person must see to it before anything is sent.
 async fn look_at(
     catalogue: &Catalogue,
@@ -876,3 +894,84 @@ const NOT_YET: Duration = Duration::from_secs(1);
 const MARGIN: Duration = Duration::from_secs(5);
 /// How long after the drain time results may still be recorded, and goodbye be said.
 const LAST_GRACE: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::delivery::Context;
+    use crate::directory;
+    use crate::store::StoredShape;
+
+    #[test]
+    fn a_lease_lasts_for_a_request_and_for_its_recording() {
+        let (lease, timeout) = (leased(1), Duration::from_secs(20));
+        let latest = lease.ends - MARGIN - timeout;
+        assert!(lasts(&lease, timeout, latest));
+        assert!(!lasts(&lease, timeout, latest + Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn what_was_leased_before_the_terms_told_of_more_is_not_sent_without_it() {
+        let telling = telling(2, r#"{"data":"{{data}}","metadata":"{{metadata}}"}"#, false);
+        assert!(lacks_context(&leased(1), &telling));
+        // Leased since: there is none.
+        assert!(!lacks_context(&leased(2), &telling));
+        let with = Lease {
+            context: Some(Box::new(Context::default())),
+            ..leased(1)
+        };
+        assert!(!lacks_context(&with, &telling));
+    }
+
+    #[test]
+    fn what_tells_of_no_more_than_the_event_is_sent_as_it_is() {
+        let plain = r#"{"type":"{{type}}","data":"{{data}}"}"#;
+        assert!(!lacks_context(&leased(1), &telling(2, plain, false)));
+        assert!(lacks_context(&leased(1), &telling(2, plain, true)));
+        assert!(!lacks_context(&leased(1), &Terms::nowhere(7)));
+    }
+
+    fn telling(revision: i32, template: &str, pass_trace: bool) -> Terms {
+        let stored = StoredShape {
+            template: template.to_owned(),
+            content_type: "application/json".to_owned(),
+            headers: Vec::new(),
+            values: BTreeMap::new(),
+            signatures: vec!["standard_v1".to_owned()],
+            header_prefix: None,
+            user_agent: None,
+            pass_trace,
+        };
+        let mut terms = Terms::nowhere(7);
+        terms.revision = revision;
+        terms.shape = directory::shape(&stored, Vec::new());
+        terms
+    }
+
+    fn leased(revision: i32) -> Lease {
+        Lease {
+            key: DeliveryKey {
+                event_id: Uuid::nil(),
+                subscription_id: 7,
+                replay: 0,
+            },
+            number: 1,
+            ordering_key: None,
+            holder: 1,
+            revision,
+            schema_revision: None,
+            is_released: false,
+            event_type: String::new(),
+            occurred_at: SystemTime::UNIX_EPOCH,
+            payload: Some("1".to_owned()),
+            context: None,
+            bytes: 1,
+            ends: Instant::now() + Duration::from_mins(1),
+            expires: None,
+        }
+    }
+}
