@@ -278,6 +278,33 @@ pub struct Lease {
     pub expires: Option<Instant>,
 }
 
+#[cfg(test)]
+impl Lease {
+    /// One that was just got, for tests.
+    pub(crate) fn fresh(subscription_id: i32, revision: i32) -> Self {
+        Self {
+            key: DeliveryKey {
+                event_id: Uuid::nil(),
+                subscription_id,
+                replay: 0,
+            },
+            number: 1,
+            ordering_key: None,
+            holder: 1,
+            revision,
+            schema_revision: None,
+            is_released: false,
+            event_type: String::new(),
+            occurred_at: SystemTime::UNIX_EPOCH,
+            payload: Some("1".to_owned()),
+            context: None,
+            bytes: 1,
+            ends: Instant::now() + Duration::from_mins(1),
+            expires: None,
+        }
+    }
+}
+
 /// What an event says besides its data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Context {

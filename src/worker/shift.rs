@@ -899,8 +899,6 @@ const LAST_GRACE: Duration = Duration::from_secs(3);
 mod tests {
     use std::collections::BTreeMap;
 
-    use uuid::Uuid;
-
     use super::*;
     use crate::delivery::Context;
     use crate::directory;
@@ -953,25 +951,6 @@ mod tests {
     }
 
     fn leased(revision: i32) -> Lease {
-        Lease {
-            key: DeliveryKey {
-                event_id: Uuid::nil(),
-                subscription_id: 7,
-                replay: 0,
-            },
-            number: 1,
-            ordering_key: None,
-            holder: 1,
-            revision,
-            schema_revision: None,
-            is_released: false,
-            event_type: String::new(),
-            occurred_at: SystemTime::UNIX_EPOCH,
-            payload: Some("1".to_owned()),
-            context: None,
-            bytes: 1,
-            ends: Instant::now() + Duration::from_mins(1),
-            expires: None,
-        }
+        Lease::fresh(7, revision)
     }
 }
