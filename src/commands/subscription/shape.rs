@@ -106,7 +106,7 @@ fn tls(args: &ArgMatches) -> Result<Option<Value>> {
             tls.insert(name.to_owned(), Value::String(pem));
         }
     }
-    Ok((!tls.is_empty()).then(|| Value::Object(tls)))
+    Ok((!tls.is_empty()).then_some(Value::Object(tls)))
 }
 
 fn mask(args: &ArgMatches) -> Result<Option<Value>> {
