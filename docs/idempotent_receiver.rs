@@ -136,6 +136,6 @@ pub const TABLES: &str = "
 const REMEMBER: &str = "insert into seen_event (id) values ($1) on conflict do nothing";
 const ISSUE: &str = "insert into certificate_count values ($1, 1)
     on conflict (student) do update set count = certificate_count.count + 1";
-const BODY_LIMIT: usize = 1 << 20;
+const BODY_LIMIT: usize = 2 << 20;
 const CONNECTIONS: usize = 256;
 const IN_TIME: Duration = Duration::from_secs(10);

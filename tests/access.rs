@@ -63,7 +63,7 @@ async fn one_token_serves_many_deliveries_and_is_written_down_nowhere() {
     let (status, log) = worker.ended_saying().await;
     assert!(status.success(), "{log}");
     let dump = world.dump().await;
-    let in_hex = "43414e415259";
+    let in_hex = "43414e415259"; // as a dump shows bytes
     for (place, text) in [("log", &log), ("rows", &dump), ("metrics", &metrics)] {
         for hidden in ["CANARY", &basic, in_hex] {
             let line = text.lines().find(|line| line.contains(hidden));

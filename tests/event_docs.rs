@@ -94,8 +94,8 @@ const CATALOGUE: &str = r#"
 /// The order of keys and the digits of numbers are those that were given.
 const CERTIFICATES: &str = r#"# Events
 
-What can be sent to you. Each event comes as `{"type":…,"timestamp":…,"data":…}`: `type` is a name from this page, and what the page says of
-fields is about `data`. A field is named by its JSON Pointer, in which `*` stands for each element of an array, or for each key of an object.
+What can be sent to you. Each event comes as `{"type":…,"timestamp":…,"data":…}`, unless another envelope was agreed with you: `type` is a name from this
+page, and what the page says of fields is about `data`, before a mask that may have been agreed. A field is named by its JSON Pointer, in which `*` stands for each element of an array, or for each key of an object.
 
 | event type | what it means | |
 | --- | --- | --- |

@@ -54,6 +54,15 @@ async fn what_is_not_signed_or_is_a_test_changes_nothing() {
     assert_eq!(desk.counted().await, "");
 }
 
+/// The guide says how large a body may be: little above 1 MiB.
+#[tokio::test]
+async fn a_body_as_large_as_the_guide_allows_is_taken() {
+    let desk = Desk::open().await;
+    let more = format!("\"student\":\"ada\",\"more\":\"{}\"", "x".repeat(1 << 20));
+    let large = ADA.replace("\"student\":\"ada\"", &more);
+    assert_eq!(desk.send("msg_1", &large).await.body, "done");
+}
+
 /// The receiver, with a database of its own.
 struct Desk {
     world: World,

@@ -122,6 +122,7 @@ async fn the_programs_that_receivers_are_given_come_to_the_recorded_verdict() {
         ("php", &[], "verify.php"),
         ("ruby", &[], "verify.rb"),
     ];
+    let folders = [standard(), vec![without_line_end()]].concat();
     for (runtime, arguments, file) in programs {
         if !is_here(runtime).await {
             not_run(
@@ -135,8 +136,8 @@ async fn the_programs_that_receivers_are_given_come_to_the_recorded_verdict() {
         command
             .args(arguments)
             .arg(root("docs/receivers").join(file));
-        let output = ended(command.args(standard())).await;
-        agrees(file, &output, &standard(), expected);
+        let output = ended(command.args(&folders)).await;
+        agrees(file, &output, &folders, expected);
     }
 }
 
@@ -161,6 +162,92 @@ async fn the_programs_for_other_profiles_come_to_the_recorded_verdict() {
         }
         let output = ended(python.args(&folders)).await;
         agrees(&format!("{profile} in Python"), &output, &folders, expected);
+    }
+}
+
+/// Under a key that is empty anybody can sign; a secret of another kind, or none, must not become one.
+#[tokio::test]
+async fn a_secret_that_is_none_makes_the_programs_fail_and_believe_nothing() {
+    let [svix, github] = ["svix_legacy", "github"].map(|profile| {
+        let folder = tempfolder(&format!("no_secret_of_{profile}"))
+            .join(profile)
+            .join("forged");
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    });
+    // HMAC-SHA256 of `msg_1.1700000000.{}` and of `{}` under the empty key.
+    write(&svix, "headers", SVIX_UNDER_NO_KEY);
+    write(&svix, "secrets", "whsec-mistyped\n");
+    write(&github, "headers", GITHUB_UNDER_NO_KEY);
+    write(&github, "secrets", "\n");
+    for folder in [&svix, &github] {
+        write(folder, "body", "{}");
+        write(folder, "now", "1700000000\n");
+        let mut python = Command::new("python3");
+        python
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .arg(root("docs/receivers/other_profiles.py"));
+        refuses(&ended(python.arg(folder)).await);
+    }
+    let mut node = Command::new("node");
+    node.arg(root("docs/receivers/other_profiles.mjs"));
+    refuses(&ended(node.arg(&svix)).await);
+    let github = "o.github([''], {'x-hub-signature-256': process.argv[1]}, Buffer.from('{}'))";
+    let (_, signature) = GITHUB_UNDER_NO_KEY.split_once(' ').unwrap();
+    refuses(&imported("other_profiles.mjs", github, signature.trim_end()).await);
+}
+
+/// Frameworks that speak fetch, such as Next.js, have no plain object.
+#[tokio::test]
+async fn headers_may_be_those_of_fetch() {
+    let index = index();
+    let deliveries = index["deliveries"].as_array().unwrap();
+    for (file, profile) in [
+        ("verify.mjs", "standard_v1"),
+        ("other_profiles.mjs", "stripe"),
+    ] {
+        let is_it = |it: &&Value| it["profile"] == profile && it["name"] == "valid";
+        let delivery = deliveries.iter().find(is_it).unwrap().to_string();
+        let call = "d = JSON.parse(process.argv[1]), \
+            console.log((o[d.profile] ?? o.verify)(d.secrets, new Headers(d.headers), Buffer.from(d.body_base64, 'base64'), d.now) ?? 'valid')";
+        let output = imported(file, call, &delivery).await;
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "valid\n", "{file}");
+    }
+}
+
+#[tokio::test]
+async fn the_command_says_of_each_profile_what_its_receivers_see() {
+    let index = index();
+    let check = async |profile: &str, delivery: &Value| {
+        let folder = root("docs/fixtures").join(delivery["folder"].as_str().unwrap());
+        let [headers, body, secrets] =
+            ["headers", "body", "secrets"].map(|name| folder.join(name).display().to_string());
+        let now = delivery["now"].to_string();
+        let request = ["--headers", &headers, "--body", &body, "--now", &now];
+        let way = [
+            "--secret-file",
+            &secrets,
+            "--profile",
+            profile,
+            "--prefix",
+            "X-Platform",
+        ];
+        posthaste(&[&["verify"][..], &request, &way].concat(), &[], "").await
+    };
+    for delivery in index["deliveries"].as_array().unwrap() {
+        let (profile, folder) = (delivery["profile"].as_str().unwrap(), &delivery["folder"]);
+        let said = check(profile, delivery).await;
+        assert_eq!(said.code == 0, delivery["valid"], "{folder}: {said:?}");
+        if ["standard_v1", "svix_legacy"].contains(&profile) && delivery["name"] == "valid" {
+            for other in ["standard_v1", "standard_v1a", "svix_legacy"] {
+                let said = check(other, delivery).await;
+                assert_eq!(
+                    said.code == 0,
+                    other == profile,
+                    "{folder} as {other}: {said:?}"
+                );
+            }
+        }
     }
 }
 
@@ -214,6 +301,44 @@ async fn the_libraries_that_receivers_use_come_to_the_recorded_verdict() {
         "the types in docs/receivers: {}",
         String::from_utf8_lossy(&checked.stdout)
     );
+}
+
+/// Whether a program failed without a verdict.
+#[track_caller]
+fn refuses(output: &Output) {
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && said.is_empty(), "{said}");
+}
+
+/// Runs JavaScript in which `o` is what a file of `docs/receivers` exports.
+async fn imported(file: &str, call: &str, argument: &str) -> Output {
+    let file = root("docs/receivers").join(file);
+    let script = format!(
+        "let d; import('file://{}').then((o) => ({call}))",
+        file.display()
+    );
+    ended(Command::new("node").args(["-e", &script, argument])).await
+}
+
+/// A delivery whose secret somebody wrote down by hand.
+fn without_line_end() -> PathBuf {
+    let (from, folder) = (
+        root("docs/fixtures/standard_v1/valid"),
+        tempfolder("without_line_end"),
+    );
+    for (name, bytes) in files(&from) {
+        let kept = if name == "secrets" {
+            bytes.trim_ascii_end()
+        } else {
+            &bytes
+        };
+        std::fs::write(folder.join(name), kept).unwrap();
+    }
+    folder
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    std::fs::write(folder.join(name), text).unwrap();
 }
 
 /// Whether each line that a program printed is what was recorded with its folder.
@@ -443,5 +568,7 @@ const OTHERS: [&str; 9] = [
     "hook0",
     "prefixed",
 ];
+const SVIX_UNDER_NO_KEY: &str = "svix-id: msg_1\nsvix-timestamp: 1700000000\nsvix-signature: v1,LzeNxZHo3O8fwpFJpLh/0B99ugILNFJw+/9lTgx0APs=\n";
+const GITHUB_UNDER_NO_KEY: &str = "x-hub-signature-256: sha256=22f8eea909400af98adf3681a9f31923ef6b7fcba4abb553d92823a3e9d5c25e\n";
 const BOTH: &[&str] = &["Python", "JavaScript"];
 const TOLERANCE: Duration = Duration::from_mins(5);

@@ -14,8 +14,8 @@ import { basename, dirname, resolve } from "node:path";
 import { argv } from "node:process";
 import { pathToFileURL } from "node:url";
 
-/** @typedef {Record<string, string | string[] | undefined>} Headers */
-/** @typedef {(secrets: string[], headers: Headers, body: Uint8Array, now?: number) => string | undefined} Verification */
+/** @typedef {Record<string, string | string[] | undefined> | Iterable<[string, string]>} Received `req.headers`, or a `Headers` of fetch */
+/** @typedef {(secrets: string[], headers: Received, body: Uint8Array, now?: number) => string | undefined} Verification */
 
 /** Seconds between the sender's clock and yours, either way. */
 const TOLERANCE = 300;
@@ -38,12 +38,19 @@ export const prefixed = (secrets, headers, body) => plain(secrets, after("sha256
 /** `x-shopify-hmac-sha256: <base64>` over the body. @type {Verification} */
 export const shopify = (secrets, headers, body) => plain(secrets, header(headers, "x-shopify-hmac-sha256"), body, "base64");
 
-/** `x-hook0-signature: t=<seconds>,v0=<hex>,h=<names>,v1=<hex>`; v1 is over `<seconds>.<names>.<their values>.<body>`. @type {Verification} */
+/**
+ * `x-hook0-signature: t=<seconds>,v0=<hex>,h=<names>,v1=<hex>`; v1 is over `<seconds>.<names>.<their values>.<body>`.
+ *
+ * Nothing in that tells where the id ends and the type begins, or where the type ends. So an id with a dot is nobody's, nor is a type
+ * that holds more than letters, digits, `.`, `_` and `-`: else whoever saw a request could send it again under another id.
+ *
+ * @type {Verification}
+ */
 export function hook0(secrets, headers, body, now) {
   const offered = parts(header(headers, "x-hook0-signature"));
-  const names = value(offered, "h");
-  const values = names.split(" ").map((name) => header(headers, name)).join(".");
-  return timed(secrets, offered, `.${names}.${values}.`, body, now);
+  const [id, type] = ["x-event-id", "x-event-type"].map((name) => header(headers, name));
+  const problem = timed(secrets, offered, `.x-event-id x-event-type.${id}.${type}.`, body, now);
+  return problem ?? (id.includes(".") || !/^[\w.-]+$/.test(type) ? "no_match" : undefined);
 }
 
 /**
@@ -53,6 +60,7 @@ export function hook0(secrets, headers, body, now) {
  */
 export function svix_legacy(secrets, headers, body, now) {
   const keys = secrets.map((secret) => Buffer.from(after("whsec_", secret), "base64"));
+  if (keys.some((key) => key.length < 24)) throw new Error("a signing secret is whsec_ and the base64 of 24 bytes or more");
   return listed("svix-", "v1,", headers, body, now, (content, offered) =>
     keys.some((key) => equal(createHmac("sha256", key).update(content).digest("base64"), offered)));
 }
@@ -102,7 +110,7 @@ function timed(secrets, offered, between, body, now) {
 /**
  * @param {string} names
  * @param {string} version
- * @param {Headers} headers
+ * @param {Received} headers
  * @param {Uint8Array} body
  * @param {number | undefined} now
  * @param {(content: Uint8Array, offered: string) => boolean} isBy
@@ -119,7 +127,7 @@ function listed(names, version, headers, body, now, isBy) {
 }
 
 /**
- * The key is the secret's letters, all of them, `whsec_` included.
+ * The key is the secret's letters, all of them, `whsec_` included. Under none of them anybody could sign.
  *
  * @param {string[]} secrets
  * @param {(string | Uint8Array)[]} content
@@ -127,6 +135,7 @@ function listed(names, version, headers, body, now, isBy) {
  * @param {"hex" | "base64"} written
  */
 function matches(secrets, content, offered, written) {
+  if (secrets.includes("")) throw new Error("a secret is empty");
   return secrets.some((secret) => {
     const mac = createHmac("sha256", secret);
     for (const part of content) mac.update(part);
@@ -158,11 +167,12 @@ function outOfTime(timestamp, now = Date.now() / 1000) {
 }
 
 /**
- * @param {Headers} headers
+ * @param {Received} headers
  * @param {string} wanted
  */
 function header(headers, wanted) {
-  const found = Object.entries(headers).find(([name]) => name.toLowerCase() === wanted);
+  const all = Symbol.iterator in headers ? Array.from(headers) : Object.entries(headers);
+  const found = all.find(([name]) => name.toLowerCase() === wanted);
   return String(found?.[1] ?? "");
 }
 

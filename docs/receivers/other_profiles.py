@@ -52,16 +52,23 @@ def shopify(secrets, headers, body, now=None):
 
 
 def hook0(secrets, headers, body, now=None):
-    """`x-hook0-signature: t=<seconds>,v0=<hex>,h=<names>,v1=<hex>`; v1 is over `<seconds>.<names>.<their values>.<body>`."""
+    """`x-hook0-signature: t=<seconds>,v0=<hex>,h=<names>,v1=<hex>`; v1 is over `<seconds>.<names>.<their values>.<body>`.
+
+    Nothing in that tells where the id ends and the type begins, or where the type ends. So an id with a dot is nobody's, nor is a type
+    that holds more than letters, digits, `.`, `_` and `-`: else whoever saw a request could send it again under another id.
+    """
     offered = parts(header(headers, "x-hook0-signature"))
-    names = "".join(value for key, value in offered if key == "h")
-    values = ".".join(header(headers, name) for name in names.split(" "))
-    return timed(secrets, offered, f".{names}.{values}.".encode(), body, now)
+    message_id, event_type = header(headers, "x-event-id"), header(headers, "x-event-type")
+    between = f".x-event-id x-event-type.{message_id}.{event_type}.".encode()
+    is_clear = "." not in message_id and re.fullmatch("[A-Za-z0-9_.-]+", event_type)
+    return timed(secrets, offered, between, body, now) or (None if is_clear else "no_match")
 
 
 def svix_legacy(secrets, headers, body, now=None):
     """As standard_v1, under the names svix-id, svix-timestamp and svix-signature. The key is what the part after `whsec_` is the base64 of."""
     keys = [base64.b64decode(after("whsec_", secret)) for secret in secrets]
+    if any(len(key) < 24 for key in keys):
+        raise ValueError("a signing secret is whsec_ and the base64 of 24 bytes or more")
 
     def matches(content, offered):
         tags = [b"v1," + base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()) for key in keys]
@@ -118,6 +125,8 @@ def listed(names, version, headers, body, now, matches):
 
 def any_matches(secrets, content, offered, written):
     """The key is the secret's letters, all of them, `whsec_` included. compare_digest takes the same time wherever a difference lies."""
+    if "" in secrets:
+        raise ValueError("a secret is empty: anybody could sign under it")
     tags = [written(hmac.new(secret.encode(), content, hashlib.sha256).digest()) for secret in secrets]
     return any(hmac.compare_digest(tag.encode(), signature.encode()) for tag in tags for signature in offered)
 

@@ -18,14 +18,15 @@ const TOLERANCE = 300;
  * Returns undefined where one signature matches under one secret, else a word that says why not.
  *
  * @param {string[]} secrets `whsec_...`, two during a rotation
- * @param {Record<string, string | string[] | undefined>} headers in any case, as `req.headers` has them
+ * @param {Record<string, string | string[] | undefined> | Iterable<[string, string]>} headers in any case: `req.headers`, or a `Headers` of fetch
  * @param {Uint8Array} body the bytes as they came
  * @param {number} [now] Unix seconds
  * @returns {string | undefined}
  */
 export function verify(secrets, headers, body, now = Date.now() / 1000) {
   const keys = secrets.map(keyOf);
-  const found = Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), String(value ?? "")]));
+  const all = Symbol.iterator in headers ? Array.from(headers) : Object.entries(headers);
+  const found = Object.fromEntries(all.map(([name, value]) => [name.toLowerCase(), String(value ?? "")]));
   const id = found["webhook-id"];
   const timestamp = found["webhook-timestamp"];
   const signatures = (found["webhook-signature"] ?? "").split(" ").filter((entry) => entry.startsWith("v1,"));

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# Verifies webhooks signed as Standard Webhooks, version 1. Copy this file; it needs nothing but Ruby 2.7 or later.
+# Verifies webhooks signed as Standard Webhooks, version 1. Copy this file; it needs nothing but Ruby 3.0 or later.
 #
 #     problem = StandardWebhook.verify(secrets, headers, body)    # nil: the request is genuine; else why it is not
 #
@@ -35,7 +35,7 @@ module StandardWebhook
     content = "#{id}.#{timestamp}.".b + body.b
     genuine = keys.any? do |key|
       expected = "v1,#{[OpenSSL::HMAC.digest("SHA256", key, content)].pack("m0")}"
-      signatures.any? { |offered| equal?(expected, offered) }
+      signatures.any? { |offered| same?(expected, offered) }
     end
     genuine ? nil : "no_match"
   end
@@ -49,7 +49,7 @@ module StandardWebhook
   end
 
   # Takes the same time wherever the difference lies.
-  def equal?(expected, offered)
+  def same?(expected, offered)
     expected.bytesize == offered.bytesize && OpenSSL.fixed_length_secure_compare(expected, offered)
   end
 

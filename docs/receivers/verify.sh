@@ -25,7 +25,8 @@ check() {
     [ "$age" -ge "-$tolerance" ] || { echo "invalid: too_new"; return; }
     [ -n "$signatures" ] || { echo "invalid: no_signature"; return; }
 
-    while read -r secret; do
+    # The last line may lack its end.
+    while read -r secret || [ -n "$secret" ]; do
         expected=$(sign "$secret" "$id.$timestamp." "$1/body")
         while read -r offered; do
             if [ "$(blind "$offered")" = "$(blind "$expected")" ]; then

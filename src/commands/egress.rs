@@ -105,8 +105,18 @@ impl Egress {
             ),
             ("TLS", TLS_VERSIONS.join(" and ")),
             ("HTTP (ALPN)", ALPN.join(", ")),
-            ("method", "POST; redirects are not followed".to_owned()),
-            ("user agent", SenderConfig::default().user_agent),
+            (
+                "method",
+                "POST, and OPTIONS where a handshake was agreed; redirects are not followed"
+                    .to_owned(),
+            ),
+            (
+                "user agent",
+                format!(
+                    "{}, unless another was agreed",
+                    SenderConfig::default().user_agent
+                ),
+            ),
         ];
         let lines = lines.map(|(title, value)| (title.to_owned(), value));
         let mut text = pairs(&lines);

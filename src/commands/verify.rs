@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use posthaste::secret::SecretKind;
-use posthaste::signature::{Profile, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP, verify_as};
+use posthaste::signature::{
+    Profile, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP, header_names, verify_as,
+};
 use posthaste::verifier::Verifier;
 use posthaste::{Error, Result};
 
@@ -63,7 +65,7 @@ pub(crate) fn run(args: &ArgMatches) -> Result<ExitCode> {
             "no signing secret: set POSTHASTE_SECRET or give --secret-file".to_owned(),
         ));
     }
-    let headers = headers(args)?;
+    let mut headers = headers(args)?;
     let body = args
         .get_one::<PathBuf>("body")
         .map_or(Path::new("-"), PathBuf::as_path);
@@ -82,15 +84,38 @@ pub(crate) fn run(args: &ArgMatches) -> Result<ExitCode> {
             let secrets = texts_in(&given)?;
             verify_as(*profile, prefix, &secrets, &headers, &body, now, tolerance)?
         }
-        _ => Verifier::new(secret_words(&given))?
-            .tolerance(tolerance)
-            .verify_at(&headers, &body, now)
-            .map(|_| ()),
+        asked_for => {
+            if let Some(profile) = asked_for {
+                leave_to(*profile, &mut headers)?;
+            }
+            let words = secret_words(&given).filter(|word| match asked_for {
+                Some(Profile::StandardV1) => !word.starts_with("whpk_"),
+                Some(Profile::StandardV1a) => !word.starts_with("whsec_"),
+                _ => true,
+            });
+            Verifier::new(words)?
+                .tolerance(tolerance)
+                .verify_at(&headers, &body, now)
+                .map(|_| ())
+        }
     };
     match verdict {
         Ok(()) => say("valid").map(|()| ExitCode::SUCCESS),
         Err(reason) => say(&format!("invalid: {reason}")).map(|()| ExitCode::FAILURE),
     }
+}
+
+/// Takes away what another of the usual signatures is under: whoever asks for one wants to know what its receivers see.
+fn leave_to(profile: Profile, headers: &mut HeaderMap) -> Result<()> {
+    let own = header_names(profile, None)?;
+    for usual in [Profile::StandardV1, Profile::SvixLegacy] {
+        for name in header_names(usual, None)? {
+            if !own.contains(&name) {
+                headers.remove(name);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// From the file, and over it from the flags.

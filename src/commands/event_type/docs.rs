@@ -266,8 +266,8 @@ const DEEPEST: usize = 24;
 const PREFACE: &str = "\
 # Events
 
-What can be sent to you. Each event comes as `{\"type\":…,\"timestamp\":…,\"data\":…}`: `type` is a name from this page, and what the page says of
-fields is about `data`. A field is named by its JSON Pointer, in which `*` stands for each element of an array, or for each key of an object.
+What can be sent to you. Each event comes as `{\"type\":…,\"timestamp\":…,\"data\":…}`, unless another envelope was agreed with you: `type` is a name from this
+page, and what the page says of fields is about `data`, before a mask that may have been agreed. A field is named by its JSON Pointer, in which `*` stands for each element of an array, or for each key of an object.
 
 | event type | what it means | |
 | --- | --- | --- |

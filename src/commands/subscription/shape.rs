@@ -1,12 +1,10 @@
 //! The flags of `subscription propose` that say what requests look like, and how we show who we are.
 
-use std::path::Path;
-
 use clap::{Arg, ArgAction, ArgMatches};
 use posthaste::{Error, Result};
 use serde_json::{Map, Value, json};
 
-use crate::commands::input::{all_given, if_given, path, text, texts};
+use crate::commands::input::{all_given, if_given, path, read_text, text, texts};
 
 /// What bodies and headers look like, and what signs them.
 pub(super) fn shaped() -> [Arg; 6] {
@@ -38,9 +36,7 @@ pub(super) fn trusted() -> [Arg; 4] {
     let authority = "Trust the authority in this file (PEM) and no other";
     let handshake = "Ask the receiver first, as CloudEvents' webhooks do: an origin, a DNS name of ours, or JSON with origin, callback and rate";
     [
-        text("authentication", authentication)
-            .value_name("HOW")
-            .value_parser(self::authentication),
+        text("authentication", authentication).value_name("HOW"),
         path("client-certificate", certificate),
         path("authority", authority),
         text("handshake", handshake)
@@ -89,7 +85,12 @@ pub(super) fn read(args: &ArgMatches) -> Result<Value> {
         (!signatures.is_empty()).then(|| json!(signatures)),
     );
     put("pass_trace", Some(json!(args.get_flag("pass-trace"))));
-    put("authentication", args.get_one("authentication").cloned());
+    put(
+        "authentication",
+        if_given(args, "authentication")
+            .map(authentication)
+            .transpose()?,
+    );
     put("handshake", args.get_one("handshake").cloned());
     put("tls", tls(args)?);
     put("mask", mask(args)?);
@@ -122,10 +123,7 @@ fn contents(args: &ArgMatches, flag: &str) -> Result<Option<String>> {
     let Some(file) = args.get_one::<std::path::PathBuf>(flag) else {
         return Ok(None);
     };
-    let unreadable = |error| Error::Config(format!("--{flag} {}: {error}", file.display()));
-    std::fs::read_to_string(Path::new(file))
-        .map(Some)
-        .map_err(unreadable)
+    read_text(file).map(Some)
 }
 
 fn named_value(text: &str) -> std::result::Result<(String, Value), &'static str> {
@@ -133,16 +131,23 @@ fn named_value(text: &str) -> std::result::Result<(String, Value), &'static str>
     Ok((name.trim().to_owned(), json!(value)))
 }
 
-/// Which kinds there are, and what they need, is for the database to say.
-fn authentication(text: &str) -> std::result::Result<Value, String> {
+/// Which kinds there are, and what they need, is for the database to say. Whoever adds the secret part is told so here, and the text
+/// is not repeated: neither the database nor a log is to see it.
+fn authentication(text: &str) -> Result<Value> {
     if text.starts_with('{') {
-        return serde_json::from_str(text).map_err(|error| error.to_string());
+        let no_json = |error: serde_json::Error| {
+            Error::Refused(format!("--authentication: it is not JSON: {error}"))
+        };
+        return serde_json::from_str(text).map_err(no_json);
     }
-    Ok(match text.split_once(':') {
-        Some(("basic", user)) => json!({"kind": "basic", "user": user}),
-        Some(("header", name)) => json!({"kind": "header", "header": name}),
-        _ => json!({"kind": text}),
-    })
+    match text.split_once(':') {
+        Some(("basic", user)) if !user.contains(':') => Ok(json!({"kind": "basic", "user": user})),
+        Some(("header", name)) if !name.contains([':', '=', ' ']) => {
+            Ok(json!({"kind": "header", "header": name}))
+        }
+        None => Ok(json!({"kind": text})),
+        Some(_) => Err(Error::Refused(SECRET_PART.to_owned())),
+    }
 }
 
 fn handshake(text: &str) -> std::result::Result<Value, String> {
@@ -150,4 +155,42 @@ fn handshake(text: &str) -> std::result::Result<Value, String> {
         return serde_json::from_str(text).map_err(|error| error.to_string());
     }
     Ok(json!({"origin": text}))
+}
+
+const SECRET_PART: &str = "--authentication: must be bearer, basic:USER, header:NAME or the JSON of an oauth2, and no more; the secret part is given with `secret import --authentication`";
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn an_authentication_is_a_kind_and_what_is_not_secret_of_it() {
+        for (text, expected) in [
+            ("bearer", json!({"kind": "bearer"})),
+            ("basic:us", json!({"kind": "basic", "user": "us"})),
+            ("header:X-Key", json!({"kind": "header", "header": "X-Key"})),
+            (r#"{"kind": "oauth2"}"#, json!({"kind": "oauth2"})),
+        ] {
+            assert_eq!(authentication(text).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_secret_part_goes_no_further_and_is_not_repeated() {
+        for text in [
+            "bearer:CANARY",
+            "basic:us:CANARY",
+            "header:X-Key: CANARY",
+            "header:X-Key=CANARY",
+            "token:CANARY",
+        ] {
+            let error = authentication(text).unwrap_err().to_string();
+            assert!(
+                error.contains("secret import") && !error.contains("CANARY"),
+                "{error}"
+            );
+        }
+    }
 }
