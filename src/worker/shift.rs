@@ -226,7 +226,8 @@ impl Shift {
         self.rounds.cancel();
         self.say_ready(false);
         let (config, name) = (Arc::clone(&self.config), self.name.clone());
-        self.registering = Some(tokio::spawn(register(config, name, before)));
+        let store = self.store.clone();
+        self.registering = Some(tokio::spawn(register(store, config, name, before)));
     }
 
     /// A worker is gone. If it died in the middle of a look, the rollback gave back what it had locked,
@@ -802,11 +803,22 @@ async fn look_at(
 }
 
 /// Registers, however often it takes.
-async fn register(config: Arc<Config>, name: String, before: Option<i32>) -> Presence {
+async fn register(
+    store: Store,
+    config: Arc<Config>,
+    name: String,
+    before: Option<i32>,
+) -> Presence {
     let mut wait = Duration::from_millis(100);
     loop {
         match Presence::register(&config, &name, before).await {
-            Ok(presence) => return presence,
+            Ok(presence) => {
+                // Before anything is claimed: rates may have been agreed while no worker ran.
+                if let Err(error) = store.settle_lanes().await {
+                    tracing::warn!(%error, "cannot settle the lanes yet");
+                }
+                return presence;
+            }
             Err(error) => tracing::warn!(%error, "cannot register; trying again"),
         }
         tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64())).await;
