@@ -64,6 +64,7 @@ fn request(bencher: Bencher, size: usize) {
         signer: Signer::default(),
         platform: None,
         tells_delivery: false,
+        wants_context: false,
         user_agent: None,
         pass_trace: false,
         extra: Vec::new(),

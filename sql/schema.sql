@@ -3510,8 +3510,8 @@ comment on function posthaste.checked_handshake(jsonb) is 'What to ask a receive
 create function posthaste.is_field_pointer(value text) returns boolean
     language sql immutable
     set search_path = pg_catalog, pg_temp
-return value ~ '^(/([^/~[:cntrl:]]|~[012])*)*$' and length(value) <= 1024;
-comment on function posthaste.is_field_pointer(text) is 'Whether this is a JSON Pointer; ~2 stands for a star that is meant as one.';
+return value ~ '^(/([^/~[:cntrl:]]|~[012])*){0,33}$' and octet_length(value) <= 1024 and value !~ '/[*][*]/' and (value ~ '/[*][*]$' or value !~ '^(/[^/]*){33}$');
+comment on function posthaste.is_field_pointer(text) is 'Whether this is a JSON Pointer of at most 32 segments; ** may follow them and stands for all below, ~2 for a star that is meant as one.';
 
 create function posthaste.checked_mask(value jsonb) returns jsonb
     language plpgsql immutable
@@ -3545,20 +3545,24 @@ begin
         if found then
             perform posthaste.refuse('mask.' || key, pointer, 'JSON Pointers such as /student/name or /items/*/sku');
         end if;
+        select p into pointer from jsonb_array_elements_text(value -> key) p group by p having count(*) > 1 limit 1;
+        if found then
+            perform posthaste.refuse('mask.' || key, pointer, 'each pointer once');
+        end if;
     end loop;
-    if jsonb_typeof(value -> 'fields') <> 'object' or (select count(*) > 256 from jsonb_object_keys(value -> 'fields')) then
-        perform posthaste.refuse('mask.fields', jsonb_typeof(value -> 'fields'), 'an object of at most 256 JSON Pointers and what is to be done');
+    if jsonb_typeof(value -> 'fields') <> 'object' or (select count(*) > 256 - jsonb_array_length(value -> 'allow') from jsonb_object_keys(value -> 'fields')) then
+        perform posthaste.refuse('mask.fields', jsonb_typeof(value -> 'fields'), 'an object of JSON Pointers and what is to be done, at most 256 together with those of allow');
     end if;
-    for pointer, rule in select * from jsonb_each(value -> 'fields' || jsonb_build_object('', value -> 'rest')) loop
+    for pointer, rule in select * from jsonb_each(value -> 'fields') union all select null, value -> 'rest' loop
         if not posthaste.is_field_pointer(pointer) then
             perform posthaste.refuse('mask.fields', pointer, 'JSON Pointers such as /student/name or /items/*/sku');
         end if;
         if not (rule in ('"drop"', '"pseudonym"')
-                or jsonb_typeof(rule) = 'object' and rule ? 'replace' and rule - 'replace' = '{}' and length((rule -> 'replace')::text) <= 256
-                or jsonb_typeof(rule) = 'object' and pointer <> '' and rule - '{map,missing}'::text[] = '{}' and coalesce(rule ->> 'map', '') ~ '^[a-z][a-z0-9_.-]{0,62}$'
-                   and coalesce(rule ->> 'missing', 'hold') in ('hold', 'pseudonym', 'refuse')) then
-            perform posthaste.refuse(case pointer when '' then 'mask.rest' else 'mask.fields ' || left(pointer, 100) end, left(rule::text, 100),
-                '"drop", "pseudonym", {"replace": "a text"}' || case pointer when '' then '' else ' or {"map": "student", "missing": "hold"} (hold, pseudonym or refuse)' end);
+                or jsonb_typeof(rule) = 'object' and rule ? 'replace' and rule - 'replace' = '{}' and octet_length((rule -> 'replace')::text) <= 256
+                or jsonb_typeof(rule) = 'object' and pointer is not null and rule - '{map,missing}'::text[] = '{}' and coalesce(rule ->> 'map', '') ~ '^[a-z][a-z0-9_.-]{0,62}$'
+                   and coalesce(rule -> 'missing', '"hold"') in ('"hold"', '"pseudonym"', '"refuse"')) then
+            perform posthaste.refuse(coalesce('mask.fields ' || left(pointer, 100), 'mask.rest'), left(rule::text, 100),
+                '"drop", "pseudonym", {"replace": any JSON of at most 256 bytes}' || case when pointer is null then '' else ' or {"map": "student", "missing": "hold"} (hold, pseudonym or refuse)' end);
         end if;
     end loop;
     return value;
@@ -3604,9 +3608,9 @@ begin
     if jsonb_typeof(given) is distinct from 'object' then
         perform posthaste.refuse('envelope_values', coalesce(given::text, 'null'), 'a JSON object such as {"source": "https://platform.example"}');
     end if;
-    select k into key from jsonb_each(given) v (k, value) where jsonb_typeof(value) <> 'string' or length(value #>> '{}') not between 1 and 500 limit 1;
+    select k into key from jsonb_each(given) v (k, value) where jsonb_typeof(value) <> 'string' or octet_length(value #>> '{}') not between 1 and 1024 limit 1;
     if found then
-        perform posthaste.refuse('envelope_values.' || left(key, 60), left(given ->> key, 100), 'a text of 1 to 500 characters');
+        perform posthaste.refuse('envelope_values.' || left(key, 60), left(given ->> key, 100), 'a text of 1 to 1024 bytes');
     end if;
     select w into key from unnest(e.wanted) w where not given ? w limit 1;
     if found then
@@ -3729,16 +3733,20 @@ begin
     end if;
     t := posthaste.checked_envelope(t);
     if posthaste.checked_text('header_prefix', t -> 'header_prefix', 60) !~ '^[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*$'
-       or lower(t ->> 'header_prefix') ~ '^(webhook|svix|ce|content|proxy|sec|stripe|accept|if|access)($|-)' then
+       or lower(t ->> 'header_prefix') ~ '^((webhook|svix|ce|content|proxy|sec|stripe|accept|if|access)($|-)|x-(convoy|hook0)$)' then
         perform posthaste.refuse('header_prefix', t ->> 'header_prefix', 'letters and digits in words joined by -, such as X-Platform');
     end if;
     if posthaste.checked_text('user_agent', t -> 'user_agent', 200) !~ '^[!-~]([ !-~]*[!-~])?$' then
         perform posthaste.refuse('user_agent', t ->> 'user_agent', 'visible ASCII characters, such as Platform-Webhooks/1.0');
     end if;
     t := jsonb_set(t, '{signatures}', posthaste.checked_signatures(t -> 'signatures', t ->> 'header_prefix'));
-    select k into field from jsonb_object_keys(t -> 'headers') k where lower(k) = any (array(
-        select lower(e) from jsonb_object_keys((select headers from posthaste.envelope where name || '@' || version = t ->> 'envelope')) e
-        union all select lower(t ->> 'header_prefix') || suffix from unnest('{-event,-delivery,-timestamp,-signature}'::text[]) suffix)) limit 1;
+    select k.name into field
+    from (select lower(t ->> 'header_prefix') || suffix, true from unnest('{-event,-delivery,-timestamp,-signature}'::text[]) suffix
+          union all select n, false from jsonb_object_keys(t -> 'headers') n
+          union all select t -> 'authentication' ->> 'header', false where t -> 'authentication' ->> 'kind' = 'header') k (name, is_ours)
+    where lower(k.name) in (select lower(e) from jsonb_object_keys((select headers from posthaste.envelope where name || '@' || version = t ->> 'envelope')) e)
+       or not k.is_ours and lower(k.name) = any (array(select lower(t ->> 'header_prefix') || suffix from unnest('{-event,-delivery,-timestamp,-signature}'::text[]) suffix))
+    limit 1;
     if found then
         perform posthaste.refuse('headers', field, 'the envelope or the header_prefix sets it');
     end if;
@@ -3943,6 +3951,10 @@ begin
                 'event_id, delivery_id, type, occurred_at, occurred_at_unix, occurred_at_unix_ms, data, metadata, tenant, subscription, or values.NAME');
         end if;
     end loop;
+    -- In JSON, two opening braces in a row stand in a string.
+    if regexp_replace(template || headers::text, '\{\{[^{}]*\}\}', '', 'g') ~ '\{\{' then
+        perform posthaste.refuse('template', left(template, 100), 'two opening braces begin a placeholder such as {{type}}');
+    end if;
     terms := jsonb_build_object('name', name, 'version', (select coalesce(max(e.version), 0) + 1 from posthaste.envelope e where e.name = propose_envelope.name),
         'template', template, 'content_type', content_type, 'headers', headers, 'description', description);
     insert into posthaste.subscription_change (kind, terms, reason, proposed_for, expires_at)
@@ -4430,8 +4442,9 @@ declare
     given text;
 begin
     for field, given in values ('partner', partner), ('kind', kind), ('internal', internal), ('external', external) loop
-        if given is null or length(given) not between 1 and 256 then
-            perform posthaste.refuse(field, coalesce(left(given, 100), 'null'), '1 to 256 characters');
+        -- As long as a mask can ask for, and short enough for the indexes.
+        if given is null or octet_length(given) not between 1 and (case field when 'internal' then 1024 else 256 end) then
+            perform posthaste.refuse(field, coalesce(left(given, 100), 'null'), case field when 'internal' then '1 to 1024 bytes' else '1 to 256 bytes' end);
         end if;
     end loop;
     -- The word is the worker's and the administrators'; a scoped administrator's only for its own partners.
@@ -4463,6 +4476,8 @@ create function posthaste.keep_pseudonyms(subscription_id integer, kinds text[],
     returns table (kind text, internal text, external text)
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
+    -- Somebody's open transaction, in which one of them is mapped, must not hold up a worker.
+    set lock_timeout = '2s'
 as $$
 #variable_conflict use_column
 declare
@@ -4531,27 +4546,82 @@ $$;
 comment on function posthaste.grant_handshake(text, integer, text) is
     'Writes down that a receiver gave its permission later, at the callback or otherwise: nothing inbound exists here, so a person says so.';
 
-create function posthaste.preview_source(subscription text, event_id uuid, reason text)
-    returns table (event_type text, occurred_at timestamptz, payload text, metadata text, tenant text, traceparent text, is_meant boolean)
+create function posthaste.previewed(subscription text, event_id uuid, change_id bigint, out s posthaste.subscription, out c posthaste.subscription_change, out o posthaste.outbox)
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if previewed.change_id is null then
+        s := posthaste.subscription_called(previewed.subscription);
+    else
+        c := posthaste.open_change(previewed.change_id);
+        if c.kind not in ('create', 'change') or coalesce(previewed.subscription, '') not in (c.terms ->> 'name', coalesce(c.before ->> 'name', c.terms ->> 'name')) then
+            perform posthaste.refuse('change_id', c.change_id::text, format('one that proposes terms of %s; see posthaste.change', previewed.subscription));
+        end if;
+        s := jsonb_populate_record(null::posthaste.subscription, c.terms);
+        s.subscription_id := c.subscription_id;
+    end if;
+    select x.* into o from posthaste.outbox x where x.event_id = previewed.event_id;
+    -- An administrator of one partner sees no other partner's events.
+    if o.event_id is null or not posthaste.is_in_scope(o.tenant) then
+        perform posthaste.refuse('event_id', coalesce(previewed.event_id::text, 'null'), 'there is no such event; see posthaste.event');
+    end if;
+end
+$$;
+comment on function posthaste.previewed(text, uuid, bigint) is 'The subscription, as it stands or as a change would make it, and the event; raises where there is none, or none that this login may see.';
+
+create function posthaste.ask_to_preview(subscription text, event_id uuid, reason text, change_id bigint default null) returns bigint
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    s constant posthaste.subscription := posthaste.subscription_called(subscription);
-    o posthaste.outbox;
+    p record;
 begin
-    select * into o from posthaste.outbox x where x.event_id = preview_source.event_id;
-    -- An administrator of one partner sees no other partner's events.
-    if o.event_id is null or not posthaste.is_in_scope(o.tenant) then
-        perform posthaste.refuse('event_id', coalesce(preview_source.event_id::text, 'null'), 'there is no such event; see posthaste.event');
-    end if;
-    perform posthaste.note('event_previewed', s.name, s.tenant, null, jsonb_build_object('event_id', o.event_id), posthaste.because(reason));
-    return query select o.event_type, o.occurred_at, o.payload::text, o.metadata::text, o.tenant, o.traceparent,
-        o.tenant is not distinct from coalesce(s.tenant, o.tenant) and posthaste.still_wants(s, o.event_type, o.payload);
+    perform posthaste.because(reason);
+    p := posthaste.previewed(subscription, event_id, change_id);
+    return posthaste.note('event_previewed', (p.s).name, (p.s).tenant, null,
+        jsonb_strip_nulls(jsonb_build_object('event_id', event_id, 'change_id', change_id, 'subscription', subscription)), reason);
 end
 $$;
-comment on function posthaste.preview_source(text, uuid, text) is
-    'An event as the platform wrote it, for whoever previews what a subscription would get of it, and whether it is meant for it at all. On the record: it shows a payload.';
+comment on function posthaste.ask_to_preview(text, uuid, text, bigint) is
+    'Writes into the audit log that this login looks at an event as a subscription would get it, or as it would under the terms that an open change proposes, and returns the entry. With it, and within a minute, posthaste.preview_source hands it out.';
+
+create function posthaste.preview_source(entry bigint)
+    returns table (subscription_id integer, event_type text, occurred_at timestamptz, payload text, metadata text, tenant text, traceparent text,
+                   is_meant boolean, terms jsonb, partner_secret_id uuid, partner_key_id text, partner_ciphertext bytea)
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    e posthaste.audit_log;
+    p record;
+    s posthaste.subscription;
+    o posthaste.outbox;
+    k posthaste.partner_key;
+begin
+    -- Of another transaction, so that no rollback can take back that it was looked at.
+    select * into e from posthaste.audit_log a
+    where a.entry = preview_source.entry and a.action = 'event_previewed' and a.actor = session_user
+      and a.at > clock_timestamp() - interval '1 minute' and a.xid <> coalesce(pg_current_xact_id_if_assigned(), '0'::xid8);
+    if not found then
+        perform posthaste.refuse('entry', coalesce(entry::text, 'null'), 'an entry that posthaste.ask_to_preview made for this login, committed, less than a minute ago');
+    end if;
+    p := posthaste.previewed(e.after ->> 'subscription', (e.after ->> 'event_id')::uuid, (e.after ->> 'change_id')::bigint);
+    s := p.s;
+    o := p.o;
+    if s.mask is not null and s.mask <> 'null' then
+        select * into k from posthaste.partner_key x where x.partner = s.partner and x.ciphertext is not null;
+    end if;
+    return query select s.subscription_id, o.event_type, o.occurred_at, o.payload::text, o.metadata::text, o.tenant, o.traceparent,
+        -- As posthaste.still_wants says it of what was agreed.
+        o.tenant is not distinct from coalesce(s.tenant, o.tenant) and s.event_types && posthaste.patterns(o.event_type)
+            and (s.unknown_types or exists (select from posthaste.event_type t where t.event_type = o.event_type and t.active))
+            and (s.filter is null or coalesce(posthaste.matches(s.filter, o.payload::text), false)),
+        coalesce((p.c).terms, posthaste.terms(s)), k.secret_id, k.key_id, k.ciphertext;
+end
+$$;
+comment on function posthaste.preview_source(bigint) is
+    'An event as the platform wrote it, whether it is meant for the subscription at all, the terms, and the partner''s key, encrypted: what an entry of the audit log says this login looks at. `posthaste preview` makes of it what would be sent.';
 
 create function posthaste.ask_to_reveal(subscription text, reason text) returns bigint
     language plpgsql security definer
@@ -4685,7 +4755,7 @@ begin
     return posthaste.decide_quarantine(event_id, 'released', reason);
 end
 $$;
-comment on function posthaste.release(uuid, text) is 'Sends the quarantined deliveries of an event after all, as they are; returns how many.';
+comment on function posthaste.release(uuid, text) is 'Sends the quarantined deliveries of an event after all; returns how many. One whose mask still misses an id is tried until there is one, and never sent unmasked.';
 
 create function posthaste.discard(event_id uuid, reason text) returns integer
     language plpgsql security definer
@@ -5427,6 +5497,8 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function keep_pseudonyms',             '', 'execute', '', ''),
     ('function keep_handshake',              '', 'execute', '', ''),
     ('function grant_handshake',             '', '', 'execute', ''),
+    ('function previewed',                   '', '', '', ''),
+    ('function ask_to_preview',              '', '', 'execute', ''),
     ('function preview_source',              '', '', 'execute', ''),
     ('function end_secret',                  '', '', 'execute', ''),
     ('function ask_to_reveal',               '', '', 'execute', ''),

@@ -42,7 +42,7 @@ pub enum Authentication {
     /// In a header that is always the same.
     Fixed(HeaderName, HeaderValue),
     /// With an access token of an OAuth 2 server.
-    Token(TokenSource),
+    Token(Box<TokenSource>),
 }
 
 impl Access {
@@ -125,7 +125,8 @@ impl Authentication {
             "oauth2" => {
                 let endpoint = endpoint(text("token_url")?)?;
                 let url = text("token_url")?;
-                TokenSource::new(endpoint, url, &term, secret).map(Self::Token)
+                TokenSource::new(endpoint, url, &term, secret)
+                    .map(|source| Self::Token(Box::new(source)))
             }
             _ => Err("authentication.kind is unknown to this version".to_owned()),
         }

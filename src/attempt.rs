@@ -9,11 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, Denied};
 use crate::delivery::{
-    Advice, Attempt, ExternalIds, Lease, Outcome, Phases, Preparation, Report, Rule, Ruling,
-    Verdict,
+    Advice, Attempt, Lease, Outcome, Phases, Preparation, Report, Rule, Ruling, Verdict,
 };
 use crate::directory::Terms;
-use crate::mask;
+use crate::masks::{Seen, Unseen};
 use crate::request::{Event, Misfit, Occasion};
 use crate::sender::Endpoint;
 use crate::signature::Unsigned;
@@ -40,13 +39,19 @@ pub enum Made {
     NotYet(Box<Lease>),
 }
 
-/// Makes the attempt that `lease` allows.
-pub async fn make(lease: Lease, terms: &Terms, circumstances: Circumstances) -> Made {
+/// Makes the attempt that `lease` allows, of what was said to be `seen` of its event under these terms.
+pub async fn make(
+    lease: Lease,
+    seen: Result<Seen, Unseen>,
+    terms: &Terms,
+    circumstances: Circumstances,
+) -> Made {
     let began = Instant::now();
     let left = lease.expires.map(|at| at.saturating_duration_since(began));
     let chance = circumstances.chance;
     let mut preparations = Vec::new();
-    let (report, signed_with) = match prepare(&lease, terms, circumstances.timestamp, began) {
+    let timestamp = circumstances.timestamp;
+    let (report, signed_with) = match prepare(&lease, seen.as_ref(), terms, timestamp, began) {
         Err(refusal) => (Err(refusal), Vec::new()),
         Ok(request) if terms.sandbox => (Ok(sandboxed(began.elapsed())), request.signed_with),
         Ok(mut request) => {
@@ -180,9 +185,10 @@ enum Refusal {
     ForGood(String),
 }
 
-/// Masks the event, renders the body, signs it, and names the headers.
+/// Renders the body, signs it, and names the headers.
 fn prepare<'t>(
     lease: &Lease,
+    seen: Result<&Seen, &Unseen>,
     terms: &'t Terms,
     timestamp: i64,
     now: Instant,
@@ -195,18 +201,12 @@ fn prepare<'t>(
     let access = at_hand(&terms.access)?;
     let shape = at_hand(&terms.shape)?;
     let context = lease.context.as_deref();
-    let metadata = context.and_then(|context| context.metadata.as_deref());
-    let masked = match at_hand(&terms.masking)? {
-        Some(masking) => {
-            let none = ExternalIds::new();
-            let ids = lease.external_ids.as_deref().unwrap_or(&none);
-            Some(masking.apply(payload, metadata, ids).map_err(unmasked)?)
+    let (data, metadata) = match seen.map_err(unseen)? {
+        Seen::Everything => {
+            let metadata = context.and_then(|context| context.metadata.as_deref());
+            (payload, metadata)
         }
-        None => None,
-    };
-    let (data, metadata) = match &masked {
-        Some((data, metadata)) => (data.as_str(), metadata.as_deref()),
-        None => (payload, metadata),
+        Seen::Left { data, metadata } => (data.as_str(), metadata.as_deref()),
     };
     let event = Event {
         key: lease.key,
@@ -229,7 +229,9 @@ fn prepare<'t>(
         left,
     };
     let (signed_with, secrets) = terms.live_secrets(now).map_err(Refusal::ForNow)?;
-    let (headers, body) = shape.compose(&event, &secrets, &occasion).map_err(misfit)?;
+    let (headers, body) = shape
+        .compose(&event, &secrets, &occasion)
+        .map_err(|refused| misfit(&refused))?;
     Ok(Request {
         endpoint,
         access,
@@ -244,14 +246,14 @@ fn at_hand<T>(part: &Result<T, String>) -> Result<&T, Refusal> {
     part.as_ref().map_err(|why| Refusal::ForNow(why.clone()))
 }
 
-fn unmasked(refusal: mask::Refusal) -> Refusal {
-    match refusal {
-        mask::Refusal::Hold(why) => Refusal::ForNow(why),
-        mask::Refusal::Refuse(why) => Refusal::ForGood(why),
+fn unseen(unseen: &Unseen) -> Refusal {
+    match unseen {
+        Unseen::Held(why) | Unseen::NotNow(why) => Refusal::ForNow(why.clone()),
+        Unseen::Never(why) => Refusal::ForGood(why.clone()),
     }
 }
 
-fn misfit(misfit: Misfit) -> Refusal {
+fn misfit(misfit: &Misfit) -> Refusal {
     match misfit {
         // A secret can be imported.
         Misfit::Unsigned(Unsigned::NoSecret(_)) => Refusal::ForNow(misfit.to_string()),

@@ -134,7 +134,7 @@ pub fn breach(validator: &Validator, payload: &str) -> Option<String> {
 }
 
 /// Payloads of up to so many bytes are looked at on the spot.
-const AT_ONCE: usize = 16 * 1024;
+pub(crate) const AT_ONCE: usize = 16 * 1024;
 
 fn bounded(text: &str) -> String {
     text.chars().take(500).collect()

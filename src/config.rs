@@ -86,7 +86,7 @@ settings! {
     announced_addresses: Vec<IpNet> = Vec::new(), Announced;
 
     "Limits"
-    /// The largest payload that is sent; an event above it is rejected for good.
+    /// The largest payload that is sent, with its metadata where that is sent, before a mask; an event above it is rejected for good.
     max_body: usize = MIB, Size("1KiB", "64MiB");
     /// The largest response head that is read.
     max_response_head: usize = 64 * KIB, Size("8KiB", "1MiB");

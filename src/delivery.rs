@@ -269,8 +269,6 @@ pub struct Lease {
     pub payload: Option<String>,
     /// The event's metadata, its tenant and its trace context; not read where the subscription's requests have no place for them.
     pub context: Option<Box<Context>>,
-    /// What its subscription's partner calls our things, as far as its mask asks for that in the data.
-    pub external_ids: Option<Box<ExternalIds>>,
     /// How long data and metadata are, in bytes.
     pub bytes: usize,
     /// When the lease ends by our clock, counted from before it was asked for: never later than by
@@ -278,6 +276,33 @@ pub struct Lease {
     pub ends: Instant,
     /// When the event is not to be sent any more, by our clock; `None` for never.
     pub expires: Option<Instant>,
+}
+
+#[cfg(test)]
+impl Lease {
+    /// One that was just got, for tests.
+    pub(crate) fn fresh(subscription_id: i32, revision: i32) -> Self {
+        Self {
+            key: DeliveryKey {
+                event_id: Uuid::nil(),
+                subscription_id,
+                replay: 0,
+            },
+            number: 1,
+            ordering_key: None,
+            holder: 1,
+            revision,
+            schema_revision: None,
+            is_released: false,
+            event_type: String::new(),
+            occurred_at: SystemTime::UNIX_EPOCH,
+            payload: Some("1".to_owned()),
+            context: None,
+            bytes: 1,
+            ends: Instant::now() + Duration::from_mins(1),
+            expires: None,
+        }
+    }
 }
 
 /// What an event says besides its data.

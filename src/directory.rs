@@ -54,7 +54,7 @@ pub struct Terms {
     /// What requests look like; or why none can be sent.
     pub shape: Result<Shape, String>,
     /// What must not be seen of events; or why that cannot be said, so that nothing is sent.
-    pub masking: Result<Option<Masking>, String>,
+    pub masking: Result<Option<Arc<Masking>>, String>,
     /// What it takes to be let in; or why that is not at hand.
     pub access: Result<Arc<Access>, String>,
     /// When our client certificate ends, where we show one.
@@ -345,7 +345,7 @@ impl Directory {
             timeout: stored.timeout,
             concurrency: stored.concurrency,
             send_within: stored.send_within,
-            shape: shape(&stored.shape, stored.headers, &opener),
+            shape: headers(stored.headers, &opener).and_then(|extra| shape(&stored.shape, extra)),
             masking: masking(
                 stored.mask.as_deref(),
                 stored.partner,
@@ -483,11 +483,8 @@ fn options(stored: &StoredTerms, opener: &Opener<'_>) -> Result<EndpointOptions,
     })
 }
 
-fn shape(
-    stored: &StoredShape,
-    headers: Vec<(String, StoredValue)>,
-    opener: &Opener<'_>,
-) -> Result<Shape, String> {
+/// The shape of requests, with these further headers, ready to use; or which part of what is stored cannot be used, and why.
+pub fn shape(stored: &StoredShape, extra: Vec<(HeaderName, HeaderValue)>) -> Result<Shape, String> {
     let templates: Vec<(&str, &str)> = stored
         .headers
         .iter()
@@ -509,14 +506,16 @@ fn shape(
         HeaderValue::try_from(text).map_err(|_| "user_agent cannot stand in a header".to_owned())
     });
     let all = || std::iter::once(stored.template.as_str()).chain(templates.iter().map(|(_, t)| *t));
+    let tells = |what: &str| all().any(|template| template.contains(what));
     Ok(Shape {
         envelope: envelope.map_err(text)?,
         signer: Signer::new(profiles, prefix).map_err(text)?,
         platform: platform.transpose()?,
-        tells_delivery: all().any(|template| template.contains("delivery_id")),
+        tells_delivery: tells("delivery_id"),
+        wants_context: stored.pass_trace || tells("metadata") || tells("tenant"),
         user_agent: user_agent.transpose()?,
         pass_trace: stored.pass_trace,
-        extra: self::headers(headers, opener)?,
+        extra,
     })
 }
 
@@ -525,7 +524,7 @@ fn masking(
     partner: String,
     key: Option<&(Uuid, Sealed)>,
     opener: &Opener<'_>,
-) -> Result<Option<Masking>, String> {
+) -> Result<Option<Arc<Masking>>, String> {
     let Some(mask) = mask else {
         return Ok(None);
     };
@@ -533,11 +532,11 @@ fn masking(
         key.ok_or("the key of the partner's pseudonyms has not been made yet")?;
     let keyring = opener.keyring.as_ref().map_err(String::clone)?;
     let key = keyring.open_partner_key(*secret_id, sealed).map_err(text)?;
-    Ok(Some(Masking {
+    Ok(Some(Arc::new(Masking {
         mask: Mask::parse(mask).map_err(text)?,
         partner,
         key: PseudonymKey::new(*key),
-    }))
+    })))
 }
 
 fn headers(

@@ -1,15 +1,16 @@
-//! What masks need to know of the database: the ids under which partners know our things.
+//! What partners may see of an event: masks, with what they need to know of the database, the ids under which partners know our things.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::Result;
+use crate::catalogue::AT_ONCE;
 use crate::delivery::{ExternalIds, Lease};
 use crate::directory::Terms;
-use crate::mask::{Id, Mask, PseudonymKey, Refusal};
+use crate::mask::{Id, Mask, Masked, PseudonymKey, Refusal};
 use crate::store::Store;
 
-/// Looks external ids up, and keeps pseudonyms that stand in for missing ones.
+/// Masks events. Looks external ids up, and keeps pseudonyms that stand in for missing ones.
 #[derive(Debug)]
 pub struct Masks {
     store: Store,
@@ -28,33 +29,46 @@ pub struct Masking {
     pub key: PseudonymKey,
 }
 
-/// Why a payload may not be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unmaskable {
-    /// A person has to see to it: an id is missing.
-    Held(String),
-    /// The database could not be asked just now.
-    Unknown(String),
-    /// It never can: left to the attempt, which says so.
-    Never,
+/// What a subscription's partner may see of an event.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// All of it: there is no mask.
+    Everything,
+    /// What the mask left.
+    Left {
+        /// Of its data, JSON text.
+        data: String,
+        /// Of its metadata, JSON text.
+        metadata: Option<String>,
+    },
 }
 
-impl Masking {
-    /// What is left of an event's data and metadata. A refusal where it cannot be said, and never what was not masked.
-    pub fn apply(
-        &self,
-        data: &str,
-        metadata: Option<&str>,
-        ids: &ExternalIds,
-    ) -> std::result::Result<(String, Option<String>), Refusal> {
-        let masked = self
-            .mask
-            .apply(data, &self.key, &|id| ids.get(id).cloned())?;
-        let metadata = match metadata {
-            Some(metadata) => self.mask.apply_to_metadata(metadata)?,
-            None => None,
-        };
-        Ok((masked.json, metadata))
+/// Why a partner may see nothing of an event. No text holds anything of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unseen {
+    /// A person has to see to it: an id is missing.
+    Held(String),
+    /// What it takes to mask it is not at hand just now.
+    NotNow(String),
+    /// It never can be masked.
+    Never(String),
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everything => f.write_str("Everything"),
+            Self::Left { data, .. } => write!(f, "Left({} bytes)", data.len()),
+        }
+    }
+}
+
+impl From<Refusal> for Unseen {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Hold(why) => Self::Held(why),
+            Refusal::Refuse(why) => Self::Never(why),
+        }
     }
 }
 
@@ -67,56 +81,56 @@ impl Masks {
         }
     }
 
-    /// Finds the external ids that a lease's payload needs. Where there is none and the mask makes one up, that is stored first, so
+    /// What may be seen of a lease's event. Where an external id is missing and the mask makes one up, that is stored first, so
     /// that it stays the same on every attempt of every worker.
-    pub async fn external_ids(
-        &self,
-        lease: &Lease,
-        terms: &Terms,
-    ) -> std::result::Result<Option<Box<ExternalIds>>, Unmaskable> {
-        let (Ok(Some(masking)), Some(payload)) = (&terms.masking, lease.payload.as_deref()) else {
-            return Ok(None);
+    pub async fn seen(&self, lease: &Lease, terms: &Terms) -> Result<Seen, Unseen> {
+        let masking = match &terms.masking {
+            Ok(None) => return Ok(Seen::Everything),
+            Ok(Some(masking)) => Arc::clone(masking),
+            Err(why) => return Err(Unseen::NotNow(why.clone())),
         };
-        let wanted = masking
-            .mask
-            .wanted(payload)
-            .map_err(|_| Unmaskable::Never)?;
-        if wanted.is_empty() {
-            return Ok(None);
+        let metadata = lease.context.as_deref();
+        let whole = Whole {
+            // The attempt says why there is none.
+            data: lease.payload.clone().ok_or_else(|| not_now(NO_PAYLOAD))?,
+            metadata: metadata.and_then(|context| context.metadata.clone()),
+        };
+        let apply = |masking: &Masking, whole: &Whole, ids| masking.apply(whole, &ids);
+        let work = Arc::new((masking, whole));
+        let mut ids = self.ids(&work).await?;
+        let masked = apart(&work, ids.clone(), apply).await?;
+        if masked.newly_pseudonymised.is_empty() {
+            return Ok(masked.seen);
         }
-        let unknown = |error: crate::Error| {
-            tracing::warn!(%error, "external ids cannot be read");
-            Unmaskable::Unknown("external ids could not be read".to_owned())
-        };
-        let mut ids = self
-            .look_up(&masking.partner, &wanted)
+        let made_up = &masked.newly_pseudonymised;
+        let kept = self
+            .store
+            .keep_pseudonyms(lease.key.subscription_id, made_up)
             .await
-            .map_err(unknown)?;
-        if ids.len() < wanted.len() {
-            let made_up = match masking
-                .mask
-                .apply(payload, &masking.key, &|id| ids.get(id).cloned())
-            {
-                Ok(masked) => masked.newly_pseudonymised,
-                Err(Refusal::Hold(why)) => return Err(Unmaskable::Held(why)),
-                Err(Refusal::Refuse(_)) => return Err(Unmaskable::Never),
-            };
-            let kept = self
-                .store
-                .keep_pseudonyms(lease.key.subscription_id, &made_up)
-                .await;
-            let kept = kept.map_err(unknown)?;
-            self.remember(&masking.partner, &kept);
-            ids.extend(kept);
+            .map_err(|error| unknown(&error))?;
+        self.remember(&work.0.partner, &kept);
+        ids.extend(kept);
+        // What stands now may be another's.
+        let masked = apart(&work, ids, apply).await?;
+        if masked.newly_pseudonymised.is_empty() {
+            Ok(masked.seen)
+        } else {
+            Err(not_now("pseudonyms could not be kept"))
         }
-        Ok(Some(Box::new(ids)))
     }
 
-    async fn look_up(&self, partner: &str, wanted: &[Id]) -> Result<ExternalIds> {
-        let mut ids = self.recall(partner, wanted);
-        let unknown: Vec<&Id> = wanted.iter().filter(|id| !ids.contains_key(id)).collect();
-        if !unknown.is_empty() {
-            let found = self.store.external_ids(partner, &unknown).await?;
+    /// The external ids that there are of those that masking will ask for.
+    async fn ids(&self, work: &Arc<(Arc<Masking>, Whole)>) -> Result<ExternalIds, Unseen> {
+        let wanted = apart(work, (), |masking, whole, ()| {
+            masking.mask.wanted(&whole.data)
+        })
+        .await?;
+        let partner = &work.0.partner;
+        let mut ids = self.recall(partner, &wanted);
+        let missing: Vec<&Id> = wanted.iter().filter(|id| !ids.contains_key(id)).collect();
+        if !missing.is_empty() {
+            let found = self.store.external_ids(partner, &missing).await;
+            let found = found.map_err(|error| unknown(&error))?;
             self.remember(partner, &found);
             ids.extend(found);
         }
@@ -143,5 +157,70 @@ impl Masks {
     }
 }
 
-/// External ids kept in memory, at most (about 20 MB).
+/// An event as the platform wrote it.
+pub struct Whole {
+    /// Its data, JSON text.
+    pub data: String,
+    /// Its metadata, JSON text.
+    pub metadata: Option<String>,
+}
+
+/// What masking came to.
+pub struct Applied {
+    /// What leaves.
+    pub seen: Seen,
+    /// Ids that had no external one, with what stands for them: to be stored first.
+    pub newly_pseudonymised: Vec<(Id, String)>,
+}
+
+impl Masking {
+    /// What is left of an event. A refusal where it cannot be said, and never what was not masked.
+    pub fn apply(&self, whole: &Whole, ids: &ExternalIds) -> Result<Applied, Refusal> {
+        let Masked {
+            json,
+            newly_pseudonymised,
+        } = self
+            .mask
+            .apply(&whole.data, &self.key, &|id| ids.get(id).cloned())?;
+        let metadata = match &whole.metadata {
+            Some(metadata) => self.mask.apply_to_metadata(metadata)?,
+            None => None,
+        };
+        Ok(Applied {
+            seen: Seen::Left {
+                data: json,
+                metadata,
+            },
+            newly_pseudonymised,
+        })
+    }
+}
+
+/// Looks at an event: on the spot, or where it is long, apart, so that nothing else waits for it.
+async fn apart<I: Send + 'static, T: Send + 'static>(
+    work: &Arc<(Arc<Masking>, Whole)>,
+    input: I,
+    look: fn(&Masking, &Whole, I) -> Result<T, Refusal>,
+) -> Result<T, Unseen> {
+    let (masking, whole) = &**work;
+    let length = whole.data.len() + whole.metadata.as_ref().map_or(0, String::len);
+    if length <= AT_ONCE {
+        return Ok(look(masking, whole, input)?);
+    }
+    let work = Arc::clone(work);
+    let looked_at = tokio::task::spawn_blocking(move || look(&work.0, &work.1, input)).await;
+    Ok(looked_at.map_err(|_| not_now("the payload could not be looked at"))??)
+}
+
+fn unknown(error: &crate::Error) -> Unseen {
+    tracing::warn!(%error, "external ids cannot be read or kept");
+    not_now("external ids could not be read or kept")
+}
+
+fn not_now(why: &str) -> Unseen {
+    Unseen::NotNow(why.to_owned())
+}
+
+const NO_PAYLOAD: &str = "the payload is not there";
+/// External ids kept in memory, at most.
 const REMEMBERED: usize = 100_000;

@@ -25,6 +25,8 @@ pub struct Shape {
     pub platform: Option<PlatformNames>,
     /// Whether the envelope has a place for the delivery's id.
     pub tells_delivery: bool,
+    /// Whether anything tells of the event's metadata, its tenant or its trace context.
+    pub wants_context: bool,
     /// In place of the sender's own.
     pub user_agent: Option<HeaderValue>,
     /// Whether the event's trace context goes along.
@@ -335,6 +337,7 @@ mod tests {
             signer: Signer::default(),
             platform: None,
             tells_delivery: false,
+            wants_context: false,
             user_agent: None,
             pass_trace: false,
             extra: Vec::new(),

@@ -22,7 +22,9 @@ use uuid::Uuid;
 
 use self::columns::Columns;
 pub use self::connect::{Listener, connect_once, listen};
-pub use self::control::{Asked, Control, Outdated, Proposal, Proposed, Replay, Revealed};
+pub use self::control::{
+    Asked, Control, EnvelopeProposal, Outdated, Proposal, Proposed, Replay, Revealed, Source,
+};
 pub use self::health::{Tally, Weighed};
 pub use self::migrate::{Applied, SchemaState, migrate, schema_state};
 pub use self::operations::OverdueRotation;
@@ -569,7 +571,6 @@ fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, number: i16) -> Re
             .unwrap_or(SystemTime::UNIX_EPOCH),
         payload: row.try_get("payload")?,
         context: context(row)?,
-        external_ids: None,
         bytes: usize::try_from(bytes.unwrap_or(0)).unwrap_or(0),
         ends: asked + room.lease,
         expires: expires_in.map(|seconds| at(asked, seconds)),

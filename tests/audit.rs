@@ -33,7 +33,7 @@ async fn every_act_leaves_its_entry() {
     // Whatever administrators may call, and auditors may not, is an act; but for what hands out what an act has asked for.
     let functions =
         "select string_agg(split_part(object, ' ', 2), ' ' order by object) from posthaste.access
-        where admin = 'execute' and auditor = '' and object !~ ' (reveal|secrets_to_reencrypt)$'";
+        where admin = 'execute' and auditor = '' and object !~ ' (reveal|secrets_to_reencrypt|preview_source)$'";
     let mut called: Vec<&str> = acts
         .iter()
         .map(|(_, call, _)| call.split('(').next().unwrap())
@@ -600,7 +600,7 @@ async fn acts(world: &World, office: &[Login; 2]) -> Vec<(&'static str, String, 
         ("ada", r#"propose_envelope('plain', '{"it":"{{data}}"}', reason => 'short')"#.into(), "proposed_envelope|plain|||7 fields|short".into()),
         ("bob", format!("approve({newest}, 'short indeed')"), "approved_envelope|plain|||7 fields|short indeed".into()),
         ("ada", "map_id('north', 'ship', '7', 'N-7')".into(), r#"id_mapped|ship|north||{"external": "N-7", "internal": "7"}|"#.into()),
-        ("ada", format!("preview_source('bridge', '{lost}', 'what would they see')"), format!(r#"event_previewed|bridge|||{{"event_id": "{lost}"}}|what would they see"#)),
+        ("ada", format!("ask_to_preview('bridge', '{lost}', 'what would they see')"), format!(r#"event_previewed|bridge|||{{"event_id": "{lost}", "subscription": "bridge"}}|what would they see"#)),
         ("ada", r#"propose_change('bridge', '{"handshake": {"origin": "port.example"}}')"#.into(), "proposed_change|bridge||33 fields|34 fields|".into()),
         ("bob", format!("approve({newest})"), "approved_change|bridge||33 fields|34 fields|".into()),
         ("ada", "grant_handshake('bridge', 60, 'they called')".into(), r#"handshake_granted|bridge|||{"rate": 60, "origin": "port.example"}|they called"#.into()),

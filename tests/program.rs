@@ -403,8 +403,8 @@ async fn a_key_that_the_listener_publishes_verifies_a_delivery_and_is_gone_soon_
     let received = partner.wait_for(1).await;
     let (key_id, public_key) = &own[0];
     let verifier = Verifier::new([public_key.as_str()]).unwrap();
-    let verdict = verifier.verify(&received[0].headers, &received[0].body);
-    assert!(verdict.is_ok(), "{verdict:?}");
+    let checked = verifier.verify(&received[0].headers, &received[0].body);
+    assert!(checked.is_ok(), "{checked:?}");
     let strangers = all.iter().find(|(id, _)| id != key_id).unwrap();
     let verifier = Verifier::new([strangers.1.as_str()]).unwrap();
     assert!(

@@ -22,6 +22,10 @@ async fn each_view_shows_the_scoped_only_their_partners_rows() {
             );
         }
     }
+    let mapped = "select string_agg(partner, ' ' order by partner) from posthaste.id_map";
+    assert_eq!(scoped.one::<String>(mapped).await, "north");
+    assert_eq!(auditor.one::<String>(mapped).await, "north");
+    assert_eq!(office[0].one::<String>(mapped).await, "north open south");
     // Without a column that says whose it is.
     let unrouted = "select coalesce(string_agg(concat_ws(' ', event_type, held_for::text), ', ' order by event_type), '') from posthaste.unrouted";
     assert_eq!(scoped.one::<String>(unrouted).await, "ship.north {north}");
@@ -68,6 +72,9 @@ async fn the_scoped_act_for_their_partner_and_for_nobody_else() {
         office[0].propose("s2", ", tenant => 'south'").await,
         office[0].propose("o2", "").await,
     ];
+    let envelope: i64 = office[0]
+        .one(r#"select posthaste.propose_envelope('plain', '"{{data}}"')"#)
+        .await;
     let mut refused = vec![
         "posthaste.propose_subscription('x', 'https://x.example/', '{*}')".to_owned(),
         "posthaste.propose_subscription('x', 'https://x.example/', '{*}', tenant => 'south')"
@@ -95,6 +102,27 @@ async fn the_scoped_act_for_their_partner_and_for_nobody_else() {
         format!("posthaste.replay_event('{}', 'x')", event("south")),
         format!("posthaste.cancel('{}', 'x')", event("south")),
         "posthaste.cancel_replay(2, 'x')".to_owned(),
+        r#"posthaste.propose_envelope('ours', '"{{data}}"')"#.to_owned(),
+        format!("posthaste.approve({envelope})"),
+        format!("posthaste.reject({envelope}, 'x')"),
+        "posthaste.map_id('south', 'ship', '2', 'two')".to_owned(),
+        "posthaste.map_id('open', 'ship', '2', 'two')".to_owned(),
+        format!(
+            "posthaste.ask_to_preview('north', '{}', 'x')",
+            event("south")
+        ),
+        format!(
+            "posthaste.ask_to_preview('north', '{}', 'x')",
+            event("open")
+        ),
+        format!(
+            "posthaste.ask_to_preview('s2', '{}', 'x', {theirs})",
+            event("north")
+        ),
+        format!(
+            "posthaste.ask_to_preview('o2', '{}', 'x', {nobodys})",
+            event("north")
+        ),
     ];
     for name in ["south", "open"] {
         refused.extend([
@@ -105,6 +133,8 @@ async fn the_scoped_act_for_their_partner_and_for_nobody_else() {
             format!("posthaste.add_secret('{name}', gen_random_uuid(), 'k1', '\\x00', 'x')"),
             format!("posthaste.set_credential('{name}', 'Authorization', gen_random_uuid(), 'k1', '\\x00', 'x')"),
             format!("posthaste.end_secret('{name}', 1::smallint, 'x')"),
+            format!("posthaste.grant_handshake('{name}', null, 'x')"),
+            format!("posthaste.ask_to_preview('{name}', '{}', 'x')", event(name)),
             format!("posthaste.ask_to_reveal('{name}', 'x')"),
             format!("posthaste.replay_delivery('{}', '{name}', 'x')", event(name)),
             format!("posthaste.replay_since('{name}', '-infinity', 'x')"),
@@ -143,15 +173,20 @@ async fn the_scoped_act_for_their_partner_and_for_nobody_else() {
         "posthaste.ask_to_reveal('north', 'x')".into(),
         format!("posthaste.release('{}', 'x')", event("north")),
         "posthaste.deactivate('north', 'x')".into(),
+        "posthaste.map_id('north', 'ship', '2', 'two')".into(),
+        format!(
+            "posthaste.ask_to_preview('north', '{}', 'x')",
+            event("north")
+        ),
     ]
     .map(|call| format!("select {call}"))
     .into();
     for (call, met) in allowed.iter().zip(tried(&scoped.db, &allowed, true).await) {
         assert_eq!(met.0, "PH000", "{call}: {}", met.1);
     }
-    assert_eq!(office[0].one::<i64>(&entries).await, 7);
+    assert_eq!(office[0].one::<i64>(&entries).await, 9);
     // All of that concerned their partner alone, so they see it on the record.
-    assert_eq!(scoped.one::<i64>(&entries).await, 7);
+    assert_eq!(scoped.one::<i64>(&entries).await, 9);
 }
 
 #[tokio::test]
@@ -280,6 +315,12 @@ async fn furnish(world: &World) -> [Login; 2] {
                  select posthaste.tell('posthaste.delivery.exhausted', 'error', {id}, '{event}', 1::smallint);
                  insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
                  select '{event}', {id}, 0, 0, 'it breaks the schema' where {held};
+                 insert into posthaste.preparation (subscription_id, kind, worker_id, url, duration_us, outcome)
+                 values ({id}, 'token', 1, 'https://token.example/', 1, 'accepted');
+                 insert into posthaste.handshake (subscription_id, url, origin) values ({id}, 'https://{name}.example/', 'us.example');
+                 insert into posthaste.signing_secret (secret_id, subscription_id, number, kind, key_id, ciphertext, public_key)
+                 values (gen_random_uuid(), {id}, 9, 'ed25519', 'k1', '\\x00', sha256('{name}'));
+                 insert into posthaste.external_id (partner, kind, internal, external) values ('{name}', 'ship', '1', 'one');
                  insert into posthaste.replay (kind, asked, reason) values ('replay', '{{}}', 'they asked');
                  insert into posthaste.replay_part (replay_id, subscription_id, total) select max(replay_id), {id}, 1 from posthaste.replay"
             ))
@@ -314,7 +355,7 @@ fn event(tenant: &str) -> String {
     format!("01900000-0000-7000-8000-00000000000{place}")
 }
 
-const VIEWS: [&str; 12] = [
+const VIEWS: [&str; 15] = [
     "event",
     "delivery",
     "attempt_log",
@@ -327,4 +368,7 @@ const VIEWS: [&str; 12] = [
     "secret_overview",
     "change",
     "audit",
+    "preparation_log",
+    "handshake_log",
+    "public_key",
 ];

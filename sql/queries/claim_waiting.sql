@@ -47,7 +47,7 @@ with lane as materialized (
            case when w.wants_more then o.tenant end as tenant, case when w.wants_more then o.traceparent end as traceparent
     from wanted w
     left join lateral (select * from posthaste.outbox where outbox.event_id = w.event_id limit 1) o on true
-    cross join lateral (select octet_length(o.payload::text) + coalesce(octet_length(o.metadata::text), 0) as bytes offset 0) size
+    cross join lateral (select octet_length(o.payload::text) + case when w.wants_more then coalesce(octet_length(o.metadata::text), 0) else 0 end as bytes offset 0) size
 ), fitting as materialized (
     select * from (
         select r.*, sum(least(coalesce(r.bytes, 0), $7::integer)) over running as running_bytes

@@ -35,8 +35,10 @@ with late as materialized (
                 else pg_snapshot_xmax(pg_current_snapshot()) end as watermark
     from (select (select count(*) from picked) as picked, (select count(*) from late) as late offset 0) n
 ), read as materialized (
-    select p.address, o.event_id, o.event_type, o.tenant, o.occurred_at, o.deliver_after, o.expires_at, o.ordering_key, o.metadata, o.traceparent, octet_length(o.payload::text) + coalesce(octet_length(o.metadata::text), 0) as bytes,
-           case when octet_length(o.payload::text) + coalesce(octet_length(o.metadata::text), 0) <= $8::integer then o.payload::text end as payload
+    select p.address, o.event_id, o.event_type, o.tenant, o.occurred_at, o.deliver_after, o.expires_at, o.ordering_key, o.traceparent, octet_length(o.payload::text) as bytes,
+           case when octet_length(o.payload::text) <= $8::integer then o.payload::text end as payload,
+           -- Counts only where it is sent.
+           coalesce(octet_length(o.metadata::text), 0) as metadata_bytes, case when octet_length(o.metadata::text) <= $8::integer then o.metadata end as metadata
     from picked p
     -- `limit 1` and `offset 0` keep each of these a look-up by key per row, whatever the planner believes about sizes.
     cross join lateral (
@@ -94,12 +96,13 @@ with late as materialized (
     where a.is_known or s.unknown_types
 ), met as materialized (
     -- Nothing is judged by a payload that is too long to be sent: it passes, and ends as rejected.
-    select r.event_id, r.deliver_after, r.expires_at, r.ordering_key, s.subscription_id, s.revision, s.schema_revision, s.max_age, s.wants_more, s.slots, least(r.bytes, $8::integer) as bytes,
+    select r.event_id, r.deliver_after, r.expires_at, r.ordering_key, s.subscription_id, s.revision, s.schema_revision, s.max_age, s.wants_more, s.slots,
+           least(r.bytes + case when s.wants_more then r.metadata_bytes else 0 end, $8::integer) as bytes,
            s.filter is null or r.payload is null or posthaste.matches(s.filter, r.payload) as passes
     from (
-        select event_type, '' as tenant, event_id, deliver_after, expires_at, ordering_key, bytes, payload from read
+        select event_type, '' as tenant, event_id, deliver_after, expires_at, ordering_key, bytes, metadata_bytes, payload from read
         union all
-        select event_type, tenant, event_id, deliver_after, expires_at, ordering_key, bytes, payload from read
+        select event_type, tenant, event_id, deliver_after, expires_at, ordering_key, bytes, metadata_bytes, payload from read
         where (select bool_or(is_of_tenants) from kind) and tenant > ''
     ) r
     full join route s using (event_type, tenant)
@@ -169,8 +172,10 @@ select null::uuid as event_id, null::integer as subscription_id, null::integer a
        -- Which keys they are of: an array for each column.
        (select subscriptions from followed) as ordered_subscriptions, (select keys from followed) as ordered_keys
 union all
-select p.event_id, p.subscription_id, p.revision, p.schema_revision, r.event_type, r.occurred_at, r.bytes, r.payload,
-       case when p.wants_more then r.metadata::text end, case when p.wants_more then r.tenant end, case when p.wants_more then r.traceparent end,
+select p.event_id, p.subscription_id, p.revision, p.schema_revision, r.event_type, r.occurred_at,
+       r.bytes + case when p.wants_more then r.metadata_bytes else 0 end,
+       case when not p.wants_more or r.bytes + r.metadata_bytes <= $8::integer then r.payload end,
+       case when p.wants_more and r.bytes + r.metadata_bytes <= $8::integer then r.metadata::text end, case when p.wants_more then r.tenant end, case when p.wants_more then r.traceparent end,
        -- An end may lie at infinity, which no time can be subtracted from.
        case when p.expires_at is not null or p.max_age is not null then
            (extract(epoch from least(p.expires_at, posthaste.event_time(p.event_id) + p.max_age)) - extract(epoch from now()))::float8 end, null, null, null, null, null, null, null, null, null, null

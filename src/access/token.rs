@@ -109,12 +109,11 @@ impl TokenSource {
         if let Some(header) = self.fresh() {
             return Ok(header);
         }
-        let asked = match self.refusal() {
-            Some(refused) => Err(refused),
-            None => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                self.ask(left, made).await
-            }
+        let asked = if let Some(refused) = self.refusal() {
+            Err(refused)
+        } else {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.ask(left, made).await
         };
         // The old one may be good for a while yet.
         asked.or_else(|refused| self.still_good().ok_or(refused))

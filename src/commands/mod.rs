@@ -7,6 +7,7 @@ mod certificate;
 mod check;
 mod demo;
 mod egress;
+mod envelope;
 mod event_type;
 pub(crate) mod failure;
 mod fixtures;
@@ -14,6 +15,7 @@ mod input;
 mod key;
 mod migrate;
 mod output;
+mod preview;
 mod receive;
 mod replay;
 mod run;
@@ -50,6 +52,8 @@ pub(crate) fn cli() -> Command {
             subscription::command(),
             secret::command(),
             event_type::command(),
+            envelope::command(),
+            preview::command(),
             replay::command(),
             cancel::command(),
             audit::command(),
@@ -73,6 +77,8 @@ pub(crate) async fn dispatch(matches: &ArgMatches) -> Result<ExitCode> {
         Some(("subscription", args)) => subscription::run(args).await,
         Some(("secret", args)) => secret::run(args).await,
         Some(("event-type", args)) => event_type::run(args).await,
+        Some(("envelope", args)) => envelope::run(args).await,
+        Some(("preview", args)) => preview::run(args).await,
         Some(("replay", args)) => replay::run(args).await,
         Some(("cancel", args)) => cancel::run(args).await,
         Some(("audit", args)) => audit::run(args).await,
@@ -138,6 +144,8 @@ mod tests {
             "subscription",
             "secret",
             "event-type",
+            "envelope",
+            "preview",
             "replay",
             "cancel",
             "audit",

@@ -80,7 +80,7 @@ async fn resume(control: &Control, args: &ArgMatches) -> Result<()> {
 }
 
 /// Says what was proposed and what is to come.
-fn tell(proposed: Proposed) -> Result<()> {
+pub(super) fn tell(proposed: Proposed) -> Result<()> {
     let id = proposed.change_id;
     let who = if proposed.needs_another {
         "another administrator"
@@ -93,6 +93,11 @@ fn tell(proposed: Proposed) -> Result<()> {
 
 async fn approve(control: &Control, args: &ArgMatches) -> Result<()> {
     let id = change_id(args);
+    let what = control.change(id).await?.unwrap_or_default();
+    if what["kind"] == "envelope" {
+        // The database knows less of the language than whoever renders it.
+        super::envelope::check(&what["what"])?;
+    }
     control.approve(id, if_given(args, "reason")).await?;
     let change = control.change(id).await?.unwrap_or_default();
     say(&decided(id, "approved", &change))?;
@@ -100,6 +105,13 @@ async fn approve(control: &Control, args: &ArgMatches) -> Result<()> {
         let name = typed(change["subscription"].as_str().unwrap_or_default());
         say(&format!(
             "its partner's secret: posthaste secret reveal {name} --reason WHY"
+        ))?;
+    }
+    if change["kind"] == "envelope" {
+        let what = &change["what"];
+        let (name, version) = (table::text(&what["name"]), table::text(&what["version"]));
+        say(&format!(
+            "to use it: posthaste subscription change NAME --set '{{\"envelope\": \"{name}@{version}\"}}'"
         ))?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 //! Rows of views come as JSON objects, for the program to print; which columns a view has is for `sql/schema.sql` to say.
 
 mod requests;
+mod shapes;
 
 use serde_json::Value;
 use tokio_postgres::error::SqlState;
@@ -11,6 +12,7 @@ use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 pub use self::requests::{Asked, Replay};
+pub use self::shapes::{EnvelopeProposal, Source};
 use super::connect::{connect_once, explain, is_about_data};
 use super::people::published;
 use crate::config::Config;

@@ -95,7 +95,7 @@ impl Store {
     }
 }
 
-fn external_id(row: &Row) -> Result<(Id, String)> {
+pub(super) fn external_id(row: &Row) -> Result<(Id, String)> {
     let kind: String = row.try_get("kind")?;
     let id = Id {
         kind: Arc::from(kind),

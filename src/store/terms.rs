@@ -15,7 +15,7 @@ use super::{
 };
 use crate::delivery::Lease;
 use crate::retry::{ClientErrors, Jitter, RetryPolicy};
-use crate::secret::{Sealed, SecretKind, SigningSecret};
+use crate::secret::{PARTNER, Sealed, SecretKind, SigningSecret};
 use crate::{Error, Result};
 
 /// One subscription's terms as they are stored.
@@ -367,7 +367,7 @@ fn stored_terms(row: &Row, subscription_id: i32) -> Result<StoredTerms> {
         handshake: row.try_get("handshake")?,
         is_granted: row.try_get("is_granted")?,
         secrets: Vec::new(),
-        asked_for: Vec::new(),
+        asked_for: partner_key_asked_for(row)?.into_iter().collect(),
     })
 }
 
@@ -432,6 +432,20 @@ fn partner_key(row: &Row) -> Result<Option<(Uuid, Sealed)>> {
     };
     let sealed = Sealed { key_id, ciphertext };
     Ok(Some((row.try_get("partner_secret_id")?, sealed)))
+}
+
+/// Before the first event of a partner with a mask, nobody may have made its key.
+fn partner_key_asked_for(row: &Row) -> Result<Option<AskedFor>> {
+    let is_made = row
+        .try_get::<_, Option<String>>("partner_key_id")?
+        .is_some();
+    let secret_id: Option<Uuid> = row.try_get("partner_secret_id")?;
+    let asked_for = |secret_id| AskedFor {
+        subscription_id: 0,
+        secret_id,
+        kind: PARTNER.to_owned(),
+    };
+    Ok(secret_id.filter(|_| !is_made).map(asked_for))
 }
 
 fn stored_headers(

@@ -172,8 +172,10 @@ impl Tally {
             // Nothing was sent, or nobody knows what came of it: that is no fault of the endpoint.
             _ => {}
         }
-        let asked = attempt.ruling.hold.unwrap_or_default();
-        self.asked_for = self.asked_for.max(asked);
+        // What a worker waits for of its own accord, since it was not let in, no receiver asked for.
+        let asked = attempt.ruling.hold;
+        let asked = asked.filter(|_| attempt.report.outcome != Outcome::Blocked);
+        self.asked_for = self.asked_for.max(asked.unwrap_or_default());
         if let Some(rule) = attempt.ruling.rule.filter(|rule| rule.pauses()) {
             self.to_pause = Some(match rule {
                 Rule::Gone => "its receiver answered 410 Gone",
@@ -213,4 +215,31 @@ const AFTER_FAILURE: Duration = Duration::from_millis(200);
 /// Accepted, or not sent at all, and nothing asked for: nothing that could make anything worse.
 fn is_plain(attempt: &Attempt) -> bool {
     !attempt.report.outcome.is_failure() && !attempt.ruling.rule.is_some_and(Rule::pauses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attempt;
+    use crate::delivery::Lease;
+    use crate::directory::Terms;
+
+    #[test]
+    fn who_is_not_let_in_has_no_other_worker_wait() {
+        let mut attempt = attempt::refused(
+            &Lease::fresh(7, 1),
+            &Terms::nowhere(7),
+            "no access token".to_owned(),
+        );
+        attempt.ruling.hold = Some(Duration::from_secs(5));
+        let mut tally = Tally::of(7);
+        tally.count(&attempt);
+        assert_eq!((tally.requests, tally.asked_for), (0, Duration::ZERO));
+        attempt.report.outcome = Outcome::Rejected;
+        tally.count(&attempt);
+        assert_eq!(
+            (tally.requests, tally.asked_for),
+            (1, Duration::from_secs(5))
+        );
+    }
 }

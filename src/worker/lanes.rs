@@ -589,12 +589,9 @@ const SPAN: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
-    use uuid::Uuid;
 
     use super::*;
-    use crate::delivery::{Advice, DeliveryKey, Phases, Report, Ruling, Verdict};
+    use crate::delivery::{Advice, Phases, Report, Ruling, Verdict};
 
     const LIMITS: Limits = Limits {
         deliveries: 1000,
@@ -606,25 +603,8 @@ mod tests {
 
     fn ready(subscription_id: i32) -> Ready {
         let lease = Lease {
-            key: DeliveryKey {
-                event_id: Uuid::nil(),
-                subscription_id,
-                replay: 0,
-            },
-            number: 1,
-            ordering_key: None,
-            holder: 1,
-            revision: 1,
-            schema_revision: None,
-            is_released: false,
-            event_type: String::new(),
-            occurred_at: SystemTime::UNIX_EPOCH,
-            payload: None,
-            context: None,
-            external_ids: None,
             bytes: 100,
-            ends: Instant::now(),
-            expires: None,
+            ..Lease::fresh(subscription_id, 1)
         };
         (lease, Arc::new(Terms::nowhere(subscription_id)))
     }

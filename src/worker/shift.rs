@@ -27,7 +27,8 @@ use crate::config::Config;
 use crate::delivery::{Attempt, DeliveryKey, Lease, OrderingKey, Outcome};
 use crate::directory::{Directory, Terms};
 use crate::jwks::KeySets;
-use crate::masks::{Masks, Unmaskable};
+use crate::masks::{Masks, Seen, Unseen};
+use crate::request::Shape;
 use crate::store::{Presence, Room, Store};
 use crate::telemetry;
 
@@ -61,7 +62,7 @@ pub(super) struct Shift {
     fan_out: usize,
     /// Where attempts report. They go on to the recorder, and leave.
     finished: (mpsc::Sender<Over>, mpsc::Receiver<Over>),
-    /// Deliveries whose payload breaks its schema, and that may be sent all the same: somebody released them.
+    /// Deliveries that were held before, and that are not held again: somebody released them.
     released: (mpsc::UnboundedSender<Ready>, mpsc::UnboundedReceiver<Ready>),
     results: mpsc::Sender<Attempt>,
     health: Health,
@@ -428,7 +429,7 @@ impl Shift {
     fn send_from(&mut self, subscription_id: i32) {
         let today = self.directory.terms(subscription_id);
         let (mut unfit, mut late) = (Vec::new(), Vec::new());
-        while let Some((mut lease, terms)) = self.lanes.next(subscription_id, Instant::now()) {
+        while let Some((lease, terms)) = self.lanes.next(subscription_id, Instant::now()) {
             let terms = today.clone().unwrap_or(terms);
             if lease.expires.is_some_and(|at| at <= Instant::now()) {
                 self.lanes.finished(subscription_id, Instant::now());
@@ -436,7 +437,7 @@ impl Shift {
                 continue;
             }
             let timeout = self.timeout(&terms);
-            if !self.may_begin(&lease, &terms, timeout) {
+            if !self.may_begin(&lease, &terms, timeout) || lacks_context(&lease, &terms) {
                 self.lanes.finished(subscription_id, Instant::now());
                 unfit.push((lease, terms));
                 continue;
@@ -450,16 +451,20 @@ impl Shift {
             let (catalogue, masks) = (Arc::clone(&self.catalogue), Arc::clone(&self.masks));
             let finished = self.finished.0.clone();
             tokio::spawn(async move {
-                let over = match obstacle(&catalogue, &masks, &mut lease, &terms).await {
-                    None => match attempt::make(lease, &terms, circumstances).await {
+                let over = match look_at(&catalogue, &masks, &lease, &terms).await {
+                    // Looking took so long that another worker could begin before this one is over.
+                    Ok(_) if !lasts(&lease, timeout, Instant::now()) => {
+                        Over::Unbegun((lease, terms))
+                    }
+                    Ok(seen) => match attempt::make(lease, seen, &terms, circumstances).await {
                         Made::Attempt(attempt) => Over::Attempted(*attempt),
                         Made::NotYet(lease) => Over::Unbegun((*lease, terms)),
                     },
                     // Nobody would look for the answer to a test in quarantine.
-                    Some(why) if lease.key.is_test() => {
+                    Err(why) if lease.key.is_test() => {
                         Over::Attempted(attempt::refused(&lease, &terms, why))
                     }
-                    Some(why) => Over::Broken((lease, terms), why),
+                    Err(why) => Over::Broken((lease, terms), why),
                 };
                 // The receiver lives until every attempt has reported.
                 let _ = finished.send(over).await;
@@ -476,11 +481,8 @@ impl Shift {
         let claimed = lease.ends.checked_sub(self.config.lease);
         let is_prompt = terms
             .send_within
-            // At an older revision it was claimed, it may be, at other rates.
-            .is_none_or(|grace| {
-                lease.revision >= terms.revision && claimed.is_some_and(|at| now <= at + grace)
-            });
-        terms.active && is_prompt && now + timeout + MARGIN <= lease.ends
+            .is_none_or(|grace| claimed.is_some_and(|at| now <= at + grace));
+        terms.active && is_prompt && lasts(lease, timeout, now)
     }
 
     /// How long one request of a subscription may take: its own timeout, as far as a lease allows.
@@ -530,7 +532,7 @@ impl Shift {
         }
     }
 
-    /// Has deliveries held whose payload breaks its schema; those that were released before come back. If that fails, their
+    /// Has deliveries held that cannot be sent as they are; those that were released before come back. If that fails, their
     /// leases end by themselves.
     fn quarantine(&self, broken: Vec<(Ready, String)>) {
         if broken.is_empty() {
@@ -754,7 +756,7 @@ impl Shift {
 enum Over {
     /// An attempt was made.
     Attempted(Attempt),
-    /// None may be: the payload breaks its schema, in this way.
+    /// None may be: the payload breaks its schema, or its mask misses an id, in this way.
     Broken(Ready, String),
     /// None may be yet.
     Unbegun(Ready),
@@ -769,26 +771,33 @@ impl Over {
     }
 }
 
-/// Why a person must see to a delivery before it is sent; and what its mask needs to know.
-async fn obstacle(
+/// Whether a lease lasts for one request that begins now, and for what follows.
+fn lasts(lease: &Lease, timeout: Duration, now: Instant) -> bool {
+    now + timeout + MARGIN <= lease.ends
+}
+
+/// Whether it was leased on terms that told of less than those of today, so that what they tell was not read.
+fn lacks_context(lease: &Lease, terms: &Terms) -> bool {
+    let wants_context = |shape: &Shape| shape.wants_context;
+    lease.context.is_none()
+        && lease.revision < terms.revision
+        && terms.shape.as_ref().is_ok_and(wants_context)
+}
+
+/// What a partner may see of a delivery's event; an error where a person must see to it before anything is sent.
+async fn look_at(
     catalogue: &Catalogue,
     masks: &Masks,
-    lease: &mut Lease,
+    lease: &Lease,
     terms: &Terms,
-) -> Option<String> {
+) -> Result<Result<Seen, Unseen>, String> {
     if let Some(why) = catalogue.violation(lease).await {
-        return Some(why);
+        return Err(why);
     }
-    match masks.external_ids(lease, terms).await {
-        Ok(ids) => {
-            lease.external_ids = ids;
-            None
-        }
+    match masks.seen(lease, terms).await {
         // Whoever released it wants it sent, not held again: the attempt says what is missing, and another follows.
-        Err(Unmaskable::Held(_)) if lease.is_released => None,
-        Err(Unmaskable::Held(why)) => Some(why),
-        // The attempt comes to the same end, and says why.
-        Err(Unmaskable::Never | Unmaskable::Unknown(_)) => None,
+        Err(Unseen::Held(why)) if !lease.is_released => Err(why),
+        seen => Ok(seen),
     }
 }
 
@@ -885,3 +894,63 @@ const NOT_YET: Duration = Duration::from_secs(1);
 const MARGIN: Duration = Duration::from_secs(5);
 /// How long after the drain time results may still be recorded, and goodbye be said.
 const LAST_GRACE: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::delivery::Context;
+    use crate::directory;
+    use crate::store::StoredShape;
+
+    #[test]
+    fn a_lease_lasts_for_a_request_and_for_its_recording() {
+        let (lease, timeout) = (leased(1), Duration::from_secs(20));
+        let latest = lease.ends - MARGIN - timeout;
+        assert!(lasts(&lease, timeout, latest));
+        assert!(!lasts(&lease, timeout, latest + Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn what_was_leased_before_the_terms_told_of_more_is_not_sent_without_it() {
+        let telling = telling(2, r#"{"data":"{{data}}","metadata":"{{metadata}}"}"#, false);
+        assert!(lacks_context(&leased(1), &telling));
+        // Leased since: there is none.
+        assert!(!lacks_context(&leased(2), &telling));
+        let with = Lease {
+            context: Some(Box::new(Context::default())),
+            ..leased(1)
+        };
+        assert!(!lacks_context(&with, &telling));
+    }
+
+    #[test]
+    fn what_tells_of_no_more_than_the_event_is_sent_as_it_is() {
+        let plain = r#"{"type":"{{type}}","data":"{{data}}"}"#;
+        assert!(!lacks_context(&leased(1), &telling(2, plain, false)));
+        assert!(lacks_context(&leased(1), &telling(2, plain, true)));
+        assert!(!lacks_context(&leased(1), &Terms::nowhere(7)));
+    }
+
+    fn telling(revision: i32, template: &str, pass_trace: bool) -> Terms {
+        let stored = StoredShape {
+            template: template.to_owned(),
+            content_type: "application/json".to_owned(),
+            headers: Vec::new(),
+            values: BTreeMap::new(),
+            signatures: vec!["standard_v1".to_owned()],
+            header_prefix: None,
+            user_agent: None,
+            pass_trace,
+        };
+        let mut terms = Terms::nowhere(7);
+        terms.revision = revision;
+        terms.shape = directory::shape(&stored, Vec::new());
+        terms
+    }
+
+    fn leased(revision: i32) -> Lease {
+        Lease::fresh(7, revision)
+    }
+}

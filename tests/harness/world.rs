@@ -56,6 +56,11 @@ impl World {
         &self.database.url
     }
 
+    /// What seals this world's secrets, as `POSTHASTE_KEYS` has it.
+    pub(crate) fn keys(&self) -> &str {
+        &self.keys
+    }
+
     /// The login of every worker of this world.
     pub(crate) fn worker_login(&self) -> &str {
         &self.worker.name

@@ -207,7 +207,9 @@ fn differs(kind: &Value, field: &str, value: &Value) -> Option<String> {
             let [from, to] = ["from", "to"].map(|side| whole(field, &value[side]));
             Some(format!("{field}: {from} -> {to}"))
         }
-        Some("create") => (!value.is_null()).then(|| format!("{field}: {}", whole(field, value))),
+        Some("create" | "envelope") => {
+            (!value.is_null()).then(|| format!("{field}: {}", whole(field, value)))
+        }
         _ => None,
     }
 }
