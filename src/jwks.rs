@@ -22,7 +22,8 @@ pub struct Published {
 /// The sets that are published: made once, given out often.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeySets {
-    all: Bytes,
+    /// None where there are more keys than these.
+    all: Option<Bytes>,
     of: BTreeMap<String, Bytes>,
 }
 
@@ -35,15 +36,30 @@ impl KeySets {
         }
         let grouped = grouped.into_iter();
         Self {
-            all: set(keys.iter()),
+            all: Some(set(keys.iter())),
             of: grouped
                 .map(|(name, keys)| (name.to_owned(), set(keys.into_iter())))
                 .collect(),
         }
     }
 
-    /// Every key. Whoever trusts this set believes a request to one partner that was sent on to another.
-    pub fn all(&self) -> Bytes {
+    /// Of the first of many keys, which come by subscription: a set that may lack a key is not in it.
+    pub fn of_first(keys: &[Published]) -> Self {
+        let cut = keys.last().map(|last| &last.subscription);
+        let whole = keys.partition_point(|key| Some(&key.subscription) != cut);
+        Self {
+            all: None,
+            ..Self::new(&keys[..whole])
+        }
+    }
+
+    /// Whether every key is here.
+    pub fn are_all(&self) -> bool {
+        self.all.is_some()
+    }
+
+    /// Every key, unless there are more. Whoever trusts this set believes a request to one partner that was sent on to another.
+    pub fn all(&self) -> Option<Bytes> {
         self.all.clone()
     }
 
@@ -134,10 +150,17 @@ mod tests {
         let expected = |some: &[Published]| -> Vec<String> {
             some.iter().map(|key| key.key_id.to_string()).collect()
         };
-        assert_eq!(ids(&sets.all()), expected(&keys));
+        assert_eq!(ids(&sets.all().unwrap()), expected(&keys));
         assert_eq!(ids(&sets.of("bank").unwrap()), expected(&keys[..2]));
         assert_eq!(ids(&sets.of("port").unwrap()), expected(&keys[2..]));
         assert_eq!(sets.of("nobody"), None);
-        assert_eq!(KeySets::new(&[]).all(), r#"{"keys":[]}"#);
+        assert_eq!(KeySets::new(&[]).all().unwrap(), r#"{"keys":[]}"#);
+
+        let first = KeySets::of_first(&keys[..2]);
+        assert_eq!((first.all(), first.of("bank")), (None, None));
+        let first = KeySets::of_first(&keys);
+        assert_eq!((first.all(), first.of("port")), (None, None));
+        assert_eq!(ids(&first.of("bank").unwrap()), expected(&keys[..2]));
+        assert!(sets.are_all() && !first.are_all());
     }
 }

@@ -152,7 +152,7 @@ impl Pages {
             "/metrics" => self.metrics(),
             "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
             "/readyz" => self.readiness(),
-            "/jwks.json" => self.keys(|sets| Some(sets.all())),
+            "/jwks.json" => self.keys(KeySets::all),
             path => match subscription_in(path) {
                 Some(name) => self.keys(|sets| sets.of(&name)),
                 None => text(StatusCode::NOT_FOUND, format!("only {PATHS}\n")),
@@ -175,6 +175,10 @@ impl Pages {
             return text(StatusCode::SERVICE_UNAVAILABLE, why);
         };
         let Some(set) = chosen(&sets) else {
+            if !sets.are_all() {
+                let why = "there are more keys than are published here: `posthaste secret jwks SUBSCRIPTION` has those of one\n";
+                return text(StatusCode::SERVICE_UNAVAILABLE, why.to_owned());
+            }
             let why = "no public key of a subscription of that name\n".to_owned();
             return text(StatusCode::NOT_FOUND, why);
         };

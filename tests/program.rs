@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use posthaste::delivery::{Outcome, Verdict};
 use posthaste::operational::OperationalEvent;
-use posthaste::secret::SigningSecret;
+use posthaste::secret::{SecretKind, SigningSecret};
 use posthaste::sender::ClientIdentity;
 use posthaste::signature;
 use posthaste::telemetry::{Kind, METRICS};
@@ -580,6 +580,31 @@ async fn receive_shows_verifies_and_answers_as_it_is_told() {
     }
     let receiver = Receiver::start(&["--plain-http", "--json", "--status", "410"], "").await;
     assert_eq!(http::post(receiver.address, "/", "", "").await.status, 410);
+}
+
+/// And as a receiver should, it takes no header twice: another program would read the other one.
+#[tokio::test]
+async fn receive_verifies_by_a_public_key() {
+    let pair = SigningSecret::generate_as(SecretKind::Ed25519).unwrap();
+    let public = pair.public_key().unwrap().to_string();
+    let mut receiver = Receiver::start(&["--plain-http", "--json"], &public).await;
+    let now = jiff::Timestamp::now().as_second();
+    let signature = signature::sign(&[pair], "msg_1", now, b"{}");
+    let signed = format!(
+        "webhook-id: msg_1\r\nwebhook-timestamp: {now}\r\nwebhook-signature: {signature}\r\n"
+    );
+    let twice = format!("{signed}webhook-id: msg_2\r\n");
+    for (headers, verdict) in [
+        (&signed, "valid"),
+        (&twice, "INVALID (webhook-id came more"),
+    ] {
+        http::post(receiver.address, "/", headers, "{}").await;
+        let shown: serde_json::Value = serde_json::from_str(&receiver.line().await).unwrap();
+        assert!(
+            shown["signature"].as_str().unwrap().starts_with(verdict),
+            "{shown}"
+        );
+    }
 }
 
 fn variables(some: &[(&str, &str)], more: &[(&str, &str)]) -> Vec<(String, String)> {

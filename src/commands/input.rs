@@ -99,7 +99,7 @@ pub(crate) fn duration(text: &str) -> std::result::Result<Duration, &'static str
 pub(crate) fn secret_file() -> Arg {
     path(
         "secret-file",
-        "The signing secrets, one `whsec_...` a line; without it, the variable POSTHASTE_SECRET",
+        "The signing secrets, `whsec_...`, or public keys, `whpk_...`, one a line; without it, the variable POSTHASTE_SECRET",
     )
 }
 

@@ -12,10 +12,11 @@ use jiff::Timestamp;
 use posthaste::logging::escaped;
 use posthaste::trial::authority::Authority;
 use posthaste::trial::partner::{Partner, PartnerConfig, Received, Replies, Reply};
+use posthaste::verifier::Verifier;
 use posthaste::{Error, Result};
 use tokio::sync::oneshot;
 
-use super::input::{path, secret_file, secrets, span};
+use super::input::{path, secret_file, secret_text, secret_words, span};
 use super::output::say;
 
 pub(crate) fn command() -> Command {
@@ -105,12 +106,23 @@ async fn start(args: &ArgMatches, page: Page, answer: Answer) -> Result<Partner>
         addr,
         host: host(addr),
         tls,
-        secrets: secrets(args)?,
+        verifier: verifier(args)?,
         replies,
         keep: REMEMBERED,
         ..PartnerConfig::default()
     };
     Partner::start(config).await
+}
+
+/// By the secrets and public keys that were given; none where there are none.
+fn verifier(args: &ArgMatches) -> Result<Option<Verifier>> {
+    let given = secret_text(args)?;
+    let mut words = secret_words(&given).peekable();
+    words
+        .peek()
+        .is_some()
+        .then(|| Verifier::new(words))
+        .transpose()
 }
 
 /// An address as a URL writes it.
@@ -138,7 +150,7 @@ fn greet(args: &ArgMatches, partner: &Partner) -> Result<()> {
     if let Some(file) = ca_file {
         say(&format!("its authority's certificate is in {file}"))?;
     }
-    if secrets(args)?.is_empty() {
+    if verifier(args)?.is_none() {
         say("signatures are not checked: no POSTHASTE_SECRET, no --secret-file")?;
     }
     Ok(())

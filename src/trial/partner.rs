@@ -25,6 +25,7 @@ use self::connection::Host;
 use self::ledger::Ledger;
 use crate::secret::SigningSecret;
 use crate::signature::Invalid;
+use crate::verifier::Verifier;
 use crate::{Error, Result};
 
 /// A running receiver. Dropping it stops it as [`stop`](Self::stop) does, without waiting.
@@ -47,6 +48,8 @@ pub struct PartnerConfig {
     pub tls: Option<Arc<ServerConfig>>,
     /// Requests are verified where this is not empty.
     pub secrets: Vec<SigningSecret>,
+    /// In place of `secrets`: verifies as a receiver in Rust would, by public keys, too. It goes by its own tolerance.
+    pub verifier: Option<Verifier>,
     /// How far `webhook-timestamp` may be from now.
     pub tolerance: Duration,
     /// What to answer.
@@ -65,6 +68,7 @@ impl Default for PartnerConfig {
             host: Ipv4Addr::LOCALHOST.to_string(),
             tls: None,
             secrets: Vec::new(),
+            verifier: None,
             tolerance: Duration::from_mins(5),
             replies: Reply::Status(200).into(),
             keep: 10_000,
@@ -120,6 +124,7 @@ impl Partner {
         };
         let settings = Settings {
             secrets: config.secrets,
+            verifier: config.verifier,
             tolerance: config.tolerance,
             replies: config.replies,
         };
@@ -211,6 +216,7 @@ impl Drop for Partner {
 #[derive(Clone)]
 struct Settings {
     secrets: Vec<SigningSecret>,
+    verifier: Option<Verifier>,
     tolerance: Duration,
     replies: Replies,
 }

@@ -38,13 +38,16 @@ impl Publishing {
         }
         self.read_at = Some(now);
         let keys = store.public_keys(MOST_KEYS).await?;
-        if keys.len() >= MOST_KEYS {
+        let sets = if keys.len() < MOST_KEYS {
+            KeySets::new(&keys)
+        } else {
             tracing::warn!(
                 most = MOST_KEYS,
                 "there are more public keys than are published; `posthaste secret jwks SUBSCRIPTION` has those of one"
             );
-        }
-        published.send_replace(Some(Arc::new(KeySets::new(&keys))));
+            KeySets::of_first(&keys)
+        };
+        published.send_replace(Some(Arc::new(sets)));
         self.is_stale = false;
         Ok(())
     }

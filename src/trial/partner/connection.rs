@@ -187,6 +187,7 @@ impl Desk {
     fn take_in(&self, settings: &Settings, head: request::Parts, body: Bytes) -> Reply {
         if let Some(reply) = settings.replies.fixed()
             && !self.ledger.keeps()
+            && settings.verifier.is_none()
             && settings.secrets.is_empty()
         {
             self.ledger.count();
@@ -225,13 +226,20 @@ fn verify(
     body: &[u8],
     at: SystemTime,
 ) -> Option<Result<(), signature::Invalid>> {
-    if settings.secrets.is_empty() {
-        return None;
-    }
     let now = at
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
+    if let Some(verifier) = &settings.verifier {
+        return Some(
+            verifier
+                .verify_at(headers, body, now.cast_signed())
+                .map(drop),
+        );
+    }
+    if settings.secrets.is_empty() {
+        return None;
+    }
     Some(signature::verify(
         &settings.secrets,
         text(headers, WEBHOOK_ID),
