@@ -87,7 +87,8 @@ impl Worker {
 
     async fn register(&self) -> Result<Presence> {
         self.check_schema().await?;
-        Presence::register(&self.config, &self.config.name_of_worker(), None).await
+        let name = self.config.name_of_worker();
+        come_in(&self.store, &self.config, &name, None).await
     }
 
     async fn check_schema(&self) -> Result<()> {
@@ -102,6 +103,21 @@ impl Worker {
             ))),
         }
     }
+}
+
+/// Registers. Before that, and so before anything is claimed, the lanes follow what was agreed while no worker ran: rates could be
+/// exceeded once.
+async fn come_in(
+    store: &Store,
+    config: &Config,
+    name: &str,
+    before: Option<i32>,
+) -> Result<Presence> {
+    // Somebody may hold a lane just now; housekeeping settles it later.
+    if let Err(error) = store.settle_lanes().await {
+        tracing::warn!(%error, "cannot settle the lanes yet");
+    }
+    Presence::register(config, name, before).await
 }
 
 fn plain_http(config: &Config) -> PlainHttp {

@@ -811,14 +811,8 @@ async fn register(
 ) -> Presence {
     let mut wait = Duration::from_millis(100);
     loop {
-        match Presence::register(&config, &name, before).await {
-            Ok(presence) => {
-                // Before anything is claimed: rates may have been agreed while no worker ran.
-                if let Err(error) = store.settle_lanes().await {
-                    tracing::warn!(%error, "cannot settle the lanes yet");
-                }
-                return presence;
-            }
+        match super::come_in(&store, &config, &name, before).await {
+            Ok(presence) => return presence,
             Err(error) => tracing::warn!(%error, "cannot register; trying again"),
         }
         tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64())).await;
