@@ -903,6 +903,8 @@ const LAST_GRACE: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::collections::BTreeMap;
 
     use super::*;
@@ -913,7 +915,7 @@ mod tests {
     #[test]
     fn a_lease_lasts_for_a_request_and_for_its_recording() {
         let (lease, timeout) = (leased(1), Duration::from_secs(20));
-        let latest = lease.ends - MARGIN - timeout;
+        let latest = lease.ends.checked_sub(MARGIN + timeout).unwrap();
         assert!(lasts(&lease, timeout, latest));
         assert!(!lasts(&lease, timeout, latest + Duration::from_millis(1)));
     }
