@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
 use super::ordering::Keys;
-use crate::delivery::Attempt;
+use crate::delivery::{Attempt, Grant, Preparation};
 use crate::directory::Directory;
 use crate::store::Store;
 use crate::{Error, telemetry};
@@ -49,12 +50,15 @@ impl Recorder {
         } = self;
         let mut results = Vec::with_capacity(batch);
         let mut not_before = Instant::now();
+        // At most one for each subscription in half a minute.
+        let mut keeping = JoinSet::new();
         while attempts.recv_many(&mut results, batch).await > 0 {
             if results.len() < ENOUGH {
                 gather(&mut attempts, &mut results, batch, not_before).await;
             }
             record(&store, &directory, &results, &keys, &give_up).await;
             prepared(&store, &results).await;
+            keep_grants(&store, &results, &mut keeping);
             health.note(&results);
             not_before = Instant::now() + GATHER;
             let bytes = results.iter().map(|attempt| attempt.bytes).sum();
@@ -62,35 +66,62 @@ impl Recorder {
             let _ = left.send((results.len(), bytes));
             results.clear();
         }
+        // What is not kept by then is asked for again.
+        let _ = tokio::time::timeout(LAST_GRANTS, keeping.join_all()).await;
     }
 }
 
 /// Writes down the requests that it took to be let in. Said once: where that fails, the log has them.
 async fn prepared(store: &Store, results: &[Attempt]) {
-    let made: Vec<_> = results
-        .iter()
-        .flat_map(|attempt| {
-            let id = attempt.key.subscription_id;
-            attempt.preparations.iter().map(move |made| (id, made))
-        })
-        .collect();
+    let made: Vec<_> = preparations(results).collect();
     let Some(first) = results.first().filter(|_| !made.is_empty()) else {
         return;
     };
     if let Err(error) = store.prepared(first.worker_id, &made).await {
         tracing::warn!(%error, requests = made.len(), "requests for permissions and tokens cannot be recorded");
-    }
-    for (subscription_id, grant) in made
-        .iter()
-        .filter_map(|(id, made)| Some((*id, made.grant.as_ref()?)))
-    {
-        let kept = store
-            .keep_handshake(subscription_id, &grant.url, &grant.origin, grant.rate)
-            .await;
-        if let Err(error) = kept {
-            tracing::warn!(%error, subscription_id, "what a receiver allowed cannot be kept; it will be asked again");
+        for (
+            subscription_id,
+            Preparation {
+                kind, url, report, ..
+            },
+        ) in made
+        {
+            let (kind, outcome) = (kind.as_str(), report.outcome.as_str());
+            tracing::warn!(
+                subscription_id,
+                kind,
+                url,
+                outcome,
+                status = report.http_status,
+                "not recorded"
+            );
         }
     }
+}
+
+/// Keeps what receivers granted, beside the recording: a lane that a frozen worker holds must hold up nobody's results.
+fn keep_grants(store: &Store, results: &[Attempt], keeping: &mut JoinSet<()>) {
+    while keeping.try_join_next().is_some() {}
+    for (subscription_id, made) in preparations(results) {
+        let Some(grant) = made.grant.clone() else {
+            continue;
+        };
+        let store = store.clone();
+        keeping.spawn(async move {
+            let Grant { url, origin, rate } = grant;
+            let kept = store.keep_handshake(subscription_id, &url, &origin, rate);
+            if let Err(error) = kept.await {
+                tracing::warn!(%error, subscription_id, "what a receiver allowed cannot be kept; it will be asked again");
+            }
+        });
+    }
+}
+
+fn preparations(results: &[Attempt]) -> impl Iterator<Item = (i32, &Preparation)> {
+    results.iter().flat_map(|attempt| {
+        let id = attempt.key.subscription_id;
+        attempt.preparations.iter().map(move |made| (id, made))
+    })
 }
 
 /// Takes in what else arrives until then.
@@ -191,4 +222,6 @@ async fn one_by_one(
 const ENOUGH: usize = 128;
 /// How far apart the statements for smaller ones are.
 const GATHER: Duration = Duration::from_millis(4);
+/// How long a worker that stops waits for grants to be kept.
+const LAST_GRANTS: Duration = Duration::from_secs(3);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
