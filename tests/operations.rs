@@ -13,13 +13,20 @@ use tokio_postgres::{AsyncMessage, NoTls};
 
 use crate::harness::{PATIENCE, Partner, Wire, World, http, refusal};
 
+/// Lets a 4xx status end a delivery. A 410 does so too, but then the subscription is paused soon after, and that is told as well.
+async fn reject_client_errors(world: &World, subscription: &str) {
+    world
+        .change(subscription, r#"{"client_errors": "reject"}"#)
+        .await;
+}
+
 #[tokio::test]
 async fn what_was_given_up_is_told_with_the_attempt_that_ended_it() {
     let world = World::new().await;
     let partner = Partner::replying(Replies::by(|received| {
         Reply::Status(match received.path.as_str() {
             "/exhausted" => 503,
-            "/rejected" => 410,
+            "/rejected" => 422,
             _ => 200,
         })
     }))
@@ -27,6 +34,7 @@ async fn what_was_given_up_is_told_with_the_attempt_that_ended_it() {
     for (name, retry) in [("exhausted", "1h"), ("rejected", "1h"), ("fine", "1h")] {
         world.subscribe(name, &partner, retry).await;
     }
+    reject_client_errors(&world, "rejected").await;
     let _worker = world.worker(&[]).await;
     let event = world.publish("a", "1").await;
     world
@@ -37,7 +45,7 @@ async fn what_was_given_up_is_told_with_the_attempt_that_ended_it() {
             detail ->> 'outcome', detail ->> 'http_status', detail ->> 'error' = (
                 select a.error from posthaste.attempt a where (a.event_id, a.subscription_id, a.number) = (o.event_id, o.subscription_id, o.number))), ', ')
         from posthaste.operations o where event_type like '%.delivery.%'";
-    let rejected = "posthaste.delivery.rejected warning rejected a 0 1 1 rejected 410 t";
+    let rejected = "posthaste.delivery.rejected warning rejected a 0 1 1 rejected 422 t";
     assert_eq!(world.text(told).await, rejected);
     world.make_due().await;
     world.until_all_is_done().await;
@@ -114,8 +122,9 @@ async fn a_listener_is_notified_of_each_and_once_where_many_come_together() {
         let told = tokio::time::timeout(PATIENCE, notifications.recv()).await;
         told.expect("nothing is heard").unwrap()
     };
-    let partner = Partner::replying(Reply::Status(410)).await;
+    let partner = Partner::replying(Reply::Status(422)).await;
     world.subscribe("p", &partner, "").await;
+    reject_client_errors(&world, "p").await;
     let _worker = world.worker(&[]).await;
     world.publish("a", "1").await;
     world.until_all_is_done().await;
@@ -165,7 +174,7 @@ async fn an_operator_who_subscribed_is_told_in_a_signed_request_and_nobody_else_
     let world = World::new().await;
     let (operators, partner) = (
         world.partner().await,
-        Partner::replying(Reply::Status(410)).await,
+        Partner::replying(Reply::Status(422)).await,
     );
     // What wants everything, and unknown types too, does not want this.
     let everything = world.partner().await;
@@ -191,6 +200,7 @@ async fn an_operator_who_subscribed_is_told_in_a_signed_request_and_nobody_else_
     let id = world
         .subscribe_to("p", &partner, &["a"], Some("south"), "")
         .await;
+    reject_client_errors(&world, "p").await;
     let _worker = world.worker(&[]).await;
     world
         .run("insert into posthaste.outbox (event_type, payload, tenant) values ('a', '{\"secret\": 1}', 'south')")
@@ -213,7 +223,7 @@ async fn an_operator_who_subscribed_is_told_in_a_signed_request_and_nobody_else_
         body["data"],
         json!({
             "severity": "warning", "subscription_id": id, "subscription": "p", "event_id": about, "event_type": "a",
-            "replay": 0, "number": 1, "outcome": "rejected", "http_status": 410, "error": error
+            "replay": 0, "number": 1, "outcome": "rejected", "http_status": 422, "error": error
         })
     );
     assert_eq!(
@@ -402,11 +412,12 @@ async fn an_overdue_rotation_is_told_once_for_each_secret() {
 async fn each_is_in_the_log_with_a_stable_code_and_in_the_metrics() {
     let world = World::new().await;
     let partner = Partner::replying(Replies::by(|received| {
-        Reply::Status(if received.path == "/gone" { 410 } else { 500 })
+        Reply::Status(if received.path == "/strict" { 422 } else { 500 })
     }))
     .await;
     let p = world.subscribe("p", &partner, "").await;
-    let gone = world.subscribe("gone", &partner, "").await;
+    let strict = world.subscribe("strict", &partner, "").await;
+    reject_client_errors(&world, "strict").await;
     let overdue = world.subscribe("late", &partner, "1h").await;
     world
         .run(&format!("update posthaste.signing_secret set created_at = now() - interval '91 days' where subscription_id = {overdue}"))
@@ -467,7 +478,7 @@ async fn each_is_in_the_log_with_a_stable_code_and_in_the_metrics() {
     let rejected = line("WEBHOOK_DELIVERY_REJECTED");
     assert_eq!(
         (&rejected["level"], &rejected["fields"]["subscription_id"]),
-        (&json!("WARN"), &json!(gone))
+        (&json!("WARN"), &json!(strict))
     );
     let late = line("WEBHOOK_SECRET_ROTATION_OVERDUE");
     assert_eq!(

@@ -263,7 +263,7 @@ async fn metrics_are_all_there_described_and_labelled_from_closed_sets() {
     let partners = [
         Reply::Status(200),
         Reply::Status(500),
-        Reply::Status(410),
+        Reply::Status(422),
         Reply::Reset,
     ];
     for (number, reply) in partners.into_iter().enumerate() {
@@ -272,6 +272,10 @@ async fn metrics_are_all_there_described_and_labelled_from_closed_sets() {
             .subscribe(&format!("partner-{number}"), &partner, "1h")
             .await;
     }
+    // A receiver that is gone would be paused, perhaps before all was sent to it.
+    world
+        .change("partner-2", r#"{"client_errors": "reject"}"#)
+        .await;
     let worker = world.worker_process(&[("listen", "127.0.0.1:0")]).await;
     let address = worker.telemetry_address().await;
     world.publish_many("thing.happened", 20).await;
