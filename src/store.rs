@@ -554,9 +554,10 @@ fn failed(statement: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Erro
 fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, number: i16) -> Result<Lease> {
     let bytes: Option<i32> = row.try_get("bytes")?;
     let expires_in: Option<f64> = row.try_get("expires_in")?;
+    let event_id = row.try_get("event_id")?;
     Ok(Lease {
         key: DeliveryKey {
-            event_id: row.try_get("event_id")?,
+            event_id,
             subscription_id: row.try_get("subscription_id")?,
             replay,
         },
@@ -575,9 +576,19 @@ fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, number: i16) -> Re
         payload: row.try_get("payload")?,
         context: context(row)?,
         bytes: usize::try_from(bytes.unwrap_or(0)).unwrap_or(0),
+        owed_from: owed_from(event_id, row.try_get("deliver_after")?),
         ends: asked + room.lease,
         expires: expires_in.map(|seconds| at(asked, seconds)),
     })
+}
+
+/// When the event was inserted, which its id begins with in milliseconds, or when it was to be delivered at the earliest.
+#[expect(clippy::cast_precision_loss, reason = "48 bits fit")]
+fn owed_from(event_id: Uuid, deliver_after: Option<f64>) -> f64 {
+    let inserted = (event_id.as_u128() >> 80) as f64 / 1000.0;
+    deliver_after
+        .filter(|at| at.is_finite())
+        .map_or(inserted, |at| at.max(inserted))
 }
 
 /// Most events have nothing of the kind that is wanted: no allocation for those.

@@ -27,6 +27,7 @@ use crate::jwks::KeySets;
 use crate::masks::Masks;
 use crate::sender::{Sender, SenderConfig};
 use crate::store::{Presence, SchemaState, Store, connect_once, schema_state};
+use crate::telemetry::Ledger;
 use crate::{Error, Result, tls};
 
 /// A worker, ready to run.
@@ -37,6 +38,7 @@ pub struct Worker {
     directory: Arc<Directory>,
     catalogue: Arc<Catalogue>,
     masks: Arc<Masks>,
+    ledger: Arc<Ledger>,
     ready: watch::Sender<bool>,
     published: watch::Sender<Option<Arc<KeySets>>>,
 }
@@ -58,6 +60,7 @@ impl Worker {
             directory,
             catalogue,
             masks,
+            ledger: Arc::default(),
             ready: watch::Sender::new(false),
             published: watch::Sender::new(None),
         })

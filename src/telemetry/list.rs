@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use metrics::counter;
 
 pub(super) use self::database::*;
+pub(super) use self::labels::STATUS_CLASSES;
 pub(super) use self::process::*;
 
 /// What kind of number a metric is.

@@ -740,6 +740,7 @@ mod tests {
                 rule: None,
                 hold: None,
             },
+            owed_from: None,
             expires: None,
             ordering_key: None,
             signed_with: Vec::new(),

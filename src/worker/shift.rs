@@ -19,7 +19,7 @@ use super::lanes::{Free, Lanes, Limits, Ready};
 use super::look::{Claim, Claimed, Frontier, Take, Taken};
 use super::ordering::{self, Keys};
 use super::plan::{Plan, Sleep};
-use super::recorder::{Left, Recorder};
+use super::recorder::{Books, Left, Recorder};
 use crate::Result;
 use crate::attempt::{self, Circumstances, Made};
 use crate::catalogue::Catalogue;
@@ -73,6 +73,7 @@ pub(super) struct Shift {
     holds: mpsc::UnboundedReceiver<Hold>,
     left: (mpsc::UnboundedSender<Left>, mpsc::UnboundedReceiver<Left>),
     recorder: JoinHandle<()>,
+    books: Books,
     /// Where ordering keys are told that may go on, who sees to it, and what rings when something came up.
     keys: Keys,
     ordering: JoinHandle<()>,
@@ -101,10 +102,14 @@ impl Shift {
             Arc::clone(&worker.directory),
             all_noted.clone(),
         ));
-        let recorder = Recorder {
+        let books = Books {
             store: store.clone(),
             directory: Arc::clone(&worker.directory),
             keys: keys.clone(),
+            ledger: Arc::clone(&worker.ledger),
+        };
+        let recorder = Recorder {
+            books: books.clone(),
             health: health.clone(),
             batch,
             give_up: give_up.clone(),
@@ -148,6 +153,7 @@ impl Shift {
             holds,
             left,
             recorder,
+            books,
             keys,
             ordering,
             risen,
@@ -198,11 +204,9 @@ impl Shift {
         );
         self.rounds = CancellationToken::new();
         let housekeeping = Housekeeping {
-            store: self.store.clone(),
-            directory: Arc::clone(&self.directory),
+            books: self.books.clone(),
             config: Arc::clone(&self.config),
             worker_id: presence.worker_id(),
-            keys: self.keys.clone(),
             dropped: Arc::clone(&self.dropped),
             health: self.health.clone(),
             published: self.published.clone(),
