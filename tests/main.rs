@@ -26,6 +26,7 @@ mod envelopes;
 mod event_docs;
 mod guide;
 mod history;
+mod health;
 mod hostile_receivers;
 mod intake;
 mod keys;
