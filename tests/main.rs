@@ -25,6 +25,7 @@ mod egress;
 mod envelopes;
 mod event_docs;
 mod guide;
+mod health;
 mod history;
 mod hostile_receivers;
 mod intake;
