@@ -162,11 +162,26 @@ impl Housekeeping {
         Ok(())
     }
 
-    /// Partners refuse signatures that are too old or too new, so a clock that is off is said aloud.
+    /// Partners refuse signatures that are too old or too new, so a clock that is off is said aloud, and noted for all to see.
     async fn mind_the_clock(&self) {
-        match self.books.store.server().await {
-            Ok(server) => telemetry::clock(-server.clock_ahead),
-            Err(error) => tracing::warn!(%error, "cannot compare clocks"),
+        let (store, certificate) = (
+            &self.books.store,
+            self.books.directory.first_certificate_end(),
+        );
+        telemetry::certificates_end(certificate);
+        let asked = Instant::now();
+        let ahead = match store.server().await {
+            Ok(server) => server.clock_ahead,
+            Err(error) => return tracing::warn!(%error, "cannot compare clocks"),
+        };
+        if asked.elapsed() > SLOW {
+            return tracing::debug!("the answer took too long to compare clocks by");
+        }
+        self.books.ledger.note_clock(-ahead);
+        telemetry::clock(-ahead);
+        let noted = store.note_worker(self.worker_id, -ahead, certificate);
+        if let Err(error) = noted.await {
+            tracing::warn!(%error, "cannot note how this worker's clock stands");
         }
     }
 
@@ -295,7 +310,9 @@ impl TermsWatch {
             let mut is_all = false;
             while !is_all && now.elapsed() < MOMENT {
                 let cancelled = store.cancel_removed(AT_ONCE).await?;
+                telemetry::finished("CANCELLED", cancelled as u64);
                 let expired = store.expire_waiting(AT_ONCE).await?;
+                telemetry::finished("EXPIRED", expired as u64);
                 is_all = cancelled.max(expired) < AT_ONCE;
                 if expired > 0 {
                     keys.sweep();
@@ -327,7 +344,7 @@ impl TermsWatch {
     }
 }
 
-/// Metrics count what waits for people no further: a backlog is counted elsewhere.
+/// Overdue rotations told of at once.
 const COUNTED: usize = 1000;
 /// Beyond every transaction's id.
 const NEVER: &str = "18446744073709551615";
@@ -344,6 +361,8 @@ const AT_ONCE: usize = 1000;
 const ROUND: Duration = Duration::from_millis(500);
 /// How often clocks are compared.
 const CLOCK_EVERY: Duration = Duration::from_mins(1);
+/// A clock that was asked for so long is not known to a second.
+const SLOW: Duration = Duration::from_secs(2);
 /// How many times as long as it took to read the leases it rests before it reads them again.
 const REST: u32 = 50;
 /// However long that took: an answer may be slow for other reasons than dead rows.
