@@ -16,10 +16,10 @@ pub(super) fn of(config: &Config) -> String {
     let has_proxy = config.proxy.is_some() || config.proxy_file.is_some();
     hash.update([u8::from(has_proxy)]);
     let digits = hash.finalize();
-    digits[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let first = digits
+        .first_chunk()
+        .map_or(0, |first| u64::from_be_bytes(*first));
+    format!("{first:016x}")
 }
 
 fn counts(key: &str) -> bool {

@@ -293,7 +293,7 @@ pub(super) mod tests {
     #[test]
     fn what_the_other_phases_leave_is_the_wait_for_the_first_byte() {
         let mut made = attempt(1, Outcome::Accepted);
-        made.report.duration = Duration::from_millis(1000);
+        made.report.duration = Duration::from_secs(1);
         made.report.phases = Phases {
             dns: None,
             connect: Some(Duration::from_millis(100)),

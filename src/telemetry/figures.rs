@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn a_reading_is_gone_when_its_time_is_over_or_another_took_its_place() {
         let (mut figures, now) = (Figures::default(), Instant::now());
-        let until = now + Duration::from_secs(60);
+        let until = now + Duration::from_mins(1);
         put(&mut figures, &[("lanes", Some("due"), 1.0)], until);
         assert_eq!(figures.of("posthaste_lanes", now).count(), 1);
         assert_eq!(figures.of("posthaste_lanes", until).count(), 0);
