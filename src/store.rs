@@ -479,6 +479,9 @@ type Statement = (&'static str, &'static str);
 macro_rules! statements {
     ($($constant:ident = $file:literal;)+) => {
         $(const $constant: Statement = ($file, include_str!(concat!("../sql/queries/", $file, ".sql")));)+
+
+        /// The names of all that a worker's statements are timed and counted by.
+        pub(crate) const STATEMENTS: &[&str] = &[$($file),+];
     };
 }
 

@@ -31,6 +31,7 @@ mod intake;
 mod keys;
 mod leases;
 mod masks;
+mod metrics;
 mod operations;
 mod ordering;
 mod partitions;
