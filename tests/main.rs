@@ -26,6 +26,7 @@ mod envelopes;
 mod event_docs;
 mod grafana;
 mod guide;
+mod health;
 mod history;
 mod hostile_receivers;
 mod intake;
