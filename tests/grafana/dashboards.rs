@@ -111,7 +111,7 @@ pub(crate) fn queries(language: Language) -> Vec<Query> {
     all.filter(|query| query.language == language).collect()
 }
 
-/// PromQL as Grafana sends it: variables by their values, and a window that holds a few scrapes.
+/// A query as Grafana sends it to Prometheus: variables by their values, and a window that holds a few scrapes.
 pub(crate) fn filled_promql(query: &str, values: &[(&str, &str)], window: &str) -> String {
     let mut filled = query
         .replace("$__rate_interval", window)
@@ -123,7 +123,7 @@ pub(crate) fn filled_promql(query: &str, values: &[(&str, &str)], window: &str) 
     filled
 }
 
-/// SQL as Grafana sends it, for a time range that is given as two timestamps.
+/// A query as Grafana sends it to Postgres, for a time range that is given as two timestamps.
 pub(crate) fn filled_sql(query: &str, values: &[(&str, &str)], range: [&str; 2]) -> String {
     let mut filled = query.to_owned();
     for (name, value) in values {

@@ -1,4 +1,4 @@
-//! PromQL, held against the closed list of metrics: names, labels, what labels can say, and what may be done with each kind.
+//! Queries of Prometheus, held against the closed list of metrics: names, labels, what labels can say, and what may be done with each kind.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ pub(crate) fn metrics(query: &str) -> BTreeSet<&'static str> {
     let words: BTreeSet<&str> = query.split(|c| !is_of_a_name(c)).collect();
     let is_read = |name: &&str| {
         let with = |suffix: &&str| words.contains(format!("{name}{suffix}").as_str());
-        words.contains(name) || SUFFIXES.iter().any(|suffix| with(suffix))
+        words.contains(name) || SUFFIXES.iter().any(with)
     };
     METRICS
         .iter()
