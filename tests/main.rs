@@ -30,6 +30,7 @@ mod hostile_receivers;
 mod intake;
 mod keys;
 mod leases;
+mod logs;
 mod masks;
 mod operations;
 mod ordering;
