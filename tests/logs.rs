@@ -434,9 +434,11 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for path in entries.map(|entry| entry.unwrap().path()) {
         let name = path.file_stem().unwrap_or_default();
-        if name == "trial" || name == "bench" || path.ends_with("src/logging.rs") {
+        let is_left_out = name == "trial" || name == "bench" || path.ends_with("src/logging.rs");
+        if is_left_out {
             continue;
-        } else if path.is_dir() {
+        }
+        if path.is_dir() {
             files.extend(sources(&path));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             files.push(path);
