@@ -3,6 +3,7 @@
 //! Labels come from closed sets. No label, and no log line, holds a secret or a payload.
 
 mod attempts;
+mod events;
 mod figures;
 mod list;
 mod log;
@@ -20,6 +21,7 @@ use crate::operational::OperationalEvent;
 use crate::store::{STATEMENTS, Weighed};
 pub(crate) use attempts::finished;
 pub use attempts::recorded;
+pub use events::{LOG_EVENTS, LogEvent, log_table};
 pub use figures::{Figures, Part};
 use list::{
     BATCH_ROWS, BUILD_INFO, BYTE_CAPACITY, BYTES_IN_FLIGHT, CAPACITY, CERTIFICATE_EXPIRY,
@@ -28,6 +30,7 @@ use list::{
     REGISTERED, SENDING, START_TIME, STATEMENT_DURATION, STATEMENT_FAILURES, UNRECORDABLE, WAKEUPS,
 };
 pub use list::{BUCKETS, Kind, Label, METRICS, Metric, Origin, Values, describe, markdown_table};
+pub use log::ATTEMPT_LINES;
 pub(crate) use log::told;
 pub use page::Page;
 use tallies::Tallies;
