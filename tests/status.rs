@@ -157,8 +157,9 @@ async fn rates_are_those_of_the_last_seconds_and_tell_failures_apart() {
         .until("(select count(*) from posthaste.attempt) = 140")
         .await;
     drop(worker);
-    let within_a_minute = |which: &str| {
-        desk.number(format!("select round(60 * sum(value))::float8 from posthaste.recent_rates(60) where {which}"))
+    let within_a_minute = async |which: &str| {
+        let sum = "select round(60 * sum(value))::bigint from posthaste.recent_rates(60) where";
+        desk.world.count(&format!("{sum} {which}")).await
     };
     let rates = [
         within_a_minute("figure = 'events_per_second'").await,
@@ -166,7 +167,7 @@ async fn rates_are_those_of_the_last_seconds_and_tell_failures_apart() {
         within_a_minute("figure = 'attempts_per_second' and label = 'unreachable'").await,
         within_a_minute("figure = 'attempts_per_second'").await,
     ];
-    assert_eq!(rates, [20.0, 70.0, 70.0, 140.0]);
+    assert_eq!(rates, [20, 70, 70, 140]);
 }
 
 #[tokio::test]
@@ -251,40 +252,6 @@ async fn a_database_that_is_lost_is_told_of_and_read_again_once_it_is_back() {
     assert_eq!(watch.ended().await, 0);
 }
 
-/// An operator's desk: a world, and an auditor's login.
-struct Desk {
-    world: World,
-    auditor: Login,
-}
-
-impl Desk {
-    async fn open() -> Self {
-        let world = World::new().await;
-        // A world is made without them.
-        world.run("select posthaste.create_partitions(7)").await;
-        let auditor = world.login("posthaste_auditor").await;
-        Self { world, auditor }
-    }
-
-    async fn status(&self, arguments: &[&str]) -> Said {
-        let arguments = [&["status"], arguments].concat();
-        posthaste(&arguments, &[("DATABASE_URL", &self.auditor.url)], "").await
-    }
-
-    async fn json(&self) -> (i32, Value) {
-        let said = self.status(&["--json"]).await;
-        let status = serde_json::from_str(&said.stdout);
-        (
-            said.code,
-            status.unwrap_or_else(|error| panic!("{error}: {said:?}")),
-        )
-    }
-
-    async fn number(&self, query: String) -> f64 {
-        self.world.db.query_one(&query, &[]).await.unwrap().get(0)
-    }
-}
-
 #[tokio::test]
 async fn in_a_terminal_it_is_a_screen_and_every_way_out_restores_it() {
     if !has_python().await {
@@ -337,7 +304,35 @@ async fn a_terminal_that_wants_no_colour_gets_none_and_a_dumb_one_blocks() {
     assert_eq!(dumb["code"], json!(0), "{dumb}");
 }
 
+/// An operator's desk: a world, and an auditor's login.
+struct Desk {
+    world: World,
+    auditor: Login,
+}
+
 impl Desk {
+    async fn open() -> Self {
+        let world = World::new().await;
+        // A world is made without them.
+        world.run("select posthaste.create_partitions(7)").await;
+        let auditor = world.login("posthaste_auditor").await;
+        Self { world, auditor }
+    }
+
+    async fn status(&self, arguments: &[&str]) -> Said {
+        let arguments = [&["status"], arguments].concat();
+        posthaste(&arguments, &[("DATABASE_URL", &self.auditor.url)], "").await
+    }
+
+    async fn json(&self) -> (i32, Value) {
+        let said = self.status(&["--json"]).await;
+        let status = serde_json::from_str(&said.stdout);
+        (
+            said.code,
+            status.unwrap_or_else(|error| panic!("{error}: {said:?}")),
+        )
+    }
+
     /// `--watch` in a terminal of this size that is resized once and then ended; see terminal.py.
     async fn in_terminal(
         &self,

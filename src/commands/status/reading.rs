@@ -148,7 +148,7 @@ impl Figures {
     /// Subscriptions that owe, fail or are shut off: those that are latest first, then those that fail for longest.
     pub(super) fn lagging(&self) -> Vec<Lagging> {
         let mut found: BTreeMap<&str, Lagging> = BTreeMap::new();
-        let figures: [(&str, fn(&mut Lagging) -> &mut f64); 4] = [
+        let figures: [(&str, Field); 4] = [
             ("subscription_oldest_owed_seconds", |s| &mut s.oldest),
             ("subscription_deliveries_owed", |s| &mut s.owed),
             ("subscription_failing_seconds", |s| &mut s.failing),
@@ -172,6 +172,9 @@ impl Figures {
     }
 }
 
+/// Where a figure of a subscription goes.
+type Field = fn(&mut Lagging) -> &mut f64;
+
 impl Lagging {
     fn is_any(&self) -> bool {
         [self.oldest, self.owed, self.failing, self.breaker]
@@ -185,6 +188,7 @@ impl Lagging {
 pub(super) mod examples {
     use std::time::Duration;
 
+    use super::Severity::{Critical, Info, Warning};
     use super::*;
 
     /// 2026-11-27 02:51:10 UTC.
@@ -302,7 +306,6 @@ pub(super) mod examples {
         ] {
             figures.add(figure, label_of(label), value);
         }
-        use Severity::{Critical, Info, Warning};
         Reading {
             findings: vec![
                 finding(Critical, "events_not_fanned_out", None, 75),
