@@ -69,7 +69,9 @@ async fn what_landed_in_the_default_partition_is_moved_into_its_days_and_changed
     let left = "select (select count(*) from posthaste.outbox_default) + (select count(*) from posthaste.attempt_default)";
     assert_eq!(world.count(left).await, 0);
     assert_eq!(
-        world.text("select string_agg(d::text, ' ') from posthaste.guard_deviation() d").await,
+        world
+            .text("select string_agg(d::text, ' ') from posthaste.guard_deviation() d")
+            .await,
         ""
     );
     let noted = "select string_agg(concat_ws(' ', object, after ->> 'rows', reason), ', ' order by entry) from posthaste.audit_log where action = 'default_partition_emptied'";

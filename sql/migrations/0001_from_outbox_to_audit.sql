@@ -2457,7 +2457,7 @@ begin
 end
 $$;
 comment on function posthaste.empty_default(regclass, text) is
-    'Moves what lies in the default partition of outbox or attempt into partitions of its days, and returns how many those are. For whoever owns the schema, in a quiet hour: inserts and deliveries wait meanwhile, about a second for 100,000 rows.';
+    'Moves what lies in the default partition of outbox or attempt into partitions of its days, and returns how many those are. For whoever owns the schema, in a quiet hour: inserts and deliveries wait meanwhile, a second or two for 100,000 rows.';
 
 create table posthaste.outbox_default partition of posthaste.outbox default;
 create table posthaste.attempt_default partition of posthaste.attempt default;
