@@ -39,10 +39,6 @@ impl Desk {
         std::fs::write(self.folder.join(name), text).unwrap();
     }
 
-    pub(super) fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.folder.join(name)).unwrap()
-    }
-
     /// Runs lines to their end; what they printed.
     pub(super) async fn run(&self, lines: &str, environment: &[(String, String)]) -> String {
         let ended = self.ends(lines, environment).await;
