@@ -65,6 +65,17 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Accepted,
+        Self::Rejected,
+        Self::TimedOut,
+        Self::Unreachable,
+        Self::Blocked,
+        Self::Sandboxed,
+        Self::Abandoned,
+    ];
+
     /// Whether the endpoint is to blame: it refused, was too slow, or not there.
     pub fn is_failure(self) -> bool {
         matches!(self, Self::Rejected | Self::TimedOut | Self::Unreachable)

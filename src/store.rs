@@ -3,6 +3,7 @@
 mod columns;
 mod connect;
 mod control;
+mod figures;
 mod health;
 mod migrate;
 mod operations;
@@ -25,6 +26,7 @@ pub use self::connect::{Listener, connect_once, listen};
 pub use self::control::{
     Asked, Control, EnvelopeProposal, Outdated, Proposal, Proposed, Replay, Revealed, Source,
 };
+pub use self::figures::{Figure, Finding};
 pub use self::health::{Tally, Weighed};
 pub use self::migrate::{Applied, SchemaState, migrate, schema_state};
 pub use self::operations::OverdueRotation;
@@ -479,6 +481,9 @@ type Statement = (&'static str, &'static str);
 macro_rules! statements {
     ($($constant:ident = $file:literal;)+) => {
         $(const $constant: Statement = ($file, include_str!(concat!("../sql/queries/", $file, ".sql")));)+
+
+        /// The names of all that a worker's statements are timed and counted by.
+        pub(crate) const STATEMENTS: &[&str] = &[$($file),+];
     };
 }
 
@@ -522,6 +527,12 @@ statements! {
     HOLD = "hold";
     EVENT_TYPES = "event_types";
     STANDING = "standing";
+    FIGURES = "figures";
+    TABLE_FIGURES = "table_figures";
+    SUBSCRIPTION_FIGURES = "subscription_figures";
+    FINDINGS = "findings";
+    NOTE_WORKER = "note_worker";
+    OBSERVE = "observe";
     WORKERS_ALIVE = "workers_alive";
     ACCESS = "access";
     LOGIN = "login";

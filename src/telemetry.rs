@@ -14,11 +14,11 @@ use crate::operational::OperationalEvent;
 use crate::store::Weighed;
 use list::{
     ATTEMPT_DURATION, ATTEMPTS, CERTIFICATE_EXPIRY, CLOCK_DIFFERENCE, DELIVERIES_MADE,
-    EVENTS_TAKEN, EVENTS_UNKNOWN, EVENTS_UNROUTED, FOUR_EYES, IN_FLIGHT, IN_QUARANTINE,
-    LEASES_ADOPTED, QUARANTINED, REGISTERED, SECRETS_MISSING, SECRETS_OVERDUE, SENDING,
-    STATEMENT_DURATION, UNRECORDABLE, WAKEUPS,
+    EVENTS_TAKEN, EVENTS_UNKNOWN, EVENTS_UNROUTED, FOUR_EYES, IN_FLIGHT, LEASES_ADOPTED,
+    QUARANTINED, REGISTERED, SECRETS_MISSING, SECRETS_OVERDUE, SENDING, STATEMENT_DURATION,
+    UNRECORDABLE, WAKEUPS,
 };
-pub use list::{BUCKETS, Kind, METRICS, Metric, describe, markdown_table};
+pub use list::{BUCKETS, Kind, Label, METRICS, Metric, Origin, Values, describe, markdown_table};
 pub(crate) use log::told;
 
 /// What made the worker look.
@@ -76,7 +76,6 @@ pub(crate) struct Waiting {
     pub(crate) four_eyes: bool,
     pub(crate) secrets_overdue: u64,
     pub(crate) secrets_missing: u64,
-    pub(crate) quarantined: u64,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
@@ -84,7 +83,6 @@ pub(crate) fn waiting_for_people(waiting: Waiting) {
     gauge!(FOUR_EYES).set(if waiting.four_eyes { 1.0 } else { 0.0 });
     gauge!(SECRETS_OVERDUE).set(waiting.secrets_overdue as f64);
     gauge!(SECRETS_MISSING).set(waiting.secrets_missing as f64);
-    gauge!(IN_QUARANTINE).set(waiting.quarantined as f64);
 }
 
 /// When the first client certificate ends. A number that compares as false with every other where there is none: no alert fires.

@@ -117,7 +117,7 @@ async fn come_in(
     if let Err(error) = store.settle_lanes().await {
         tracing::warn!(%error, "cannot settle the lanes yet");
     }
-    Presence::register(config, name, before).await
+    Presence::register(config, name, None, before).await
 }
 
 fn plain_http(config: &Config) -> PlainHttp {

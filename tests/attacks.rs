@@ -394,7 +394,9 @@ async fn a_function_that_tells_what_it_is_given_is_not_given_another_partners_ro
         .await;
     let columns = "select table_name::text, column_name::text from information_schema.columns
         where table_schema = 'posthaste' and table_name in (select table_name from information_schema.views where table_schema = 'posthaste')
-          and has_column_privilege('posthaste.' || table_name, column_name, 'select')";
+          and has_column_privilege('posthaste.' || table_name, column_name, 'select')
+          -- Refused to whoever is scoped.
+          and table_name <> 'health'";
     let columns = auditor.db.query(columns, &[]).await.unwrap();
     assert!(columns.len() > 100);
     for row in &columns {

@@ -1,17 +1,9 @@
 //! The program as people meet it: what it prints, how it ends, what operators can ask it.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::SystemTime;
 
-use posthaste::delivery::{Outcome, Verdict};
-use posthaste::operational::OperationalEvent;
 use posthaste::secret::{SecretKind, SigningSecret};
-use posthaste::sender::ClientIdentity;
 use posthaste::signature;
-use posthaste::telemetry::{Kind, METRICS};
-use posthaste::trial::authority::Authority;
-use posthaste::trial::partner::Reply;
 use posthaste::verifier::Verifier;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -19,7 +11,7 @@ use tokio::process::{Child, ChildStdout};
 use tokio::sync::watch;
 use tokio_postgres::config::Host;
 
-use crate::harness::{Database, PATIENCE, Partner, WorkerProcess, World, http, posthaste, program};
+use crate::harness::{Database, PATIENCE, WorkerProcess, World, http, posthaste, program};
 
 // Help and mistakes.
 
@@ -258,122 +250,6 @@ async fn sigterm_is_heeded_while_the_database_does_not_answer() {
 }
 
 #[tokio::test]
-async fn metrics_are_all_there_described_and_labelled_from_closed_sets() {
-    let world = World::new().await;
-    let partners = [
-        Reply::Status(200),
-        Reply::Status(500),
-        Reply::Status(422),
-        Reply::Reset,
-    ];
-    for (number, reply) in partners.into_iter().enumerate() {
-        let partner = Partner::replying(reply).await;
-        world
-            .subscribe(&format!("partner-{number}"), &partner, "1h")
-            .await;
-    }
-    // A receiver that is gone would be paused, perhaps before all was sent to it.
-    world
-        .change("partner-2", r#"{"client_errors": "reject"}"#)
-        .await;
-    let worker = world.worker_process(&[("listen", "127.0.0.1:0")]).await;
-    let address = worker.telemetry_address().await;
-    world.publish_many("thing.happened", 20).await;
-    world
-        .until("(select count(*) from posthaste.attempt) = 80")
-        .await;
-    let names: Vec<String> = METRICS
-        .iter()
-        .map(|metric| format!("\n{}", metric.name))
-        .collect();
-    let metrics = told_in(address, &names).await;
-    for metric in METRICS {
-        let name = metric.name;
-        let kind = match metric.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        };
-        assert!(
-            metrics.contains(&format!("# HELP {name} {}", metric.meaning)),
-            "{name} has no help\n{metrics}"
-        );
-        assert!(
-            metrics.contains(&format!("# TYPE {name} {kind}\n")),
-            "{name} is no {kind}\n{metrics}"
-        );
-    }
-    let allowed = closed_sets();
-    for sample in metrics
-        .lines()
-        .filter(|line| !line.starts_with('#') && !line.is_empty())
-    {
-        for label in labels(sample) {
-            assert!(
-                label.starts_with("le=") || allowed.contains(&label),
-                "{label} in {sample}"
-            );
-        }
-    }
-}
-
-#[tokio::test]
-async fn what_waits_for_a_person_is_in_the_metrics() {
-    let world = World::new().await;
-    let id = world
-        .subscribe_url("p", "https://127.0.0.1:1/", &["*"], None, "1h")
-        .await;
-    world
-        .change("p", r#"{"headers": {"Authorization": {"secret": true}}}"#)
-        .await;
-    world
-        .run(&format!(
-            "select posthaste.set_four_eyes(false, 'a trial');
-             update posthaste.signing_secret set created_at = now() - interval '91 days';
-             insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
-             select gen_random_uuid(), {id}, 0, 0, 'a trial' from generate_series(1, 3)"
-        ))
-        .await;
-    let worker = world.worker_process(&[("listen", "127.0.0.1:0")]).await;
-    let address = worker.telemetry_address().await;
-    let expected = [
-        "posthaste_four_eyes 0\n",
-        "posthaste_secrets_overdue 1\n",
-        "posthaste_secrets_missing 1\n",
-        "posthaste_deliveries_in_quarantine 3\n",
-    ];
-    told_in(address, &expected.map(str::to_owned)).await;
-}
-
-#[tokio::test]
-async fn the_end_of_the_first_client_certificate_is_in_the_metrics() {
-    let world = World::new().await;
-    let (certificate, key) = Authority::new().unwrap().client_pem("us").unwrap();
-    let id = world
-        .subscribe_url("p", "https://127.0.0.1:1/", &["*"], None, "1h")
-        .await;
-    let terms = serde_json::json!({"tls": {"certificate": certificate}});
-    world.change("p", &terms.to_string()).await;
-    world.set_credential("p", id, ":client_key", &key).await;
-    let worker = world.worker_process(&[("listen", "127.0.0.1:0")]).await;
-    let address = worker.telemetry_address().await;
-    let told = |number: &str| [format!("\n{CERTIFICATE_EXPIRY} {number}\n")];
-    told_in(address, &told("NaN")).await;
-    world.publish("thing.happened", "{}").await;
-    let end = ClientIdentity::from_pem(certificate.as_bytes(), key.as_bytes())
-        .unwrap()
-        .not_after();
-    let seconds = end
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
-    told_in(address, &told(&seconds.to_string())).await;
-    // Nothing is shown to a partner that is gone.
-    world.agree("propose_removal('p', 'a trial')").await;
-    told_in(address, &told("NaN")).await;
-}
-
-#[tokio::test]
 async fn a_key_that_the_listener_publishes_verifies_a_delivery_and_is_gone_soon_after_it_has_ended()
 {
     let world = World::new().await;
@@ -463,21 +339,6 @@ async fn published(address: SocketAddr, path: &str, count: usize) -> Vec<(String
         (id, format!("whpk_{standard}="))
     };
     keys.iter().map(known).collect()
-}
-
-/// `/metrics` once each of `parts` is in it: what a worker reads from the tables is told only when it was read.
-async fn told_in(address: SocketAddr, parts: &[String]) -> String {
-    let told = async {
-        loop {
-            let metrics = http::get(address, "/metrics").await.body;
-            if parts.iter().all(|part| metrics.contains(part)) {
-                return metrics;
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, told)
-        .await
-        .expect("each metric is told")
 }
 
 #[tokio::test]
@@ -628,57 +489,6 @@ async fn until_ready(address: SocketAddr, status: u16) {
     in_time.unwrap_or_else(|_| panic!("/readyz never says {status}"));
 }
 
-/// Every label with every value that it may have, as `/metrics` writes them.
-fn closed_sets() -> BTreeSet<String> {
-    let outcomes = [
-        Outcome::Accepted,
-        Outcome::Rejected,
-        Outcome::TimedOut,
-        Outcome::Unreachable,
-        Outcome::Blocked,
-        Outcome::Abandoned,
-    ];
-    let verdicts = [
-        Verdict::Done,
-        Verdict::Retry(PATIENCE),
-        Verdict::Exhausted,
-        Verdict::Rejected,
-    ];
-    let verdicts = verdicts
-        .iter()
-        .map(|verdict| verdict.as_str())
-        .chain(["late"]);
-    let queries = concat!(env!("CARGO_MANIFEST_DIR"), "/sql/queries");
-    let queries = std::fs::read_dir(queries)
-        .unwrap()
-        .map(|file| file.unwrap().path());
-    let label = |name: &str, value: &str| format!("{name}=\"{value}\"");
-    let mut allowed: BTreeSet<String> = ["notification", "poll", "work"]
-        .map(|source| label("source", source))
-        .into();
-    allowed.extend(
-        outcomes
-            .iter()
-            .map(|outcome| label("outcome", outcome.as_str())),
-    );
-    let types = OperationalEvent::ALL.map(|event| label("type", event.event_type()));
-    allowed.extend(types);
-    allowed.extend(verdicts.map(|verdict| label("verdict", verdict)));
-    allowed
-        .extend(queries.map(|file| label("query", &file.file_stem().unwrap().to_string_lossy())));
-    allowed
-}
-
-/// The labels of one line of `/metrics`.
-fn labels(sample: &str) -> Vec<String> {
-    let inside = sample
-        .split_once('{')
-        .and_then(|(_, rest)| rest.split_once('}'));
-    inside.map_or(Vec::new(), |(labels, _)| {
-        labels.split(',').map(str::to_owned).collect()
-    })
-}
-
 /// `posthaste receive`, listening.
 struct Receiver {
     address: SocketAddr,
@@ -815,4 +625,3 @@ impl Drop for TextFile {
 
 /// 32 bytes of nothing, as a line of a keyring.
 const KEY: &str = "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-const CERTIFICATE_EXPIRY: &str = "posthaste_client_certificate_expiry_timestamp_seconds";

@@ -357,8 +357,9 @@ create table posthaste.attempt (
 
 -- Serves the delivery view, an event's story, and the proof that an abandoned attempt was recorded.
 create index attempt_by_event on posthaste.attempt (event_id);
--- Serves dead letters. Small: most attempts succeed.
-create index attempt_by_dead_letter on posthaste.attempt (subscription_id, started_at) where verdict in ('exhausted', 'rejected');
+-- Serves dead letters, and findings, which looks for leases that were lost. Small: most attempts succeed.
+create index attempt_by_ending on posthaste.attempt (subscription_id, started_at)
+    where verdict in ('exhausted', 'rejected', 'late') or outcome = 'abandoned';
 
 comment on table posthaste.attempt is
     'One immutable row for every HTTP request a worker made, or may have made. Partitioned by day.';
@@ -1149,7 +1150,8 @@ create table posthaste.lane (
     window_requests integer     not null default 0,
     window_failures integer     not null default 0,
     weighed_at      timestamptz,
-    to_pause        text
+    to_pause        text,
+    breaker_since   timestamptz
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
 -- Serves lock_lanes.sql: lanes that have something due.
@@ -1171,6 +1173,7 @@ comment on column posthaste.lane.failures is 'Failed attempts since the last tha
 comment on column posthaste.lane.failing_since is 'When the first of those was recorded.';
 comment on column posthaste.lane.window_since is 'When the window began over which the breaker counts requests and failures: with a failure. Null: there is none.';
 comment on column posthaste.lane.weighed_at is 'When an attempt last changed any of this.';
+comment on column posthaste.lane.breaker_since is 'When the breaker was last closed. Null: it is.';
 comment on column posthaste.lane.to_pause is 'Why a worker is to pause the subscription.';
 comment on column posthaste.lane.rate_capacity is 'Of each of the subscription''s rates: how many claims may follow at once upon a rest.';
 comment on column posthaste.lane.rate_interval is 'Of each: how many seconds a claim uses up.';
@@ -1251,12 +1254,20 @@ create table posthaste.worker (
     version    text        not null,
     lease      interval    not null,
     started_at timestamptz not null default now(),
-    ended_at   timestamptz
+    ended_at   timestamptz,
+    settings_digest  text,
+    clock_difference float8,
+    certificate_ends timestamptz,
+    noted_at         timestamptz
 );
 -- Serves gone_workers.sql, twice a second: the few that may be alive among all that ever were.
 create index worker_not_ended on posthaste.worker (worker_id) where ended_at is null;
 comment on table posthaste.worker is
     'Every worker that ever registered. One without ended_at is alive while it holds the session advisory lock (1347375957, worker_id); see the view worker_alive.';
+comment on column posthaste.worker.settings_digest is 'Of every setting but secrets, names, addresses and the log: two workers with the same do the same.';
+comment on column posthaste.worker.clock_difference is 'Its machine''s clock minus the database''s in seconds, at noted_at.';
+comment on column posthaste.worker.certificate_ends is 'When the first of the client certificates that it shows ends. Null: it shows none.';
+comment on column posthaste.worker.noted_at is 'When it last noted the two before: once a minute.';
 comment on column posthaste.worker.lease is 'How long its leases last; lease.ends_at - lease is when a lease began.';
 
 create table posthaste.quarantine (
@@ -1530,6 +1541,7 @@ begin
         -- Workers that leave it alone learn that they need not any more.
         weighed_at = case when l.active = s.active and not s.sandbox and (s.breaker is not null or l.breaker = 'closed') then l.weighed_at else now() end,
         openings = case when l.active = s.active and not s.sandbox and s.breaker is not null then l.openings else 0 end,
+        breaker_since = case when l.active = s.active and not s.sandbox and s.breaker is not null then l.breaker_since end,
         failures = case when l.active = s.active and not s.sandbox then l.failures else 0 end,
         failing_since = case when l.active = s.active and not s.sandbox then l.failing_since end,
         window_since = case when l.active = s.active and not s.sandbox then l.window_since end,
@@ -1568,6 +1580,7 @@ begin
     if l.breaker <> 'closed' and (requests > run or breaker is null) then
         -- One that was accepted is enough.
         l.breaker := 'closed';
+        l.breaker_since := null;
         l.hold_until := '-infinity';
         l.openings := 0;
         l.window_since := null;
@@ -1577,6 +1590,7 @@ begin
            or l.window_requests >= (breaker ->> 'requests')::integer
               and l.window_failures >= (breaker ->> 'ratio')::float8 * l.window_requests) then
         l.breaker := 'open';
+        l.breaker_since := coalesce(l.breaker_since, at);
         l.hold_until := at + least((breaker ->> 'open_for')::interval * power(2, least(l.openings, 20)), (breaker ->> 'open_for_at_most')::interval);
         l.openings := least(l.openings + 1, 1000);
         l.window_since := null;
@@ -2141,6 +2155,8 @@ create table posthaste.operational_event (
 );
 -- Serves tell_overdue_rotations: each secret is told of once, however many workers look.
 create unique index operational_event_overdue_once on posthaste.operational_event (subscription_id, number) where event_type = 'posthaste.rotation.overdue';
+-- Serves findings: which subscriptions a worker paused. Few.
+create index operational_event_paused on posthaste.operational_event (subscription_id, at) where event_type = 'posthaste.subscription.paused';
 comment on table posthaste.operational_event is
     'What operators should know: deliveries that were given up, subscriptions paused, breakers opened and closed, rotations overdue. Append-only; see posthaste.operations. Grows with failures alone, by some 300 bytes each; nothing removes them yet.';
 comment on column posthaste.operational_event.id is 'Also the event_id of the outbox row that tells a subscription of it, where one wants to know.';
@@ -2267,7 +2283,7 @@ begin atomic
         update posthaste.lane l
         set breaker = w.breaker, hold_until = w.hold_until, openings = w.openings, failures = w.failures, failing_since = w.failing_since,
             window_since = w.window_since, window_requests = w.window_requests, window_failures = w.window_failures,
-            weighed_at = w.weighed_at, to_pause = w.to_pause
+            weighed_at = w.weighed_at, to_pause = w.to_pause, breaker_since = w.breaker_since
         from weighed w where l.subscription_id = w.subscription_id
     ), news as materialized (
         select posthaste.tell_breaker(w.subscription_id, w.breaker <> 'closed', w.failures, extract(epoch from greatest(w.hold_until, now()) - now())::float8)
@@ -2746,7 +2762,7 @@ comment on view posthaste.ordered_key is
     'Ordering keys of which a delivery is under way, waits or holds the others (held_at), and how many wait behind it; see posthaste.skip_ordered.';
 
 create view posthaste.worker_alive as
-select w.worker_id, w.name, w.version, w.started_at
+select w.worker_id, w.name, w.version, w.started_at, w.settings_digest, w.clock_difference, w.certificate_ends, w.noted_at
 from posthaste.worker w
 where w.ended_at is null
   and exists (
@@ -5405,7 +5421,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('table unknown_event_type',             '', 'select insert update(events,last_at,last_event)', '', ''),
     ('table dismissal',                      '', '', '', ''),
     ('sequence dismissal_dismissal_id_seq',  '', '', '', ''),
-    ('table worker',                         '', 'select insert update(ended_at)', '', ''),
+    ('table worker',                         '', 'select insert update(ended_at,clock_difference,certificate_ends,noted_at)', '', ''),
     ('sequence worker_worker_id_seq',        '', 'usage', '', ''),
     -- What is agreed.
     ('table event_type',                     '', 'select', 'select', 'select'),
@@ -5452,6 +5468,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('view unrouted',                        '', '', 'select', 'select'),
     ('view worker_alive',                    '', 'select', 'select', 'select'),
     ('view ordered_key',                     '', '', 'select', 'select'),
+    ('view health',                          '', 'select', 'select', 'select'),
     -- What producers call, and what their INSERT runs.
     ('function publish',                     'execute', '', '', ''),
     ('function new_event_id',                'execute', '', '', ''),
@@ -5485,6 +5502,10 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function free_keys',                   '', 'execute', '', ''),
     ('function fill_secret',                 '', 'execute', '', ''),
     ('function standing',                    '', 'execute', 'execute', 'execute'),
+    ('function figures',                     '', 'execute', 'execute', 'execute'),
+    ('function table_figures',               '', 'execute', 'execute', 'execute'),
+    ('function subscription_figures',        '', 'execute', 'execute', 'execute'),
+    ('function findings',                    '', 'execute', 'execute', 'execute'),
     -- What administrators do.
     ('function create_event_type',           '', '', 'execute', ''),
     ('function change_event_type',           '', '', 'execute', ''),
@@ -5596,6 +5617,12 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function apply_access',                '', '', '', ''),
     ('function access_granted',              '', '', '', ''),
     ('function guard_deviation',             '', '', '', ''),
+    ('function shell_word',                  '', '', '', ''),
+    ('function oldest_owed',                 '', '', '', ''),
+    ('function owed_by_subscription',        '', '', '', ''),
+    ('function vacuum_holders',              '', '', '', ''),
+    ('function small_tables',                '', '', '', ''),
+    ('function partitions_ahead',            '', '', '', ''),
     ('function take_in',                     '', '', '', ''),
     ('function admit',                       '', '', '', ''),
     ('function tell',                        '', '', '', ''),
@@ -5769,5 +5796,568 @@ begin atomic
     select * from posthaste.guard_deviation();
 end;
 comment on function posthaste.access_deviation() is 'Where the grants differ from posthaste.access, wider or missing, and what undoes them; see posthaste.guard_deviation. Nothing, if all is well.';
+
+-- ---------------------------------------------------------------------------------------------------------------------------
+-- How things stand: figures for graphs and alerts, findings for people. docs/runbook.md has a chapter for each finding.
+--
+-- One worker at a time asks for the figures, four times a minute, on a session whose planner settings are made for look-ups by key;
+-- so these functions bring their own, and none of them writes or locks anything.
+-- ---------------------------------------------------------------------------------------------------------------------------
+
+create function posthaste.shell_word(value text) returns text
+    language sql immutable
+    set search_path = pg_catalog, pg_temp
+return case when value ~ '^[A-Za-z0-9_.@:/][A-Za-z0-9_.@:/-]*$' then value else '''' || replace(value, '''', '''\''''') || '''' end;
+comment on function posthaste.shell_word(text) is 'A text as one word of a command line.';
+
+create function posthaste.oldest_owed(looks_at_most integer) returns timestamptz
+    language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    best timestamptz;
+    since timestamptz;
+    last uuid := '00000000-0000-0000-0000-000000000000';
+    found_some bigint;
+    looked_at bigint := 0;
+    next_some integer := 8;
+begin
+    -- What is still to be queued by a replay is owed since that was asked for.
+    select min(r.asked_at) into best
+    from posthaste.replay r
+    where r.finished_at is null
+      and exists (select from posthaste.replay_part p where p.replay_id = r.replay_id and p.queued + p.skipped < p.total);
+    -- What is not taken in yet. Those at the beginning, by transaction: an event cannot be older than its transaction's first ones by much.
+    select least(best, min(greatest(posthaste.event_time(i.event_id), o.deliver_after))) into best
+    from (
+        select x.event_id from (select y.event_id from posthaste.intake y order by y.xid limit 1000) x order by x.event_id limit 64
+    ) i
+    left join lateral (select x.deliver_after from posthaste.outbox x where x.event_id = i.event_id limit 1) o on true;
+    -- A delivery is owed since its event was inserted, or later (deliver_after). So whoever goes through them by event may stop where
+    -- the events are no older than what was found: at the first as a rule. What waits for its first attempt until later is not owed yet.
+    loop
+        select count(*), (array_agg(w.event_id order by w.event_id desc))[1], min(greatest(posthaste.event_time(w.event_id), o.deliver_after))
+        into found_some, last, since
+        from (
+            select u.event_id from (
+                (select q.event_id from posthaste.queue q
+                 where q.event_id > last and q.replay = 0 and not (q.attempts = 0 and q.due_at > now()) order by q.event_id limit next_some)
+                union all
+                (select f.event_id from posthaste.follower f
+                 where f.event_id > last and f.replay = 0 and f.due_at <= now() order by f.event_id limit next_some)
+                union all
+                (select l.event_id from posthaste.lease l where l.event_id > last and l.replay = 0 order by l.event_id limit next_some)
+                union all
+                (select q.event_id from posthaste.quarantine q
+                 where q.event_id > last and q.replay = 0 and (q.decision is null or q.decision = 'released' and not q.is_requeued)
+                 order by q.event_id limit next_some)
+            ) u order by u.event_id limit next_some
+        ) w
+        left join lateral (select x.deliver_after from posthaste.outbox x where x.event_id = w.event_id limit 1) o on true;
+        best := least(best, since);
+        looked_at := looked_at + found_some;
+        exit when found_some < next_some or posthaste.event_time(last) >= best or looked_at >= looks_at_most;
+        next_some := next_some * 16;
+    end loop;
+    -- Replays and tests count from when they were asked for.
+    if exists (select from posthaste.replay) then
+        select least(best, min(r.asked_at)) into best
+        from (
+            (select q.event_id, q.subscription_id, q.replay from posthaste.queue q where q.replay <> 0 limit looks_at_most)
+            union all
+            (select f.event_id, f.subscription_id, f.replay from posthaste.follower f where f.replay <> 0 limit looks_at_most)
+            union all
+            (select l.event_id, l.subscription_id, l.replay from posthaste.lease l where l.replay <> 0 limit looks_at_most)
+            union all
+            (select q.event_id, q.subscription_id, q.replay from posthaste.quarantine q
+             where q.replay <> 0 and (q.decision is null or q.decision = 'released' and not q.is_requeued) limit looks_at_most)
+        ) w
+        cross join lateral (
+            select x.replay_id from posthaste.replayed x
+            where x.event_id = w.event_id and x.subscription_id = w.subscription_id and x.replay = w.replay limit 1
+        ) d
+        cross join lateral (select x.asked_at from posthaste.replay x where x.replay_id = d.replay_id limit 1) r;
+    end if;
+    return case when best <= now() then best end;
+end
+$$;
+comment on function posthaste.oldest_owed(integer) is
+    'Since when the oldest delivery has been owed, or event not fanned out, whatever keeps it from being sent; null where nothing is. Where so many have a deliver_after or are replays, it looks no further.';
+
+create function posthaste.owed_by_subscription()
+    returns table (subscription_id integer, since timestamptz, deliveries bigint)
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    with waiting as materialized (
+        select q.subscription_id, q.event_id, q.replay, q.attempts = 0 and q.due_at > now() as is_postponed from posthaste.queue q
+        union all
+        select f.subscription_id, f.event_id, f.replay, f.due_at > now() from posthaste.follower f
+        union all
+        select l.subscription_id, l.event_id, l.replay, false from posthaste.lease l
+        union all
+        select q.subscription_id, q.event_id, q.replay, false from posthaste.quarantine q
+        where q.decision is null or q.decision = 'released' and not q.is_requeued
+    ), counted as materialized (
+        select w.subscription_id, count(*) as deliveries,
+               min(w.event_id::text) filter (where w.replay = 0 and not w.is_postponed)::uuid as first_event,
+               count(*) filter (where w.replay <> 0) as replays
+        from waiting w group by w.subscription_id
+    ), first as materialized (
+        select c.subscription_id, greatest(posthaste.event_time(c.first_event), o.deliver_after) as since, o.deliver_after is not null as is_postponed
+        from counted c
+        left join lateral (select x.deliver_after from posthaste.outbox x where x.event_id = c.first_event limit 1) o on true
+        where c.first_event is not null
+    ), asked as (
+        select f.subscription_id, f.since from first f
+        union all
+        -- An event that was postponed may be owed since later than a younger one: only then are all looked up.
+        select w.subscription_id, greatest(posthaste.event_time(w.event_id), o.deliver_after)
+        from first f
+        join waiting w on w.subscription_id = f.subscription_id and w.replay = 0 and not w.is_postponed
+        left join lateral (select x.deliver_after from posthaste.outbox x where x.event_id = w.event_id limit 1) o on true
+        where f.is_postponed and posthaste.event_time(w.event_id) < f.since
+        union all
+        select w.subscription_id, r.asked_at
+        from waiting w
+        join posthaste.replayed d using (event_id, subscription_id, replay)
+        join posthaste.replay r using (replay_id)
+        where w.replay <> 0 and exists (select from counted c where c.replays > 0)
+        union all
+        select p.subscription_id, r.asked_at
+        from posthaste.replay r join posthaste.replay_part p using (replay_id)
+        where r.finished_at is null and p.queued + p.skipped < p.total
+    ), to_come as (
+        select p.subscription_id, sum(p.total - p.queued - p.skipped) as deliveries
+        from posthaste.replay r join posthaste.replay_part p using (replay_id)
+        where r.finished_at is null and p.queued + p.skipped < p.total group by p.subscription_id
+    )
+    select s.subscription_id, case when s.since <= now() then s.since end,
+           (coalesce(c.deliveries, 0) + coalesce(t.deliveries, 0))::bigint
+    from (
+        select x.subscription_id, min(x.since) as since
+        from (select a.subscription_id, a.since from asked a union all select k.subscription_id, null from counted k) x group by x.subscription_id
+    ) s
+    left join counted c using (subscription_id)
+    left join to_come t using (subscription_id);
+end;
+comment on function posthaste.owed_by_subscription() is
+    'Of each subscription that anything is owed to: since when, whatever keeps it from being sent (null: not before its deliver_after), and how many deliveries. Reads all that waits.';
+
+create function posthaste.vacuum_holders()
+    returns table (holder text, pid integer, name text, since timestamptz)
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    select 'session', a.pid, coalesce(nullif(a.application_name, ''), 'a session without a name'), a.xact_start
+    from pg_stat_activity a
+    where a.datname = current_database() and a.pid <> pg_backend_pid() and (a.backend_xmin is not null or a.backend_xid is not null)
+      and coalesce(a.backend_type, '') not in ('autovacuum worker', 'walsender')
+      and not exists (select from pg_stat_progress_vacuum v where v.pid = a.pid)
+    union all
+    select 'prepared_transaction', null, p.gid, p.prepared
+    from pg_prepared_xacts p where p.database = current_database()
+    union all
+    select 'replication_slot', s.active_pid, s.slot_name::text, null
+    from pg_replication_slots s where s.xmin is not null
+    union all
+    select 'standby', a.pid, coalesce(nullif(a.application_name, ''), 'a standby'), null
+    from pg_stat_activity a where a.backend_type = 'walsender' and a.backend_xmin is not null;
+end;
+comment on function posthaste.vacuum_holders() is
+    'What keeps vacuum from removing dead rows of this database, and since when: open transactions, prepared ones, replication slots, standbys. What cannot be known is null.';
+
+create function posthaste.small_tables()
+    returns table (name text, live bigint, dead bigint, bytes bigint, vacuum_due_since timestamptz)
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    select t.name, coalesce(s.n_live_tup, 0), coalesce(s.n_dead_tup, 0), pg_total_relation_size(c.oid),
+           case when s.n_dead_tup > o.threshold + o.scale * greatest(c.reltuples, 0)
+                then greatest(s.last_vacuum, s.last_autovacuum, (select min(m.applied_at) from posthaste.migration m)) end
+    from unnest('{intake,queue,lease,lane,follower,ordering,dedup,quarantine,replay_item}'::text[]) t (name)
+    join pg_class c on c.relname = t.name and c.relnamespace = 'posthaste'::regnamespace
+    left join pg_stat_all_tables s on s.relid = c.oid
+    cross join lateral (
+        select coalesce(max(x.option_value) filter (where x.option_name = 'autovacuum_vacuum_threshold'), current_setting('autovacuum_vacuum_threshold'))::float8 as threshold,
+               coalesce(max(x.option_value) filter (where x.option_name = 'autovacuum_vacuum_scale_factor'), current_setting('autovacuum_vacuum_scale_factor'))::float8 as scale
+        from pg_options_to_table(c.reloptions) x
+    ) o;
+end;
+comment on function posthaste.small_tables() is 'The tables that hold what is owed: rows, dead rows, bytes with indexes, and since when vacuum has been due, if it is.';
+
+create function posthaste.partitions_ahead(history text) returns integer
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+return (
+    select coalesce(min(d.days) filter (where p.oid is null), 400) - 1
+    from (select n as days, history || to_char(now() at time zone 'UTC' + n * interval '1 day', '"_"YYYYMMDD') as name from generate_series(0, 400) n) d
+    left join (
+        select c.oid, c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = format('posthaste.%I', history)::regclass
+    ) p on p.relname = d.name);
+comment on function posthaste.partitions_ahead(text) is 'For how many days after today outbox or attempt has partitions without a gap; -1 where today''s is missing.';
+
+create function posthaste.figures(counts_stop_at bigint)
+    returns table (figure text, label text, value float8)
+    language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp
+    set enable_seqscan = on
+    set enable_bitmapscan = on
+    set enable_mergejoin = on
+    set plan_cache_mode = force_custom_plan
+as $$
+declare
+    oldest timestamptz;
+begin
+    perform posthaste.refuse_scoped();
+    return query
+    select 'workers_alive', null::text, count(*)::float8 from posthaste.worker_alive
+    union all
+    select 'worker_settings', null, count(distinct (coalesce(w.settings_digest, ''), w.version))::float8 from posthaste.worker_alive w
+    union all
+    select 'four_eyes', null, t.four_eyes::integer::float8 from posthaste.setting t
+    union all
+    select 'notification_queue_usage_ratio', null, pg_notification_queue_usage()
+    union all
+    select 'changes_open', null, count(*)::float8
+    from (select from posthaste.subscription_change c where c.decision is null and c.expires_at > now() limit counts_stop_at) c
+    union all
+    select 'unknown_event_types', null, count(*)::float8
+    from (
+        select from posthaste.unknown_event_type u
+        where not exists (select from posthaste.event_type c where c.event_type = u.event_type and c.active)
+          and not posthaste.is_dismissed(u) limit counts_stop_at) u;
+    return query
+    select f.figure, null::text, f.value
+    from (
+        select count(*) filter (where k.is_overdue) as overdue, count(*) filter (where k.live = 0 or cardinality(k.credentials_without_value) > 0) as missing,
+               min(k.newest_made_at) filter (where s.active) as oldest
+        from posthaste.secret_overview k join posthaste.subscription s using (subscription_id)
+    ) k
+    cross join lateral (values ('secrets_overdue', k.overdue::float8), ('secrets_missing', k.missing),
+                               ('oldest_signing_secret_seconds', coalesce(extract(epoch from now() - k.oldest), 0))) f (figure, value);
+    return query
+    select 'vacuum_held_back_seconds', h.holder, coalesce(max(extract(epoch from clock_timestamp() - v.since)), 0)::float8
+    from unnest('{session,replication_slot,prepared_transaction,standby}'::text[]) h (holder)
+    left join posthaste.vacuum_holders() v using (holder)
+    group by h.holder
+    union all
+    select 'vacuum_holder_pid', null, coalesce((
+        select v.pid from posthaste.vacuum_holders() v where v.holder = 'session' order by v.since nulls last limit 1), 0);
+    return query
+    select 'dead_letters_last_day', null::text, count(*)::float8
+    from (
+        select from posthaste.operational_event e
+        where e.id >= posthaste.first_event_id(now() - interval '1 day') and e.event_type in ('posthaste.delivery.exhausted', 'posthaste.delivery.rejected')
+        limit counts_stop_at) e;
+    return query
+    select 'oldest_intake_seconds', null::text, coalesce((
+        select extract(epoch from now() - min(posthaste.event_time(i.event_id)))
+        from (select x.event_id from posthaste.intake x order by x.xid limit 1000) i), 0)::float8;
+    oldest := posthaste.oldest_owed(least(counts_stop_at, 10000)::integer);
+    return query
+    select 'oldest_owed_seconds', null::text, coalesce(extract(epoch from now() - oldest), 0)::float8;
+    return query
+    with lane as materialized (
+        select l.subscription_id, l.wake_at,
+               case when not s.active or not l.active then 'paused'
+                    when l.breaker <> 'closed' then 'breaker_' || l.breaker
+                    when l.hold_until > now() then 'held'
+                    when l.wake_at = 'infinity' then 'idle'
+                    when l.wake_at > now() then 'asleep'
+                    when l.rest_until > now() then 'rate_limited'
+                    else 'due' end as state
+        from posthaste.lane l join posthaste.subscription s using (subscription_id) where s.removed_at is null
+    ), waiting as (
+        -- Lane by lane from wake_at on, so that the dead are never visited.
+        select count(*) filter (where w.is_due) as due, count(*) filter (where not w.is_due) as later
+        from (
+            (select true as is_due from lane l cross join lateral (
+                 select from posthaste.queue q where q.subscription_id = l.subscription_id and q.due_at >= l.wake_at and q.due_at <= now() limit counts_stop_at) q
+             where l.state = 'due' limit counts_stop_at)
+            union all
+            (select false from lane l cross join lateral (
+                 select from posthaste.queue q
+                 where q.subscription_id = l.subscription_id and q.due_at >= case when l.state = 'due' then now() else l.wake_at end limit counts_stop_at) q
+             where l.wake_at < 'infinity' limit counts_stop_at)
+        ) w
+    ), counted (state, n) as (
+        select 'intake', count(*) from (select from posthaste.intake limit counts_stop_at) i
+        union all select 'due', due from waiting
+        union all
+        select 'waiting', least(counts_stop_at, w.later + (
+            select coalesce(sum(p.total - p.queued - p.skipped), 0)
+            from posthaste.replay r join posthaste.replay_part p using (replay_id) where r.finished_at is null)) from waiting w
+        union all select 'ordered', count(*) from (select from posthaste.follower limit counts_stop_at) f
+        union all select 'leased', count(*) from (select from posthaste.lease limit counts_stop_at) l
+        union all
+        select 'quarantined', count(*)
+        from (select from posthaste.quarantine q where q.decision is null limit counts_stop_at) q
+    )
+    select 'deliveries_owed', c.state, c.n::float8 from counted c
+    union all
+    select 'lanes', s.state, count(l.state)::float8
+    from unnest('{due,asleep,idle,rate_limited,held,breaker_open,breaker_half_open,paused}'::text[]) s (state)
+    left join lane l using (state) group by s.state;
+end
+$$;
+comment on function posthaste.figures(bigint) is
+    'How things stand in numbers; the metric is posthaste_ and the figure''s name. Counts stop at the number given. Cheap: for every few seconds.';
+
+create function posthaste.table_figures()
+    returns table (figure text, label text, value float8)
+    language sql stable security definer
+    set search_path = pg_catalog, pg_temp
+    set enable_seqscan = on
+    set enable_bitmapscan = on
+    set enable_mergejoin = on
+begin atomic
+    select posthaste.refuse_scoped();
+    select f.figure, t.name, f.value
+    from posthaste.small_tables() t
+    cross join lateral (values ('table_rows', t.live::float8), ('table_dead_rows', t.dead), ('table_bytes', t.bytes),
+                               ('table_vacuum_age_seconds', coalesce(extract(epoch from now() - t.vacuum_due_since), 0))) f (figure, value)
+    union all
+    select f.figure, h.name, f.value
+    from unnest('{outbox,attempt}'::text[]) h (name)
+    cross join lateral (
+        select sum(pg_total_relation_size(i.inhrelid)) as bytes from pg_inherits i where i.inhparent = format('posthaste.%I', h.name)::regclass
+    ) b
+    cross join lateral (values
+        ('history_bytes', coalesce(b.bytes, 0)::float8),
+        ('partitions_ahead_days', greatest(0, posthaste.partitions_ahead(h.name))),
+        ('default_partition_used', case h.name when 'outbox' then exists (select from posthaste.outbox_default)
+                                               else exists (select from posthaste.attempt_default) end::integer)) f (figure, value);
+end;
+comment on function posthaste.table_figures() is 'Sizes, dead rows and partitions in numbers, as posthaste.figures. For once a minute.';
+
+create function posthaste.subscription_figures(most integer, named text[])
+    returns table (figure text, label text, value float8)
+    language sql stable security definer
+    set search_path = pg_catalog, pg_temp
+    set enable_seqscan = on
+    set enable_bitmapscan = on
+    set enable_mergejoin = on
+    set work_mem = '64MB'
+begin atomic
+    select posthaste.refuse_scoped();
+    with owed as materialized (
+        select * from posthaste.owed_by_subscription()
+    ), standing as materialized (
+        select s.subscription_id, s.name, o.since, coalesce(o.deliveries, 0) as deliveries, l.failing_since, l.breaker_since
+        from posthaste.subscription s
+        left join owed o using (subscription_id)
+        left join posthaste.lane l using (subscription_id)
+        where s.removed_at is null
+    ), chosen as (
+        (select s.subscription_id from standing s where s.since is not null order by s.since, s.subscription_id limit greatest(most, 0))
+        union
+        (select s.subscription_id from standing s where s.failing_since is not null order by s.failing_since, s.subscription_id limit greatest(most, 0))
+        union
+        select s.subscription_id from standing s where s.name = any (named)
+    )
+    select f.figure, s.name, f.value
+    from standing s
+    cross join lateral (values
+        ('subscription_oldest_owed_seconds', coalesce(extract(epoch from now() - s.since), 0)::float8),
+        ('subscription_deliveries_owed', s.deliveries),
+        ('subscription_failing_seconds', coalesce(extract(epoch from now() - s.failing_since), 0)),
+        ('subscription_breaker_open_seconds', coalesce(extract(epoch from now() - s.breaker_since), 0))) f (figure, value)
+    where s.subscription_id in (select c.subscription_id from chosen c);
+end;
+comment on function posthaste.subscription_figures(integer, text[]) is
+    'How single subscriptions stand: so many of those to which something has been owed for longest, so many of those that have failed for longest, and those named. Reads all that waits: for now and then.';
+
+create function posthaste.findings()
+    returns table (severity text, finding text, subscription text, since timestamptz, detail text, command text, runbook text)
+    language sql stable security definer
+    set search_path = pg_catalog, pg_temp
+    set enable_seqscan = on
+    set enable_bitmapscan = on
+    set enable_mergejoin = on
+    set work_mem = '64MB'
+    set intervalstyle = 'postgres'
+    set timezone = 'UTC'
+begin atomic
+    select posthaste.refuse_scoped();
+    with alive as materialized (
+        select * from posthaste.worker_alive
+    ), intake as materialized (
+        select min(posthaste.event_time(i.event_id)) as since
+        from (select x.event_id from posthaste.intake x order by x.xid limit 1000) i
+    ), found (severity, finding, subscription, since, detail, command) as (
+        select 'critical', 'no_worker', null::text,
+               (select max(greatest(w.started_at, w.noted_at, w.ended_at)) from posthaste.worker w),
+               'no worker is alive: nothing is sent', 'posthaste run'
+        where not exists (select from alive)
+        union all
+        select 'critical', 'events_not_fanned_out', null, i.since,
+               format('the oldest event that no worker has taken in was inserted at %s', i.since::timestamptz(0)),
+               case when exists (select from alive) then 'posthaste check' else 'posthaste run' end
+        from intake i where i.since < now() - interval '1 minute'
+        union all
+        (select 'warning', 'deliveries_late', s.name, o.since,
+                format('%s deliveries are owed, the oldest since %s%s', o.deliveries, o.since::timestamptz(0),
+                       case when not s.active then '; it is paused'
+                            when l.breaker <> 'closed' then '; its circuit breaker is ' || replace(l.breaker::text, '_', ' ')
+                            when l.hold_until > now() then format('; its receiver asked to be left alone until %s', l.hold_until::timestamptz(0))
+                            when l.rest_until > now() then '; its rate is used up' else '' end),
+                case when not s.active then format('posthaste subscription resume %s --reason ''what was done about it''', posthaste.shell_word(s.name))
+                     else format('posthaste subscription show %s', posthaste.shell_word(s.name)) end
+         from posthaste.owed_by_subscription() o
+         join posthaste.subscription s using (subscription_id)
+         left join posthaste.lane l using (subscription_id)
+         where o.since < now() - interval '1 hour' and s.removed_at is null
+         order by o.since, s.subscription_id limit 20)
+        union all
+        (select 'warning', 'dead_letters', s.name, d.since, format('%s deliveries were given up within the last hour', d.n),
+                format('select error, count(*), max(last_attempt_at) from posthaste.dead_letter where subscription = %L and last_attempt_at > now() - interval ''1 hour'' group by error order by 2 desc', s.name)
+         from (
+             select e.subscription_id, count(*) as n, min(e.at) as since
+             from (select x.subscription_id, x.at from posthaste.operational_event x
+                   where x.id >= posthaste.first_event_id(now() - interval '1 hour')
+                     and x.event_type in ('posthaste.delivery.exhausted', 'posthaste.delivery.rejected') limit 100000) e
+             group by e.subscription_id
+         ) d join posthaste.subscription s using (subscription_id)
+         order by d.n desc, s.subscription_id limit 20)
+        union all
+        (select 'warning', 'subscription_failing', s.name, l.failing_since,
+                format('nothing was accepted since %s: %s failures in a row', l.failing_since::timestamptz(0), l.failures),
+                format('select started_at, outcome, http_status, error from posthaste.attempt_log where subscription = %L and started_at > now() - interval ''1 hour'' order by started_at desc limit 10', s.name)
+         from posthaste.lane l join posthaste.subscription s using (subscription_id)
+         where l.failing_since < now() - interval '15 minutes' and s.active
+         order by l.failing_since, s.subscription_id limit 20)
+        union all
+        (select 'warning', 'breaker_open', s.name, l.breaker_since,
+                format('its circuit breaker is %s; %s', replace(l.breaker::text, '_', ' '),
+                       case when l.hold_until > now() then format('the next probe is sent at %s', l.hold_until::timestamptz(0)) else 'the next delivery is the probe' end),
+                format('select started_at, outcome, http_status, error from posthaste.attempt_log where subscription = %L and started_at > now() - interval ''1 hour'' order by started_at desc limit 10', s.name)
+         from posthaste.lane l join posthaste.subscription s using (subscription_id)
+         where l.breaker_since < now() - interval '30 minutes' and s.active
+         order by l.breaker_since, s.subscription_id limit 20)
+        union all
+        (select 'info', 'subscription_paused', s.name, p.at, format('a worker paused it: %s', p.detail ->> 'reason'),
+                format('posthaste subscription resume %s --reason ''what was done about it''', posthaste.shell_word(s.name))
+         from posthaste.subscription s
+         cross join lateral (
+             select e.at, e.detail from posthaste.operational_event e
+             where e.event_type = 'posthaste.subscription.paused' and e.subscription_id = s.subscription_id order by e.at desc limit 1
+         ) p
+         where not s.active and s.removed_at is null
+           -- Not one that was taken up again since, and that a person then paused.
+           and not exists (
+               select from posthaste.subscription_revision r
+               where r.subscription_id = s.subscription_id and r.since > p.at and r.terms ->> 'active' = 'true')
+         order by p.at, s.subscription_id limit 20)
+        union all
+        (select 'warning', 'quarantined', s.name, min(q.held_at), format('%s deliveries wait for somebody to release or discard them', count(*)),
+                'select * from posthaste.unrouted where held_for is not null order by first_at'
+         from (select x.subscription_id, x.held_at from posthaste.quarantine x where x.decision is null limit 100000) q
+         join posthaste.subscription s using (subscription_id)
+         group by s.subscription_id, s.name order by min(q.held_at), s.subscription_id limit 20)
+        union all
+        select 'warning', 'unknown_event_types', null, min(u.first_at),
+               format('%s event types came that the catalogue does not have, or not as active ones, such as %s', count(*), (array_agg(u.event_type order by u.events desc))[1]),
+               'select * from posthaste.unrouted where held_for is null order by events desc'
+        from posthaste.unknown_event_type u
+        where not exists (select from posthaste.event_type c where c.event_type = u.event_type and c.active) and not posthaste.is_dismissed(u)
+        having count(*) > 0
+        union all
+        select 'warning', 'leases_lost', null, min(a.started_at),
+               format('%s attempts were recorded late and %s as abandoned within the last 15 minutes: partners may have got some twice',
+                      count(*) filter (where a.verdict = 'late'), count(*) filter (where a.outcome = 'abandoned')),
+               'select started_at, subscription, event_id, number, outcome, verdict, worker from posthaste.attempt_log where started_at > now() - interval ''15 minutes'' and (verdict = ''late'' or outcome = ''abandoned'') order by started_at desc limit 20'
+        from (
+            select x.started_at, x.verdict, x.outcome from posthaste.attempt x
+            where (x.verdict in ('exhausted', 'rejected', 'late') or x.outcome = 'abandoned')
+              and (x.verdict = 'late' or x.outcome = 'abandoned') and x.started_at > now() - interval '15 minutes' limit 100000
+        ) a
+        having count(*) > 0
+        union all
+        select case when w.difference > 60 then 'critical' else 'warning' end, 'clock_off', null, null,
+               format('the clock of %s differs from the database''s by %s s%s', w.name, round(w.difference::numeric, 1),
+                      case when w.workers > 1 then format(', and those of %s other workers', w.workers - 1) else '' end),
+               'posthaste check'
+        from (
+            select a.name, abs(a.clock_difference) as difference, count(*) over () as workers from alive a
+            where abs(a.clock_difference) > 5 order by 2 desc limit 1
+        ) w
+        union all
+        select 'critical', 'partitions_missing', null, null,
+               format('%s has partitions for %s days ahead%s', h.name, greatest(h.ahead, 0), case when h.is_default_used then ', and rows in its default partition' else '' end),
+               'select posthaste.create_partitions(7)'
+        from (
+            select n.name, posthaste.partitions_ahead(n.name) as ahead,
+                   case n.name when 'outbox' then exists (select from posthaste.outbox_default) else exists (select from posthaste.attempt_default) end as is_default_used
+            from unnest('{outbox,attempt}'::text[]) n (name)
+        ) h where h.ahead < 2 or h.is_default_used
+        union all
+        (select 'warning', 'vacuum_held_back', null, v.since,
+                format('%s %s%s keeps dead rows from being removed', replace(v.holder, '_', ' '), v.name, coalesce(format(' (pid %s)', v.pid), '')),
+                case v.holder when 'session' then format('select pg_terminate_backend(%s)', v.pid)
+                              when 'prepared_transaction' then format('rollback prepared %L', v.name)
+                              when 'replication_slot' then format('select pg_drop_replication_slot(%L)', v.name)
+                              else 'select pid, application_name, client_addr, backend_xmin from pg_stat_replication' end
+         from posthaste.vacuum_holders() v where v.since < now() - interval '30 minutes'
+         order by v.since limit 20)
+        union all
+        select 'warning', 'notification_queue', null, null, format('the notification queue is %s %% full; when it is full, commits fail', round(q.usage::numeric * 100)),
+               'select pid, application_name, state, xact_start from pg_stat_activity where state ^@ ''idle in transaction'' order by xact_start'
+        from (select pg_notification_queue_usage() as usage) q where q.usage > 0.25
+        union all
+        select 'warning', 'tables_bloated', null, t.vacuum_due_since, format('posthaste.%s has %s dead rows and takes %s', t.name, t.dead, pg_size_pretty(t.bytes)),
+               format('vacuum (verbose, analyze) posthaste.%I', t.name)
+        from posthaste.small_tables() t where t.dead > 500000 or t.bytes > 1024 * 1024 * 1024
+        union all
+        (select 'warning', 'rotation_overdue', k.subscription, k.newest_made_at + t.secrets_rotate,
+                format('its newest signing secret was made at %s', k.newest_made_at::timestamptz(0)), format('posthaste secret rotate %s', posthaste.shell_word(k.subscription))
+         from posthaste.secret_overview k cross join posthaste.setting t where k.is_overdue
+         order by k.newest_made_at, k.subscription_id limit 20)
+        union all
+        (select 'critical', 'secret_missing', k.subscription, null,
+                case when k.live = 0 then 'it has no live signing secret: nothing is sent to it'
+                     else format('nothing is sent to it without the value of %s', k.credentials_without_value[1]) end,
+                case when k.live = 0 then format('posthaste secret rotate %s', posthaste.shell_word(k.subscription))
+                     else format('posthaste secret import %s %s --secret-file FILE --reason ''it was missing''', posthaste.shell_word(k.subscription),
+                                 case k.credentials_without_value[1] when ':authentication' then '--authentication' when ':client_key' then '--client-key'
+                                 else '--header ' || posthaste.shell_word(k.credentials_without_value[1]) end) end
+         from posthaste.secret_overview k where k.live = 0 or cardinality(k.credentials_without_value) > 0
+         order by k.subscription_id limit 20)
+        union all
+        select case when c.ends < now() + interval '2 days' then 'critical' else 'warning' end, 'certificate_expiring', null, c.ends - interval '14 days',
+               format('the first client certificate that workers show %s at %s', case when c.ends < now() then 'has ended' else 'ends' end, c.ends::timestamptz(0)),
+               'posthaste check'
+        from (select min(a.certificate_ends) as ends from alive a) c where c.ends < now() + interval '14 days'
+        union all
+        select 'warning', 'config_drift', null, d.since, format('the workers alive run with %s different settings or versions', d.settings),
+               'select name, version, settings_digest, started_at from posthaste.worker_alive order by version, settings_digest, started_at'
+        from (
+            -- Since the second of them came.
+            select count(*) as settings, (array_agg(g.since order by g.since))[2] as since
+            from (select min(a.started_at) as since from alive a group by coalesce(a.settings_digest, ''), a.version) g
+        ) d where d.settings > 1 and d.since < now() - interval '15 minutes'
+        union all
+        select 'info', 'four_eyes_off', null, null, 'one administrator may approve alone', 'select posthaste.set_four_eyes(true, ''why'')'
+        from posthaste.setting t where not t.four_eyes
+        union all
+        select 'info', 'changes_open', null, min(c.proposed_at), format('%s changes wait for a decision', count(*)), 'posthaste subscription changes'
+        from (select x.proposed_at from posthaste.subscription_change x where x.decision is null and x.expires_at > now() limit 10000) c
+        having count(*) > 0
+        union all
+        select 'critical', 'access_deviates', null, null,
+               format('%s rights or guards are not as the schema has them, such as %s of %s on %s: %s', count(*), min(a.privilege), min(a.grantee), min(a.object), min(a.problem)),
+               'select * from posthaste.access_deviation()'
+        from posthaste.access_deviation() a having count(*) > 0
+    )
+    select f.severity, f.finding, f.subscription, f.since, f.detail, f.command, 'docs/runbook.md#' || f.finding
+    from found f
+    order by array_position('{critical,warning,info}', f.severity), f.since nulls last, f.finding, f.subscription;
+end;
+comment on function posthaste.findings() is 'What an operator should see to, worst first: since when, for whom, and a command that helps. Nothing, if all is well. Takes up to a second where a million deliveries wait.';
+
+create view posthaste.health with (security_barrier) as
+select f.severity, f.finding, f.subscription, f.since, f.detail, f.command, f.runbook
+from posthaste.findings() f;
+comment on view posthaste.health is 'What an operator should see to; see posthaste.findings. Whoever is scoped to partners is refused.';
 
 select posthaste.apply_access();

@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::{Listener, listen};
 use super::{
-    DOZE, HOLD_IDENTITY, NEXT_WORKER_ID, REGISTER_WORKER, RESUME_WORKER, ROUSE, Statement, failed,
+    DOZE, HOLD_IDENTITY, NEXT_WORKER_ID, OBSERVE, REGISTER_WORKER, RESUME_WORKER, ROUSE, Statement,
+    failed,
 };
 use crate::config::{Config, Wake};
 use crate::{Error, Result};
@@ -27,6 +28,7 @@ pub struct Presence {
     worker_id: i32,
     may_doze: bool,
     dozing: bool,
+    observing: bool,
 }
 
 /// How falling asleep went.
@@ -41,18 +43,24 @@ pub enum Doze {
 }
 
 impl Presence {
-    /// Connects, locks an identity, registers under it, and listens. `before` is the id that it had.
-    pub async fn register(config: &Config, name: &str, before: Option<i32>) -> Result<Self> {
+    /// Connects, locks an identity, registers under it, and listens. `digest` is what the settings come to, `before` the id that it had.
+    pub async fn register(
+        config: &Config,
+        name: &str,
+        digest: Option<&str>,
+        before: Option<i32>,
+    ) -> Result<Self> {
         let listener = listen(config.required_database_url()?).await?;
         let mut presence = Self {
             listener,
             worker_id: 0,
             may_doze: config.wake == Wake::Listen,
             dozing: false,
+            observing: false,
         };
         presence.worker_id = match before {
             Some(id) if presence.resume(id).await? => id,
-            _ => presence.begin(config, name).await?,
+            _ => presence.begin(config, name, digest).await?,
         };
         if presence.may_doze {
             presence
@@ -65,7 +73,7 @@ impl Presence {
     }
 
     /// Registers under a new id.
-    async fn begin(&self, config: &Config, name: &str) -> Result<i32> {
+    async fn begin(&self, config: &Config, name: &str, digest: Option<&str>) -> Result<i32> {
         let worker_id = first(&self.ask(NEXT_WORKER_ID, &[]).await?)?;
         // Locked first: nobody ever sees a row whose lock is not held.
         if !first::<bool>(&self.ask(HOLD_IDENTITY, &[&worker_id]).await?)? {
@@ -74,8 +82,8 @@ impl Presence {
         }
         let lease = config.lease.as_secs_f64();
         let version = env!("CARGO_PKG_VERSION");
-        self.ask(REGISTER_WORKER, &[&worker_id, &name, &version, &lease])
-            .await?;
+        let parameters: &[&(dyn ToSql + Sync)] = &[&worker_id, &name, &version, &lease, &digest];
+        self.ask(REGISTER_WORKER, parameters).await?;
         Ok(worker_id)
     }
 
@@ -127,6 +135,14 @@ impl Presence {
             self.ask(ROUSE, &[]).await?;
         }
         Ok(())
+    }
+
+    /// Whether this worker is the one that observes how things stand: one at a time is, until its session ends.
+    pub async fn try_observe(&mut self) -> Result<bool> {
+        if !self.observing {
+            self.observing = first(&self.ask(OBSERVE, &[]).await?)?;
+        }
+        Ok(self.observing)
     }
 
     async fn ask(

@@ -1,10 +1,15 @@
-//! The closed list of metrics: each with its kind, its labels and its meaning.
+//! The closed list of metrics: each with its kind, its unit, its labels with every value that they can have, and its meaning.
+
+mod database;
+mod labels;
+mod process;
 
 use std::fmt::Write as _;
 
 use metrics::counter;
 
-use crate::operational::OperationalEvent;
+pub(super) use self::database::*;
+pub(super) use self::process::*;
 
 /// What kind of number a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +23,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn word(self) -> &'static str {
+    /// The word for it in `/metrics`.
+    pub fn word(self) -> &'static str {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
@@ -27,231 +33,244 @@ impl Kind {
     }
 }
 
+/// Whose metric it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Of the worker's process: every worker shows its own.
+    Process,
+    /// Of the database: one worker at a time reads and shows it, so that queries say `max(...)`.
+    Database,
+}
+
+impl Origin {
+    /// The word for it in the README.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Database => "database",
+        }
+    }
+}
+
+/// What a label can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// One of these.
+    Closed(&'static [&'static str]),
+    /// The name of a subscription, of a list that `metrics_top` and `metrics_subscriptions` bound.
+    TopList,
+}
+
+/// One label of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// Its name.
+    pub name: &'static str,
+    /// What it can say.
+    pub values: Values,
+}
+
 /// One metric: its name, what it is, its labels, and what it means.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// The name in `/metrics`.
+    /// The name in `/metrics`. A histogram has series with `_bucket`, `_sum` and `_count` behind it.
     pub name: &'static str,
     /// What kind of number.
     pub kind: Kind,
-    /// The labels, each from a closed set.
-    pub labels: &'static [&'static str],
+    /// What it counts or measures, such as `deliveries` or `seconds`.
+    pub unit: &'static str,
+    /// The labels, but for a bucket's `le`.
+    pub labels: &'static [Label],
+    /// Who shows it.
+    pub origin: Origin,
     /// What it means, in a sentence.
     pub meaning: &'static str,
 }
 
-/// Every metric there is. The README's table is checked against it.
-pub const METRICS: &[Metric] = &[
-    metric(EVENTS_TAKEN, Kind::Counter, &[], "Events fanned out."),
-    metric(
-        EVENTS_UNROUTED,
-        Kind::Counter,
-        &[],
-        "Events fanned out to nobody: no subscription matched.",
-    ),
-    metric(
-        EVENTS_UNKNOWN,
-        Kind::Counter,
-        &[],
-        "Events of a type that the catalogue does not have, or not as an active one; see posthaste.unrouted.",
-    ),
-    metric(
-        DELIVERIES_MADE,
-        Kind::Counter,
-        &[],
-        "Deliveries made of them.",
-    ),
-    metric(
-        QUARANTINED,
-        Kind::Counter,
-        &[],
-        "Deliveries held because the payload breaks its event type's schema; see posthaste.unrouted.",
-    ),
-    metric(
-        ATTEMPTS,
-        Kind::Counter,
-        &["outcome", "verdict"],
-        "Attempts recorded, by what they met and what that meant.",
-    ),
-    metric(
-        ATTEMPT_DURATION,
-        Kind::Histogram,
-        &["outcome"],
-        "Time of one attempt, from name resolution to the last byte read.",
-    ),
-    metric(
-        IN_FLIGHT,
-        Kind::Gauge,
-        &[],
-        "Deliveries leased to this worker now.",
-    ),
-    metric(SENDING, Kind::Gauge, &[], "Requests under way now."),
-    metric(
-        LEASES_ADOPTED,
-        Kind::Counter,
-        &[],
-        "Leases taken over from workers that were gone or let them end.",
-    ),
-    metric(
-        UNRECORDABLE,
-        Kind::Counter,
-        &[],
-        "Attempts that Postgres refused to record. Anything but 0 is a defect.",
-    ),
-    metric(
-        OPERATIONAL_EVENTS,
-        Kind::Counter,
-        &["type"],
-        "Operational events that this worker told of; see posthaste.operations.",
-    ),
-    metric(
-        WAKEUPS,
-        Kind::Counter,
-        &["source"],
-        "Looks for work, by what caused them: a notification, the poll interval, or work found just before.",
-    ),
-    metric(
-        STATEMENT_DURATION,
-        Kind::Histogram,
-        &["query"],
-        "Time of one statement, by its file in sql/queries.",
-    ),
-    metric(
-        REGISTERED,
-        Kind::Gauge,
-        &[],
-        "1 while the worker is registered and may claim, else 0.",
-    ),
-    metric(
-        FOUR_EYES,
-        Kind::Gauge,
-        &[],
-        "1 while a proposal needs another administrator's approval, 0 where one may approve alone.",
-    ),
-    metric(
-        SECRETS_OVERDUE,
-        Kind::Gauge,
-        &[],
-        "Subscriptions whose newest signing secret is older than agreed, counted up to 1000; see posthaste.secret_overview.",
-    ),
-    metric(
-        SECRETS_MISSING,
-        Kind::Gauge,
-        &[],
-        "Subscriptions that nothing can be sent to for want of a secret, counted up to 1000; see posthaste.secret_overview.",
-    ),
-    metric(
-        CERTIFICATE_EXPIRY,
-        Kind::Gauge,
-        &[],
-        "When the first client certificate ends of those that this worker shows, in Unix seconds; NaN while it knows of none.",
-    ),
-    metric(
-        IN_QUARANTINE,
-        Kind::Gauge,
-        &[],
-        "Deliveries in quarantine that nobody has decided on, counted up to 1000; see posthaste.unrouted.",
-    ),
-    metric(
-        CLOCK_DIFFERENCE,
-        Kind::Gauge,
-        &[],
-        "This machine's clock minus the database's.",
-    ),
-];
+/// Every metric there is. The README's table, the dashboards and the alerts are checked against it.
+pub const METRICS: &[Metric] = &ALL;
 
-pub(super) const EVENTS_TAKEN: &str = "posthaste_events_taken_total";
-pub(super) const EVENTS_UNROUTED: &str = "posthaste_events_unrouted_total";
-pub(super) const EVENTS_UNKNOWN: &str = "posthaste_events_unknown_total";
-pub(super) const QUARANTINED: &str = "posthaste_deliveries_quarantined_total";
-pub(super) const DELIVERIES_MADE: &str = "posthaste_deliveries_made_total";
-pub(super) const ATTEMPTS: &str = "posthaste_attempts_total";
-pub(super) const ATTEMPT_DURATION: &str = "posthaste_attempt_duration_seconds";
-pub(super) const IN_FLIGHT: &str = "posthaste_deliveries_in_flight";
-pub(super) const SENDING: &str = "posthaste_requests_in_flight";
-pub(super) const LEASES_ADOPTED: &str = "posthaste_leases_adopted_total";
-pub(super) const UNRECORDABLE: &str = "posthaste_attempts_unrecordable_total";
-pub(super) const OPERATIONAL_EVENTS: &str = "posthaste_operational_events_total";
-pub(super) const WAKEUPS: &str = "posthaste_wakeups_total";
-pub(super) const STATEMENT_DURATION: &str = "posthaste_statement_duration_seconds";
-pub(super) const REGISTERED: &str = "posthaste_worker_registered";
-pub(super) const FOUR_EYES: &str = "posthaste_four_eyes";
-pub(super) const SECRETS_OVERDUE: &str = "posthaste_secrets_overdue";
-pub(super) const SECRETS_MISSING: &str = "posthaste_secrets_missing";
-pub(super) const CERTIFICATE_EXPIRY: &str = "posthaste_client_certificate_expiry_timestamp_seconds";
-pub(super) const IN_QUARANTINE: &str = "posthaste_deliveries_in_quarantine";
-pub(super) const CLOCK_DIFFERENCE: &str = "posthaste_clock_difference_seconds";
-
-const fn metric(
-    name: &'static str,
-    kind: Kind,
-    labels: &'static [&'static str],
-    meaning: &'static str,
-) -> Metric {
-    Metric {
-        name,
-        kind,
-        labels,
-        meaning,
+const ALL: [Metric; PROCESS.len() + DATABASE.len()] = {
+    let mut all = [PROCESS[0]; PROCESS.len() + DATABASE.len()];
+    let mut place = 0;
+    while place < all.len() {
+        all[place] = if place < PROCESS.len() {
+            PROCESS[place]
+        } else {
+            DATABASE[place - PROCESS.len()]
+        };
+        place += 1;
     }
-}
+    all
+};
 
-/// The table in the README: every metric with its kind, its labels and its meaning.
+/// Writes a constant with its name for each metric, and the list of them, from rows of the form
+/// `/// meaning`, `NAME: Kind "name", "unit", [labels];`.
+macro_rules! metrics {
+    ($list:ident: $origin:ident; $( #[doc = $meaning:literal] $constant:ident: $kind:ident $name:literal, $unit:literal, [$($label:expr),*]; )+) => {
+        $( pub(in crate::telemetry) const $constant: &str = concat!("posthaste_", $name); )+
+
+        pub(super) const $list: &[Metric] = &[ $( Metric {
+            name: $constant,
+            kind: Kind::$kind,
+            unit: $unit,
+            labels: &[$($label),*],
+            origin: Origin::$origin,
+            meaning: $meaning.trim_ascii(),
+        }, )+ ];
+    };
+}
+use metrics;
+
+/// The table in the README: every metric with its kind, its unit, its labels, who shows it and what it means.
 pub fn markdown_table() -> String {
-    let mut table =
-        String::from("| metric | kind | labels | meaning |\n| --- | --- | --- | --- |\n");
-    for Metric {
-        name,
-        kind,
-        labels,
-        meaning,
-    } in METRICS
-    {
-        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
-        let (kind, labels) = (kind.word(), labels.join(", "));
+    let mut table = String::from(
+        "| metric | kind | unit | labels | of | meaning |\n| --- | --- | --- | --- | --- | --- |\n",
+    );
+    for metric in METRICS {
+        let labels: Vec<String> = metric.labels.iter().map(cell).collect();
+        let cells = [
+            metric.kind.word(),
+            metric.unit,
+            &labels.join("; "),
+            metric.origin.word(),
+            metric.meaning,
+        ];
         // Writing to a String cannot fail.
-        let _ = writeln!(table, "| `{name}` | {kind} | {labels} | {meaning} |");
+        let _ = writeln!(table, "| `{}` | {} |", metric.name, cells.join(" | "));
     }
     table
 }
 
-/// The bounds of each histogram, in seconds.
+/// A label, and what it can say where that is little.
+fn cell(label: &Label) -> String {
+    let name = label.name;
+    match label.values {
+        Values::Closed(values) if values.len() <= FEW => format!("`{name}`: {}", values.join(", ")),
+        Values::Closed(_) => format!("`{name}`"),
+        Values::TopList => format!("`{name}` (top list)"),
+    }
+}
+
+/// The bounds of each histogram.
 pub const BUCKETS: &[(&str, &[f64])] = &[
-    (
-        ATTEMPT_DURATION,
-        &[
-            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0,
-            30.0, 60.0, 120.0,
-        ],
-    ),
-    (
-        STATEMENT_DURATION,
-        &[
-            0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
-            30.0,
-        ],
-    ),
+    (ATTEMPT_DURATION, SECONDS_OF_A_REQUEST),
+    (ATTEMPT_PHASE, SECONDS_OF_A_PHASE),
+    (FIRST_ATTEMPT_DELAY, SECONDS_TO_AN_ATTEMPT),
+    (SUCCESS_DELAY, SECONDS_TO_SUCCESS),
+    (STATEMENT_DURATION, SECONDS_OF_A_STATEMENT),
+    (BATCH_ROWS, ROWS_OF_A_BATCH),
+    (SUBSCRIPTION_ATTEMPT_DURATION, SECONDS_FOR_A_SUBSCRIPTION),
 ];
 
-/// Tells the recorder, if one is installed, what each metric means, and shows each counter at 0.
+const SECONDS_OF_A_REQUEST: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0,
+    120.0,
+];
+const SECONDS_OF_A_PHASE: &[f64] = &[
+    0.000_25, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    120.0,
+];
+/// From a few milliseconds to a day.
+const SECONDS_TO_AN_ATTEMPT: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0,
+    3600.0, 21_600.0, 86_400.0,
+];
+/// Retries take days.
+const SECONDS_TO_SUCCESS: &[f64] = &[
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21_600.0,
+    86_400.0, 259_200.0, 604_800.0,
+];
+const SECONDS_OF_A_STATEMENT: &[f64] = &[
+    0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+];
+const ROWS_OF_A_BATCH: &[f64] = &[
+    0.0, 1.0, 4.0, 16.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 10_000.0,
+];
+/// Few: each subscription of the top list has them all.
+pub(super) const SECONDS_FOR_A_SUBSCRIPTION: &[f64] =
+    &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// So many words are shown in the README.
+const FEW: usize = 12;
+
+/// Tells the recorder, if one is installed, what each metric of the process means, and shows at 0 each counter whose labels are
+/// few: what appears only when it first counts cannot be seen to grow.
 pub fn describe() {
-    for Metric {
-        name,
-        kind,
-        labels,
-        meaning,
-    } in METRICS
-    {
-        match kind {
-            Kind::Counter => metrics::describe_counter!(*name, *meaning),
-            Kind::Gauge => metrics::describe_gauge!(*name, *meaning),
-            Kind::Histogram => metrics::describe_histogram!(*name, *meaning),
+    for metric in METRICS.iter().filter(|metric| is_recorded(metric)) {
+        match metric.kind {
+            Kind::Counter => metrics::describe_counter!(metric.name, metric.meaning),
+            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.meaning),
+            Kind::Histogram => metrics::describe_histogram!(metric.name, metric.meaning),
         }
-        if *kind == Kind::Counter && labels.is_empty() {
-            counter!(*name).absolute(0);
+        match (metric.kind, metric.labels) {
+            (Kind::Counter, []) => counter!(metric.name).absolute(0),
+            (Kind::Counter, [only]) => show_at_zero(metric.name, only),
+            _ => {}
         }
     }
-    for event in OperationalEvent::ALL {
-        counter!(OPERATIONAL_EVENTS, "type" => event.event_type()).absolute(0);
+}
+
+fn show_at_zero(name: &'static str, label: &Label) {
+    if let Values::Closed(values) = label.values {
+        for value in values.iter().filter(|_| values.len() <= FEW) {
+            counter!(name, label.name => *value).absolute(0);
+        }
+    }
+}
+
+/// Whether it goes by way of the recorder. What the database says and what is told of single subscriptions is written into the page
+/// beside it, so that nothing of them stays behind.
+fn is_recorded(metric: &Metric) -> bool {
+    let of_subscriptions = |label: &Label| label.values == Values::TopList;
+    metric.origin == Origin::Process && !metric.labels.iter().any(of_subscriptions)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_end_as_prometheus_wants() {
+        let names: BTreeSet<&str> = METRICS.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), METRICS.len());
+        for metric in METRICS {
+            let name = metric.name;
+            assert_eq!(
+                name.ends_with("_total"),
+                metric.kind == Kind::Counter,
+                "{name}"
+            );
+            assert_eq!(
+                name.ends_with("_seconds"),
+                metric.unit.starts_with("seconds"),
+                "{name}"
+            );
+            assert_eq!(name.contains("byte"), metric.unit == "bytes", "{name}");
+        }
+    }
+
+    #[test]
+    fn each_histogram_has_buckets_of_its_own_and_they_ascend() {
+        for metric in METRICS.iter().filter(|m| m.kind == Kind::Histogram) {
+            let own = BUCKETS.iter().find(|(name, _)| *name == metric.name);
+            assert!(
+                own.is_some_and(|(_, bounds)| bounds.is_sorted_by(|a, b| a < b)),
+                "{}",
+                metric.name
+            );
+        }
+    }
+
+    #[test]
+    fn each_meaning_is_one_sentence_that_fits_a_table() {
+        for metric in METRICS {
+            assert!(
+                metric.meaning.ends_with('.') && !metric.meaning.contains(['|', '\\', '"', '\n']),
+                "{}",
+                metric.name
+            );
+        }
     }
 }

@@ -183,7 +183,6 @@ impl Housekeeping {
                     four_eyes: overview.four_eyes,
                     secrets_overdue: overview.secrets_overdue,
                     secrets_missing: overview.secrets_missing,
-                    quarantined: overview.quarantined,
                 });
                 if overview.secrets_overdue > 0 {
                     self.tell_overdue_rotations().await;
