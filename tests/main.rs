@@ -49,6 +49,7 @@ mod receiving;
 mod replays;
 mod retries;
 mod roles;
+mod runbook;
 mod schema;
 mod scope;
 mod secrets;
