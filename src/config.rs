@@ -19,7 +19,7 @@ use self::kind::{
     About, Address, Announced, Choice, Count, DatabaseUrl, Field, File, Keys, Name, Networks,
     Proxy, Row, Size, Sources, Switch, Time,
 };
-pub use self::kind::{Hidden, LogFormat, LogLevel, Wake};
+pub use self::kind::{Hidden, LogAttempts, LogFormat, LogLevel, Wake};
 pub use self::table::markdown_table;
 use self::table::settings;
 use crate::proxy::ProxyUrl;
@@ -102,6 +102,10 @@ settings! {
     log_format: LogFormat = LogFormat::Text, Choice(LogFormat::WORDS);
     /// The least important level that is logged.
     log_level: LogLevel = LogLevel::Info, Choice(LogLevel::WORDS);
+    /// Which attempts have a log line: those that were not accepted, as far as `log_level` lets them; or all, whatever it is. What was given up is logged in any case.
+    log_attempts: LogAttempts = LogAttempts::Failed, Choice(LogAttempts::WORDS);
+    /// Lines about attempts in one second; the rest are counted, and one line says how many.
+    log_attempts_per_second: usize = 100, Count("lines", 1, 100_000);
 }
 
 /// One setting: what it is called, what it means, what is allowed.

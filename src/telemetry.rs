@@ -2,6 +2,7 @@
 //!
 //! Labels come from closed sets. No label, and no log line, holds a secret or a payload.
 
+mod events;
 mod list;
 mod log;
 
@@ -12,6 +13,7 @@ use metrics::{counter, gauge, histogram};
 use crate::delivery::{Attempt, Lease, Outcome};
 use crate::operational::OperationalEvent;
 use crate::store::Weighed;
+pub use events::{LOG_EVENTS, LogEvent, log_table};
 use list::{
     ATTEMPT_DURATION, ATTEMPTS, CERTIFICATE_EXPIRY, CLOCK_DIFFERENCE, DELIVERIES_MADE,
     EVENTS_TAKEN, EVENTS_UNKNOWN, EVENTS_UNROUTED, FOUR_EYES, IN_FLIGHT, LEASES_ADOPTED,
@@ -19,6 +21,7 @@ use list::{
     UNRECORDABLE, WAKEUPS,
 };
 pub use list::{BUCKETS, Kind, Label, METRICS, Metric, Origin, Values, describe, markdown_table};
+pub use log::ATTEMPT_LINES;
 pub(crate) use log::told;
 
 /// What made the worker look.

@@ -31,6 +31,7 @@ mod hostile_receivers;
 mod intake;
 mod keys;
 mod leases;
+mod logs;
 mod masks;
 mod metrics;
 mod operations;

@@ -28,7 +28,7 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) async fn run(config: Config) -> Result<ExitCode> {
-    let _flush = logging::init(config.log_format, config.log_level)?;
+    let _flush = logging::init(&config)?;
     let listen = config.listen;
     let worker = Worker::new(config)?;
     let _telemetry = match listen {
@@ -48,7 +48,7 @@ async fn serve_telemetry(address: SocketAddr, worker: &Worker) -> Result<DropGua
     let metrics = listener::install_recorder(telemetry::BUCKETS)?;
     telemetry::describe();
     let listener = Listener::bind(address).await?;
-    tracing::info!(address = %listener.address(), "serving {PATHS}");
+    tracing::info!(address = %listener.address(), paths = PATHS, "serving");
     let stop = CancellationToken::new();
     let serving = listener.serve(metrics, readiness(worker.ready()), worker.public_keys());
     tokio::spawn(stop.clone().run_until_cancelled_owned(serving));

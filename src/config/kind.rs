@@ -68,6 +68,18 @@ words! {
 }
 
 words! {
+    /// Which attempts have a log line.
+    LogAttempts {
+        /// None. What was given up is logged all the same.
+        Off = "off",
+        /// Those that were not accepted; with the level `debug`, all.
+        Failed = "failed",
+        /// Each one, whatever the level.
+        All = "all",
+    }
+}
+
+words! {
     /// The least important level that is logged.
     LogLevel {
         /// Something that a person must look at.

@@ -114,6 +114,14 @@ where
 
 /// One line about what Postgres said. Its DETAIL is left out: it can hold a whole row.
 pub(super) fn explain(error: &tokio_postgres::Error) -> String {
+    let mut text = explained(error);
+    if let Some((end, _)) = text.char_indices().nth(MAX_EXPLANATION) {
+        text.truncate(end);
+    }
+    text
+}
+
+fn explained(error: &tokio_postgres::Error) -> String {
     if let Some(db) = error.as_db_error() {
         let hint = db.hint().map_or(String::new(), |hint| format!(" ({hint})"));
         format!("{} [{}]{hint}", db.message(), db.code().code())
@@ -125,6 +133,9 @@ pub(super) fn explain(error: &tokio_postgres::Error) -> String {
         format!("{error}{cause}")
     }
 }
+
+/// In characters. Postgres quotes values in some messages, however long they are.
+const MAX_EXPLANATION: usize = 1000;
 
 /// Whether Postgres refused the data itself, so that the same statement would fail for ever.
 pub(super) fn is_about_data(error: &tokio_postgres::Error) -> bool {

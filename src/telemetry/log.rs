@@ -6,34 +6,38 @@ use super::list::OPERATIONAL_EVENTS;
 use crate::delivery::{Attempt, Rule};
 use crate::operational::{OperationalEvent, Severity};
 
+/// The target of the lines about attempts, by which they are switched on, off and sampled.
+pub const ATTEMPT_LINES: &str = "posthaste::attempt";
+
+/// Logs at a level that is known only here: the macros want it as a constant.
+macro_rules! log_attempt {
+    ($log:ident, $attempt:expr, $verdict:expr) => {
+        tracing::$log!(
+            target: ATTEMPT_LINES,
+            event_id = %$attempt.key.event_id,
+            subscription_id = $attempt.key.subscription_id,
+            replay = $attempt.key.replay,
+            number = $attempt.number,
+            outcome = $attempt.report.outcome.as_str(),
+            status = $attempt.report.http_status,
+            verdict = $verdict,
+            rule = $attempt.ruling.rule.map(Rule::as_str),
+            duration_ms = $attempt.report.duration.as_millis(),
+            error = $attempt.report.error.as_deref(),
+            "attempt"
+        )
+    };
+}
+
 pub(super) fn attempt(attempt: &Attempt, verdict: &str) {
-    let Attempt {
-        key,
-        number,
-        report,
-        ..
-    } = attempt;
-    let (outcome, status) = (report.outcome.as_str(), report.http_status);
-    let duration_ms = report.duration.as_millis();
-    let error = report.error.as_deref().unwrap_or_default();
-    let rule = attempt.ruling.rule.map(Rule::as_str);
     match verdict {
-        "done" => tracing::debug!(
-            event_id = %key.event_id, subscription_id = key.subscription_id, replay = key.replay, number,
-            outcome, status, verdict, duration_ms, "attempt"
-        ),
-        "retry" => tracing::info!(
-            event_id = %key.event_id, subscription_id = key.subscription_id, replay = key.replay, number,
-            outcome, status, verdict, rule, duration_ms, error, "attempt"
-        ),
-        _ => tracing::warn!(
-            event_id = %key.event_id, subscription_id = key.subscription_id, replay = key.replay, number,
-            outcome, status, verdict, rule, duration_ms, error, "attempt"
-        ),
+        "done" => log_attempt!(debug, attempt, verdict),
+        "retry" => log_attempt!(info, attempt, verdict),
+        _ => log_attempt!(warn, attempt, verdict),
     }
 }
 
-/// Logs at a level that is known only here: the macros want it as a constant.
+/// The same at the level of an event.
 macro_rules! log_as {
     ($event:expr, $($field:tt)+) => {
         match $event.severity() {
@@ -70,7 +74,7 @@ pub(super) fn told_of_delivery(event: OperationalEvent, attempt: &Attempt, subsc
         outcome = report.outcome.as_str(),
         status = report.http_status,
         duration_ms = report.duration.as_millis(),
-        why = report.error.as_deref().unwrap_or_default(),
+        why = report.error.as_deref(),
         "delivery given up"
     );
 }

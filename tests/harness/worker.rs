@@ -114,6 +114,15 @@ pub(crate) struct WorkerProcess {
 impl WorkerProcess {
     /// Starts `posthaste run` with nothing in its environment but `variables`.
     pub(crate) fn start(variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self::start_read(true, variables)
+    }
+
+    /// The same, with a standard output that nobody ever reads.
+    pub(crate) fn start_unread(variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self::start_read(false, variables)
+    }
+
+    fn start_read(is_read: bool, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let log = std::env::temp_dir().join(format!(
@@ -123,10 +132,12 @@ impl WorkerProcess {
         let file = File::create(&log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_posthaste"));
         command.arg("run").env_clear().envs(variables);
-        command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().unwrap())
-            .stderr(file);
+        let stdout = if is_read {
+            file.try_clone().unwrap().into()
+        } else {
+            Stdio::piped()
+        };
+        command.stdin(Stdio::null()).stdout(stdout).stderr(file);
         let child = tokio::process::Command::from(command)
             .kill_on_drop(true)
             .spawn()
@@ -185,6 +196,25 @@ impl WorkerProcess {
         told.unwrap_or_else(|_| panic!("it serves nothing; it said:\n{}", self.log()))
     }
 
+    /// Returns once its log says so.
+    pub(crate) async fn saying(&self, text: &str) {
+        let said = async {
+            while !self.log().contains(text) {
+                tokio::time::sleep(LOG_PAUSE).await;
+            }
+        };
+        let said = tokio::time::timeout(PATIENCE, said).await;
+        said.unwrap_or_else(|_| panic!("it never says {text:?}; it said:\n{}", self.log()));
+    }
+
+    /// The most memory that it has had, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
+        kib.unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// All that it said so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -219,7 +249,7 @@ fn served_address(line: &str) -> Option<SocketAddr> {
         .split(['=', '"', ':', ' '])
         .filter(|word| !word.is_empty());
     let [host, port] = words.take(2).collect::<Vec<_>>().try_into().ok()?;
-    line.contains("serving /metrics")
+    (line.contains("serving") && line.contains("/metrics"))
         .then(|| format!("{host}:{port}").parse().ok())?
 }
 

@@ -266,11 +266,24 @@ impl World {
 
     /// The real program, registered and looking for work.
     pub(crate) async fn worker_process(&self, settings: &[(&str, &str)]) -> WorkerProcess {
+        self.process(WorkerProcess::start, settings).await
+    }
+
+    /// The same, with a standard output that nobody ever reads.
+    pub(crate) async fn unread_worker_process(&self, settings: &[(&str, &str)]) -> WorkerProcess {
+        self.process(WorkerProcess::start_unread, settings).await
+    }
+
+    async fn process(
+        &self,
+        start: impl FnOnce(Vec<(String, String)>) -> WorkerProcess,
+        settings: &[(&str, &str)],
+    ) -> WorkerProcess {
         let before = self.count("select count(*) from posthaste.worker").await;
         let variables = self.settings(settings).into_iter();
-        let process = WorkerProcess::start(
-            variables.map(|(key, value)| (format!("POSTHASTE_{}", key.to_uppercase()), value)),
-        );
+        let variables =
+            variables.map(|(key, value)| (format!("POSTHASTE_{}", key.to_uppercase()), value));
+        let process = start(variables.collect());
         self.until(&format!(
             "(select count(*) from posthaste.worker) > {before}"
         ))
