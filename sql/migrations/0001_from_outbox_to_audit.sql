@@ -5911,24 +5911,27 @@ declare
     before timestamptz := now() - interval '30 days';
     after timestamptz := now();
     middle timestamptz;
-    inserted_by xid;
+    first record;
+    best timestamptz := now();
 begin
-    -- Events are inserted all the time, and each row bears the id of its transaction: the first one of a later transaction is looked
-    -- for by bisection. Postgres itself does not keep when a transaction began that is not one of its own sessions'.
+    -- Events are inserted all the time, and each row bears the id of its transaction: the first one that is no earlier is looked for by
+    -- bisection. Postgres itself does not keep when a transaction began that is not one of its own sessions'.
     while after - before > interval '5 seconds' loop
         middle := before + (after - before) / 2;
-        select o.xmin into inserted_by from posthaste.outbox o where o.event_id >= posthaste.first_event_id(middle) order by o.event_id limit 1;
-        if not found or age(inserted_by) < age(transaction) then
-            after := middle;
-        else
+        select o.event_id, o.xmin as transaction into first
+        from posthaste.outbox o where o.event_id >= posthaste.first_event_id(middle) order by o.event_id limit 1;
+        if found and age(first.transaction) > age(transaction_time.transaction) then
             before := middle;
+        else
+            after := middle;
+            best := least(best, posthaste.event_time(first.event_id));
         end if;
     end loop;
-    return after;
+    return best;
 end
 $$;
 comment on function posthaste.transaction_time(xid) is
-    'About when the transaction with this id began, within the last 30 days: no later than the first event that a later one inserted; where none was inserted since, about now. For what holds back vacuum and does not say since when.';
+    'About when the transaction with this id began, within the last 30 days: when the first event was inserted by one that is no earlier; where none was inserted since, now. For what holds back vacuum and does not say since when.';
 
 create function posthaste.vacuum_holders()
     returns table (holder text, pid integer, name text, since timestamptz, is_estimated boolean)
@@ -6119,7 +6122,7 @@ begin
         ) d
     ), counted (state, n) as (
         select 'intake', count(*) from (select from posthaste.intake limit counts_stop_at) i
-        union all select 'due', greatest(w.due, d.n) from waiting w cross join due d
+        union all select 'due', least(counts_stop_at, greatest(w.due, d.n)) from waiting w cross join due d
         union all
         select 'waiting', least(counts_stop_at, w.n - w.due + (
             select coalesce(sum(p.total - p.queued - p.skipped), 0)
