@@ -2344,7 +2344,7 @@ end
 $$;
 comment on function posthaste.guard_history(regclass) is 'Puts the triggers on a table, or on a new partition, that refuse UPDATE, DELETE and TRUNCATE.';
 
-create function posthaste.create_partition(history regclass, day date) returns boolean
+create function posthaste.create_partition(history regclass, day date, rows_of regclass default null) returns boolean
     language plpgsql security definer -- a partition belongs to the schema's owner, whoever had it made
     set search_path = pg_catalog, pg_temp
 as $$
@@ -2360,6 +2360,10 @@ begin
     -- Made apart and attached, so that the parent is locked for the attach alone; against inserts only where the day has begun:
     -- an INSERT on its way to the default partition would wait there for our commit, and then be refused for being in the wrong one.
     execute format('create table %s (like %s including defaults including constraints)', partition, history);
+    if rows_of is not null then
+        -- Before it has triggers: what is moved here is fanned out already, or will be.
+        execute format('insert into %s select * from %s where %s = %L', partition, rows_of, posthaste.day_of_row(parent), day);
+    end if;
     if day <= (now() at time zone 'UTC')::date then
         execute format('lock table %s in share row exclusive mode', history);
     end if;
@@ -2373,8 +2377,14 @@ begin
     return true;
 end
 $$;
-comment on function posthaste.create_partition(regclass, date) is
-    'Makes the partition of outbox or attempt for a day (UTC); false if it was there.';
+comment on function posthaste.create_partition(regclass, date, regclass) is
+    'Makes the partition of outbox or attempt for a day (UTC), with that day''s rows of another table, if one is named; false if it was there.';
+
+create function posthaste.day_of_row(parent text) returns text
+    language sql immutable
+    set search_path = pg_catalog, pg_temp
+return format('(%s at time zone ''UTC'')::date', case parent when 'outbox' then 'posthaste.event_time(event_id)' else 'started_at' end);
+comment on function posthaste.day_of_row(text) is 'The expression that says which day a row of outbox or attempt is of.';
 
 create function posthaste.adorn_partition(history regclass, partition regclass) returns void
     language plpgsql
@@ -2416,14 +2426,14 @@ begin
         -- To attach a partition, Postgres reads the whole default one, and inserts wait for it meanwhile: a moment while it is
         -- small, as it is if partitions were always made in time.
         if pg_relation_size(format('%s_default', history)::regclass) > 16 * 1024 * 1024 then
-            raise warning 'no partition of % for %: the default partition is large, and inserts would wait while it is read; call posthaste.create_partition in a quiet hour', history, day;
+            raise warning 'no partition of % for %: the default partition is large, and inserts would wait while it is read; call posthaste.empty_default in a quiet hour', history, day;
             continue;
         end if;
         begin
             made := made + posthaste.create_partition(history, day)::int;
         exception when check_violation then
             -- The default partition holds rows of that day already. It goes on taking them; the other days get theirs.
-            raise warning 'no partition of % for %: the default partition holds rows of that day', history, day;
+            raise warning 'no partition of % for %: the default partition holds rows of that day; see posthaste.empty_default', history, day;
         end;
     end loop;
     return made;
@@ -2431,6 +2441,43 @@ end
 $$;
 comment on function posthaste.create_partitions(integer) is
     'Makes the partitions of today and of the coming days and returns how many were missing. Workers call it hourly. What comes without a partition lands in the default one and is delivered all the same.';
+
+create function posthaste.empty_default(history regclass, reason text) returns integer
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+    set lock_timeout = '5s'
+as $$
+declare
+    parent constant text := (select relname from pg_class where oid = history and oid in ('posthaste.outbox'::regclass, 'posthaste.attempt'::regclass));
+    held constant text := format('posthaste.%I', parent || '_default');
+    days date[];
+    moved bigint;
+begin
+    if parent is null then
+        perform posthaste.refuse('history', coalesce(history::text, 'null'), 'posthaste.outbox or posthaste.attempt');
+    end if;
+    reason := posthaste.because(reason);
+    -- Nobody reads or writes until we commit: a row is in one place at any time.
+    execute format('lock table %s in access exclusive mode', history);
+    execute format('select array_agg(distinct %s), count(*) from %s', posthaste.day_of_row(parent), held) into days, moved;
+    if days is null then
+        return 0;
+    end if;
+    execute format('alter table %s detach partition %s', history, held);
+    perform posthaste.create_partition(history, day, held::regclass) from unnest(days) day;
+    -- The one place that takes rows of history out of a table, and each of them is in its partition by now.
+    execute format('alter table %s disable trigger no_truncate', held);
+    execute format('truncate %s', held);
+    execute format('alter table %s enable always trigger no_truncate', held);
+    execute format('alter table %s attach partition %s default', history, held);
+    -- Detached, it lost what it has from its parent; attached, it has it again, but fast asleep for replicas.
+    execute format('alter table %s enable always trigger no_change', held);
+    perform posthaste.note('default_partition_emptied', parent || '_default', null, null, jsonb_build_object('rows', moved, 'days', cardinality(days)), reason);
+    return cardinality(days);
+end
+$$;
+comment on function posthaste.empty_default(regclass, text) is
+    'Moves what lies in the default partition of outbox or attempt into partitions of its days, and returns how many those are. For whoever owns the schema, in a quiet hour: inserts and deliveries wait meanwhile, a second or two for 100,000 rows.';
 
 create table posthaste.outbox_default partition of posthaste.outbox default;
 create table posthaste.attempt_default partition of posthaste.attempt default;
@@ -5567,6 +5614,8 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function closed_partitions',           '', '', '', ''),
     ('function newest_seal',                 '', '', '', ''),
     ('function create_partition',            '', '', '', ''),
+    ('function day_of_row',                  '', '', '', ''),
+    ('function empty_default',               '', '', '', ''),
     ('function adorn_partition',             '', '', '', ''),
     ('function guard_history',               '', '', '', ''),
     ('function apply_access',                '', '', '', ''),
