@@ -52,6 +52,8 @@ mod schema;
 mod scope;
 mod secrets;
 mod signatures;
+#[cfg(feature = "otlp")]
+mod spans;
 mod terms;
 mod test_events;
 mod together;
