@@ -24,6 +24,7 @@ mod delivery;
 mod egress;
 mod envelopes;
 mod event_docs;
+mod grafana;
 mod guide;
 mod health;
 mod history;

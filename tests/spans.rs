@@ -9,12 +9,23 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use posthaste::spans::TraceContext;
+use posthaste::spans::{ATTRIBUTES, TraceContext, attribute_table};
 use posthaste::trial::partner::{Received, Replies, Reply};
 use prost::Message as _;
 use uuid::Uuid;
 
 use crate::harness::{PATIENCE, Partner, World, http};
+
+#[test]
+fn the_documented_attributes_are_the_programs() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/observability.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let table = page
+        .split_once("<!-- spans:start -->\n")
+        .and_then(|(_, rest)| rest.split_once("<!-- spans:end -->"))
+        .map(|(table, _)| table);
+    assert_eq!(table, Some(attribute_table().as_str()));
+}
 
 #[tokio::test]
 async fn an_attempt_is_a_span_under_the_producers_own_with_what_it_met() {
@@ -320,6 +331,13 @@ fn decoded(request: &Received) -> ExportTraceServiceRequest {
 
 fn attributes(attributes: &[KeyValue]) -> BTreeMap<String, String> {
     let text = |attribute: &KeyValue| {
+        let is_listed = |(name, _): &(&str, _)| *name == attribute.key;
+        let is_resources =
+            attribute.key.starts_with("service.") || attribute.key.starts_with("telemetry.sdk.");
+        assert!(
+            is_resources || ATTRIBUTES.iter().any(is_listed),
+            "{attribute:?}"
+        );
         let value = attribute
             .value
             .as_ref()
