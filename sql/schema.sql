@@ -2362,7 +2362,7 @@ end
 $$;
 comment on function posthaste.guard_history(regclass) is 'Puts the triggers on a table, or on a new partition, that refuse UPDATE, DELETE and TRUNCATE.';
 
-create function posthaste.create_partition(history regclass, day date) returns boolean
+create function posthaste.create_partition(history regclass, day date, rows_of regclass default null) returns boolean
     language plpgsql security definer -- a partition belongs to the schema's owner, whoever had it made
     set search_path = pg_catalog, pg_temp
 as $$
@@ -2378,6 +2378,10 @@ begin
     -- Made apart and attached, so that the parent is locked for the attach alone; against inserts only where the day has begun:
     -- an INSERT on its way to the default partition would wait there for our commit, and then be refused for being in the wrong one.
     execute format('create table %s (like %s including defaults including constraints)', partition, history);
+    if rows_of is not null then
+        -- Before it has triggers: what is moved here is fanned out already, or will be.
+        execute format('insert into %s select * from %s where %s = %L', partition, rows_of, posthaste.day_of_row(parent), day);
+    end if;
     if day <= (now() at time zone 'UTC')::date then
         execute format('lock table %s in share row exclusive mode', history);
     end if;
@@ -2391,8 +2395,14 @@ begin
     return true;
 end
 $$;
-comment on function posthaste.create_partition(regclass, date) is
-    'Makes the partition of outbox or attempt for a day (UTC); false if it was there.';
+comment on function posthaste.create_partition(regclass, date, regclass) is
+    'Makes the partition of outbox or attempt for a day (UTC), with that day''s rows of another table, if one is named; false if it was there.';
+
+create function posthaste.day_of_row(parent text) returns text
+    language sql immutable
+    set search_path = pg_catalog, pg_temp
+return format('(%s at time zone ''UTC'')::date', case parent when 'outbox' then 'posthaste.event_time(event_id)' else 'started_at' end);
+comment on function posthaste.day_of_row(text) is 'The expression that says which day a row of outbox or attempt is of.';
 
 create function posthaste.adorn_partition(history regclass, partition regclass) returns void
     language plpgsql
@@ -2434,14 +2444,14 @@ begin
         -- To attach a partition, Postgres reads the whole default one, and inserts wait for it meanwhile: a moment while it is
         -- small, as it is if partitions were always made in time.
         if pg_relation_size(format('%s_default', history)::regclass) > 16 * 1024 * 1024 then
-            raise warning 'no partition of % for %: the default partition is large, and inserts would wait while it is read; call posthaste.create_partition in a quiet hour', history, day;
+            raise warning 'no partition of % for %: the default partition is large, and inserts would wait while it is read; call posthaste.empty_default in a quiet hour', history, day;
             continue;
         end if;
         begin
             made := made + posthaste.create_partition(history, day)::int;
         exception when check_violation then
             -- The default partition holds rows of that day already. It goes on taking them; the other days get theirs.
-            raise warning 'no partition of % for %: the default partition holds rows of that day', history, day;
+            raise warning 'no partition of % for %: the default partition holds rows of that day; see posthaste.empty_default', history, day;
         end;
     end loop;
     return made;
@@ -2449,6 +2459,43 @@ end
 $$;
 comment on function posthaste.create_partitions(integer) is
     'Makes the partitions of today and of the coming days and returns how many were missing. Workers call it hourly. What comes without a partition lands in the default one and is delivered all the same.';
+
+create function posthaste.empty_default(history regclass, reason text) returns integer
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+    set lock_timeout = '5s'
+as $$
+declare
+    parent constant text := (select relname from pg_class where oid = history and oid in ('posthaste.outbox'::regclass, 'posthaste.attempt'::regclass));
+    held constant text := format('posthaste.%I', parent || '_default');
+    days date[];
+    moved bigint;
+begin
+    if parent is null then
+        perform posthaste.refuse('history', coalesce(history::text, 'null'), 'posthaste.outbox or posthaste.attempt');
+    end if;
+    reason := posthaste.because(reason);
+    -- Nobody reads or writes until we commit: a row is in one place at any time.
+    execute format('lock table %s in access exclusive mode', history);
+    execute format('select array_agg(distinct %s), count(*) from %s', posthaste.day_of_row(parent), held) into days, moved;
+    if days is null then
+        return 0;
+    end if;
+    execute format('alter table %s detach partition %s', history, held);
+    perform posthaste.create_partition(history, day, held::regclass) from unnest(days) day;
+    -- The one place that takes rows of history out of a table, and each of them is in its partition by now.
+    execute format('alter table %s disable trigger no_truncate', held);
+    execute format('truncate %s', held);
+    execute format('alter table %s enable always trigger no_truncate', held);
+    execute format('alter table %s attach partition %s default', history, held);
+    -- Detached, it lost what it has from its parent; attached, it has it again, but fast asleep for replicas.
+    execute format('alter table %s enable always trigger no_change', held);
+    perform posthaste.note('default_partition_emptied', parent || '_default', null, null, jsonb_build_object('rows', moved, 'days', cardinality(days)), reason);
+    return cardinality(days);
+end
+$$;
+comment on function posthaste.empty_default(regclass, text) is
+    'Moves what lies in the default partition of outbox or attempt into partitions of its days, and returns how many those are. For whoever owns the schema, in a quiet hour: inserts and deliveries wait meanwhile, a second or two for 100,000 rows.';
 
 create table posthaste.outbox_default partition of posthaste.outbox default;
 create table posthaste.attempt_default partition of posthaste.attempt default;
@@ -5480,6 +5527,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function figures',                     '', 'execute', 'execute', 'execute'),
     ('function table_figures',               '', 'execute', 'execute', 'execute'),
     ('function subscription_figures',        '', 'execute', 'execute', 'execute'),
+    ('function recent_rates',                '', 'execute', 'execute', 'execute'),
     ('function findings',                    '', 'execute', 'execute', 'execute'),
     -- What administrators do.
     ('function create_event_type',           '', '', 'execute', ''),
@@ -5585,6 +5633,8 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function closed_partitions',           '', '', '', ''),
     ('function newest_seal',                 '', '', '', ''),
     ('function create_partition',            '', '', '', ''),
+    ('function day_of_row',                  '', '', '', ''),
+    ('function empty_default',               '', '', '', ''),
     ('function adorn_partition',             '', '', '', ''),
     ('function guard_history',               '', '', '', ''),
     ('function apply_access',                '', '', '', ''),
@@ -6140,6 +6190,58 @@ begin atomic
 end;
 comment on function posthaste.subscription_figures(integer, text[]) is
     'How single subscriptions stand: so many of those to which something has been owed for longest, so many of those that have failed for longest, and those named. Reads all that waits: for now and then.';
+
+create function posthaste.recent_rates(over_seconds float8)
+    returns table (figure text, label text, value float8)
+    language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off
+    set enable_tidscan = on
+as $$
+declare
+    period constant float8 := least(greatest(coalesce(over_seconds, 10), 1), 60);
+    history text;
+    tails text;
+    is_cut boolean;
+begin
+    perform posthaste.refuse_scoped();
+    foreach history in array '{outbox,attempt}'::text[] loop
+        -- History only grows, and has no index by time: what is new is in the last pages of today's partition, and of yesterday's for as
+        -- long as a request may take that began there. No more of them are read than a moment takes.
+        select string_agg(
+                   case history
+                       when 'outbox' then format('select %L, posthaste.event_time(h.event_id) from %s h where h.ctid >= %L', 'inserted', p.part, p.first_page)
+                       else format('select h.outcome::text, h.started_at + coalesce(h.duration_us, 0) * interval %L from %s h where h.ctid >= %L',
+                                   '1 microsecond', p.part, p.first_page)
+                   end, ' union all '),
+               bool_or(p.is_cut)
+        into tails, is_cut
+        from (
+            select r.part, format('(%s,0)', greatest(r.pages - 256, 0)) as first_page, r.pages > 256 as is_cut
+            from (
+                select d.part, pg_relation_size(d.part) / current_setting('block_size')::bigint as pages
+                from (
+                    select distinct coalesce(to_regclass(format('posthaste.%s_%s', history, to_char(day, 'YYYYMMDD'))), format('posthaste.%s_default', history)::regclass) as part
+                    from unnest(array[now() at time zone 'UTC', (now() - interval '3 minutes') at time zone 'UTC']) day
+                ) d
+            ) r
+        ) p;
+        return query execute format($sql$
+            with tail (label, at) as materialized (%s),
+            -- Where the pages hold less than the whole period, it is as long as what they hold.
+            span as (select coalesce(case when $1 then least($2, greatest(extract(epoch from now() - min(at) filter (where label <> 'abandoned')), 0.1)) end, $2)::float8 as seconds from tail)
+            select $3, l.label, count(t.at) / s.seconds
+            from unnest($4) l (label)
+            cross join span s
+            left join tail t on t.label = coalesce(l.label, 'inserted') and t.at > now() - make_interval(secs => s.seconds)
+            group by l.label, s.seconds$sql$, tails)
+        using is_cut, period, case history when 'outbox' then 'events_per_second' else 'attempts_per_second' end,
+              case history when 'outbox' then array[null::text] else enum_range(null::posthaste.outcome)::text[] end;
+    end loop;
+end
+$$;
+comment on function posthaste.recent_rates(float8) is
+    'Events inserted, and attempts that came to an end by outcome, a second: over so many seconds (1 to 60), or as many as the last 2 MiB of the history hold. For whoever watches.';
 
 create function posthaste.findings()
     returns table (severity text, finding text, subscription text, since timestamptz, detail text, command text, runbook text)

@@ -96,6 +96,21 @@ async fn looks_with_little_room_miss_nothing_and_take_nothing_twice() {
     );
 }
 
+/// A dump that is restored on a younger server brings ids of transactions that are far from being given out there.
+#[tokio::test]
+async fn what_a_restored_dump_left_hides_nothing_that_comes_later() {
+    let world = World::new().await;
+    let store = store_of(&world);
+    world.publish_many("restored", 3).await;
+    let far = "update posthaste.intake set xid = '99999999999'";
+    world.run(far).await;
+    let first = look(&store, 3, &Watermark::beginning(), ANY_ID).await;
+    assert_eq!(first.events, 3);
+    world.publish("later", "1").await;
+    let second = look(&store, 3, &first.watermark, ANY_ID).await;
+    assert_eq!(second.events, 1);
+}
+
 #[tokio::test]
 async fn what_another_taker_gave_back_is_found_by_a_sweep() {
     let world = World::new().await;

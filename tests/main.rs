@@ -49,12 +49,14 @@ mod receiving;
 mod replays;
 mod retries;
 mod roles;
+mod runbook;
 mod schema;
 mod scope;
 mod secrets;
 mod signatures;
 #[cfg(feature = "otlp")]
 mod spans;
+mod status;
 mod terms;
 mod test_events;
 mod together;

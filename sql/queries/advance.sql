@@ -16,8 +16,9 @@
 --    take.sql it counts what others have locked as left, so it is true for good.
 with settled as materialized (
     -- What is dead lies below, however long something keeps vacuum from removing it.
-    select coalesce((select xid from posthaste.intake where xid >= $3::text::xid8 order by xid limit 1),
-                    pg_snapshot_xmax(pg_current_snapshot())) as watermark
+    -- Nor beyond the ids that this server has given out: a restored dump may hold such.
+    select least((select xid from posthaste.intake where xid >= $3::text::xid8 order by xid limit 1),
+                 pg_snapshot_xmax(pg_current_snapshot())) as watermark
 ), open as materialized (
     select x as xid from pg_snapshot_xip(pg_current_snapshot()) x where x < (select watermark from settled)
     union

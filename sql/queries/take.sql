@@ -31,7 +31,8 @@ with late as materialized (
     -- Whatever was visible and lies below is taken by now. Where the scan came to its end, that is all there was.
     select n.picked, n.late = $3::bigint as is_same,
            case when n.late = $3::bigint then $1::text::xid8
-                when n.picked = $3::bigint then (select xid from fresh order by xid desc limit 1)
+                -- Ids that this server has not given out yet come with a restored dump; what is inserted next lies below them.
+                when n.picked = $3::bigint then least((select xid from fresh order by xid desc limit 1), pg_snapshot_xmax(pg_current_snapshot()))
                 else pg_snapshot_xmax(pg_current_snapshot()) end as watermark
     from (select (select count(*) from picked) as picked, (select count(*) from late) as late offset 0) n
 ), read as materialized (

@@ -259,6 +259,14 @@ impl World {
         config
     }
 
+    /// What a worker's shell of this world has in its environment, and `settings` on top.
+    pub(crate) fn environment(&self, settings: &[(&str, &str)]) -> Vec<(String, String)> {
+        let variables = self.settings(settings).into_iter();
+        variables
+            .map(|(key, value)| (format!("POSTHASTE_{}", key.to_uppercase()), value))
+            .collect()
+    }
+
     /// A worker in this process that is registered and looks for work. Settings are written as in a configuration file.
     pub(crate) async fn worker(&self, settings: &[(&str, &str)]) -> WorkerThread {
         WorkerThread::start(self.config(settings)).ready().await
@@ -280,10 +288,7 @@ impl World {
         settings: &[(&str, &str)],
     ) -> WorkerProcess {
         let before = self.count("select count(*) from posthaste.worker").await;
-        let variables = self.settings(settings).into_iter();
-        let variables =
-            variables.map(|(key, value)| (format!("POSTHASTE_{}", key.to_uppercase()), value));
-        let process = start(variables.collect());
+        let process = start(self.environment(settings));
         self.until(&format!(
             "(select count(*) from posthaste.worker) > {before}"
         ))
