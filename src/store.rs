@@ -530,6 +530,7 @@ statements! {
     FIGURES = "figures";
     TABLE_FIGURES = "table_figures";
     SUBSCRIPTION_FIGURES = "subscription_figures";
+    RECENT_RATES = "recent_rates";
     FINDINGS = "findings";
     NOTE_WORKER = "note_worker";
     OBSERVE = "observe";

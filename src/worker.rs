@@ -26,8 +26,8 @@ use crate::endpoint::PlainHttp;
 use crate::jwks::KeySets;
 use crate::masks::Masks;
 use crate::sender::{Sender, SenderConfig};
-use crate::store::{Presence, SchemaState, Store, connect_once, schema_state};
-use crate::{Error, Result, tls};
+use crate::store::{Presence, Store, connect_once, schema_state};
+use crate::{Result, tls};
 
 /// A worker, ready to run.
 #[derive(Debug)]
@@ -93,15 +93,7 @@ impl Worker {
 
     async fn check_schema(&self) -> Result<()> {
         let client = connect_once(self.config.required_database_url()?).await?;
-        match schema_state(&client).await? {
-            SchemaState::Current(_) => Ok(()),
-            SchemaState::Behind(missing) => Err(Error::Schema(format!(
-                "{missing} migration(s) are missing; run `posthaste migrate`"
-            ))),
-            SchemaState::Ahead(version) => Err(Error::Schema(format!(
-                "it is at version {version}, made by a newer program; update this one"
-            ))),
-        }
+        schema_state(&client).await?.as_ours()
     }
 }
 

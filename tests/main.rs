@@ -54,6 +54,7 @@ mod schema;
 mod scope;
 mod secrets;
 mod signatures;
+mod status;
 mod terms;
 mod test_events;
 mod together;

@@ -5505,6 +5505,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function figures',                     '', 'execute', 'execute', 'execute'),
     ('function table_figures',               '', 'execute', 'execute', 'execute'),
     ('function subscription_figures',        '', 'execute', 'execute', 'execute'),
+    ('function recent_rates',                '', 'execute', 'execute', 'execute'),
     ('function findings',                    '', 'execute', 'execute', 'execute'),
     -- What administrators do.
     ('function create_event_type',           '', '', 'execute', ''),
@@ -6167,6 +6168,58 @@ begin atomic
 end;
 comment on function posthaste.subscription_figures(integer, text[]) is
     'How single subscriptions stand: so many of those to which something has been owed for longest, so many of those that have failed for longest, and those named. Reads all that waits: for now and then.';
+
+create function posthaste.recent_rates(over_seconds float8)
+    returns table (figure text, label text, value float8)
+    language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off
+    set enable_tidscan = on
+as $$
+declare
+    period constant float8 := least(greatest(coalesce(over_seconds, 10), 1), 60);
+    history text;
+    tails text;
+    is_cut boolean;
+begin
+    perform posthaste.refuse_scoped();
+    foreach history in array '{outbox,attempt}'::text[] loop
+        -- History only grows, and has no index by time: what is new is in the last pages of today's partition, and of yesterday's for as
+        -- long as a request may take that began there. No more of them are read than a moment takes.
+        select string_agg(
+                   case history
+                       when 'outbox' then format('select %L, posthaste.event_time(h.event_id) from %s h where h.ctid >= %L', 'inserted', p.part, p.first_page)
+                       else format('select h.outcome::text, h.started_at + coalesce(h.duration_us, 0) * interval %L from %s h where h.ctid >= %L',
+                                   '1 microsecond', p.part, p.first_page)
+                   end, ' union all '),
+               bool_or(p.is_cut)
+        into tails, is_cut
+        from (
+            select r.part, format('(%s,0)', greatest(r.pages - 256, 0)) as first_page, r.pages > 256 as is_cut
+            from (
+                select d.part, pg_relation_size(d.part) / current_setting('block_size')::bigint as pages
+                from (
+                    select distinct coalesce(to_regclass(format('posthaste.%s_%s', history, to_char(day, 'YYYYMMDD'))), format('posthaste.%s_default', history)::regclass) as part
+                    from unnest(array[now() at time zone 'UTC', (now() - interval '3 minutes') at time zone 'UTC']) day
+                ) d
+            ) r
+        ) p;
+        return query execute format($sql$
+            with tail (label, at) as materialized (%s),
+            -- Where the pages hold less than the whole period, it is as long as what they hold.
+            span as (select coalesce(case when $1 then least($2, greatest(extract(epoch from now() - min(at) filter (where label <> 'abandoned')), 0.1)) end, $2)::float8 as seconds from tail)
+            select $3, l.label, count(t.at) / s.seconds
+            from unnest($4) l (label)
+            cross join span s
+            left join tail t on t.label = coalesce(l.label, 'inserted') and t.at > now() - make_interval(secs => s.seconds)
+            group by l.label, s.seconds$sql$, tails)
+        using is_cut, period, case history when 'outbox' then 'events_per_second' else 'attempts_per_second' end,
+              case history when 'outbox' then array[null::text] else enum_range(null::posthaste.outcome)::text[] end;
+    end loop;
+end
+$$;
+comment on function posthaste.recent_rates(float8) is
+    'Events inserted, and attempts that came to an end by outcome, a second: over so many seconds (1 to 60), or as many as the last 2 MiB of the history hold. For whoever watches.';
 
 create function posthaste.findings()
     returns table (severity text, finding text, subscription text, since timestamptz, detail text, command text, runbook text)

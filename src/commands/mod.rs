@@ -115,6 +115,7 @@ Exit codes:
   0  it worked
   1  it failed, or the answer is no
   2  bad usage or configuration
+  3, 4  of `posthaste status` alone: it works, and what it tells is a warning, or critical
 
 `posthaste <command> --help` has examples. To begin: posthaste demo";
 const WIDTH: usize = 100;

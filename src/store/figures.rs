@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::{
-    FIGURES, FINDINGS, NOTE_WORKER, PATIENCE, SUBSCRIPTION_FIGURES, Statement, Store,
+    FIGURES, FINDINGS, NOTE_WORKER, PATIENCE, RECENT_RATES, SUBSCRIPTION_FIGURES, Statement, Store,
     TABLE_FIGURES, abandon, failed, int, long,
 };
 use crate::{Error, Result};
@@ -58,6 +58,11 @@ impl Store {
     pub async fn subscription_figures(&self, most: usize, named: &[String]) -> Result<Vec<Figure>> {
         self.observe(SUBSCRIPTION_FIGURES, &[&int(most), &named])
             .await
+    }
+
+    /// Events inserted and attempts ended a second, over the last so many seconds. Reads the ends of today's history alone.
+    pub async fn recent_rates(&self, over_seconds: f64) -> Result<Vec<Figure>> {
+        self.observe(RECENT_RATES, &[&over_seconds]).await
     }
 
     /// What an operator should see to, worst first.

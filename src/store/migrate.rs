@@ -29,6 +29,21 @@ pub enum SchemaState {
     Ahead(i32),
 }
 
+impl SchemaState {
+    /// An error that says what to do, unless the schema is the one that we know.
+    pub fn as_ours(&self) -> Result<()> {
+        match self {
+            Self::Current(_) => Ok(()),
+            Self::Behind(missing) => Err(Error::Schema(format!(
+                "{missing} migration(s) are missing; run `posthaste migrate`"
+            ))),
+            Self::Ahead(version) => Err(Error::Schema(format!(
+                "it is at version {version}, made by a newer program; update this one"
+            ))),
+        }
+    }
+}
+
 /// Brings the database up to date and says what was done. Several may try at once: one works, the
 /// others wait and find nothing left. Each migration is a transaction: all of it, or nothing.
 pub async fn migrate(database_url: &str) -> Result<Vec<Applied>> {

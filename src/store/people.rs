@@ -60,6 +60,10 @@ pub struct WorkerAlive {
     pub version: String,
     /// Since when.
     pub up_for: Duration,
+    /// What its settings come to: workers that are set alike have the same.
+    pub settings_digest: Option<String>,
+    /// Its clock minus the database's in seconds, once it has noted that.
+    pub clock_difference: Option<f64>,
 }
 
 /// What there is to know of a server before working on it.
@@ -158,6 +162,8 @@ impl Store {
                     name: row.try_get("name")?,
                     version: row.try_get("version")?,
                     up_for: Duration::try_from_secs_f64(row.try_get("up_for")?).unwrap_or_default(),
+                    settings_digest: row.try_get("settings_digest")?,
+                    clock_difference: row.try_get("clock_difference")?,
                 })
             })
             .collect()

@@ -13,7 +13,7 @@ with likely (name, literal) as (
            ('every', '''1 day'''), ('span', '''1 hour'''), ('since', '''-infinity'''), ('deliveries', '''[]'''), ('requests', '''{1}'''), ('failures', '''{1}'''), ('runs', '''{1}'''), ('asked_for', '''{0}'''), ('to_pause', '''{NULL}'''), ('is_open', 'true'), ('held_for', '1'), ('subscription_id', '1'), ('overlap', '''1 hour'''), ('secret_id', 'pg_catalog.gen_random_uuid()'), ('key_id', '''k1'''), ('ciphertext', '''\x00'''),
            ('old_ciphertext', '''\x00'''), ('header', '''Authorization'''), ('number', '1'), ('entry', '1'), ('current_key', '''k9'''),
            ('event_id', '''01900000-0000-7000-8000-000000000001'''), ('known_entry', '1'), ('known_digest', '''00'''), ('only_partition', '''outbox_20200101'''),
-           ('counts_stop_at', '10'), ('named', '''{harbour}'''), ('days_ahead', '0'), ('most', '10'), ('at', 'pg_catalog.now()'), ('value', '''a.b'''), ('what', '''x'''), ('given', '''y'''), ('allowed', '''z'''),
+           ('counts_stop_at', '10'), ('over_seconds', '10'), ('named', '''{harbour}'''), ('days_ahead', '0'), ('most', '10'), ('at', 'pg_catalog.now()'), ('value', '''a.b'''), ('what', '''x'''), ('given', '''y'''), ('allowed', '''z'''),
            ('predicate', '''http_status = 500'''), ('dry_run', 'false'), ('rate', '5'), ('replay_id', '1'),
            ('event_ids', '''{01900000-0000-7000-8000-000000000001}'''), ('subscription_ids', '''{1}'''), ('last_attempts', '''{2026-01-01}'''),
            ('replays', '''{0}'''), ('ordering_keys', '''{ship-1}'''), ('quarantine', '''{too odd}'''), ('due_at', 'pg_catalog.now()')
