@@ -103,6 +103,12 @@ impl Scene {
         let text = self.filled_in(&block.text).await;
         if block.language == "sh" {
             let environment = self.environment(&block.whose);
+            if text == "posthaste status\n" {
+                // Its exit code is the answer: something is wrong.
+                let ended = self.desk.ends(&text, &environment).await;
+                assert!(ended.stderr.is_empty() && ended.code <= 1, "{ended:?}");
+                return ended.stdout;
+            }
             return self.desk.run(&text, &environment).await;
         }
         if text.contains("posthaste.health")

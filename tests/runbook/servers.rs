@@ -12,10 +12,12 @@ use super::desk::{Desk, libpq};
 use super::page::Block;
 use crate::harness::{PATIENCE, Partner, WorkerProcess, authority};
 
-/// A Postgres server, and whom it runs as.
+/// Makes a connection string of a user and a database.
+type Urls = Box<dyn Fn(&str, &str) -> String + Send + Sync>;
+
+/// A Postgres server that somebody works with.
 pub(super) struct House {
-    /// Words that connect to the database as a user.
-    url: Box<dyn Fn(&str, &str) -> String + Send + Sync>,
+    url: Urls,
 }
 
 /// A database that delivers to a partner, on a server of its own.
