@@ -26,6 +26,7 @@ use crate::endpoint::PlainHttp;
 use crate::jwks::KeySets;
 use crate::masks::Masks;
 use crate::sender::{Sender, SenderConfig};
+use crate::spans::Spans;
 use crate::store::{Presence, Store, connect_once, schema_state};
 use crate::{Result, tls};
 
@@ -37,6 +38,7 @@ pub struct Worker {
     directory: Arc<Directory>,
     catalogue: Arc<Catalogue>,
     masks: Arc<Masks>,
+    spans: Spans,
     ready: watch::Sender<bool>,
     published: watch::Sender<Option<Arc<KeySets>>>,
 }
@@ -48,6 +50,7 @@ impl Worker {
         config.keyring()?;
         let sender = Sender::new(sender_config(&config)?)?;
         let store = Store::open(&config)?;
+        let spans = Spans::open(&config)?;
         let config = Arc::new(config);
         let directory = Arc::new(Directory::new(store.clone(), sender, Arc::clone(&config)));
         let catalogue = Arc::new(Catalogue::new(store.clone()));
@@ -58,6 +61,7 @@ impl Worker {
             directory,
             catalogue,
             masks,
+            spans,
             ready: watch::Sender::new(false),
             published: watch::Sender::new(None),
         })
@@ -80,7 +84,10 @@ impl Worker {
     pub async fn run(&self, stop: CancellationToken) -> Result<()> {
         // A database that takes the connection and says nothing must not make us deaf.
         if let Some(presence) = stop.run_until_cancelled(self.register()).await {
-            Shift::begin(self, presence?).work(stop).await;
+            let presence = presence?;
+            let shipping = self.spans.ship();
+            Shift::begin(self, presence).work(stop).await;
+            shipping.finish().await;
         }
         Ok(())
     }
