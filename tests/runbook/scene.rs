@@ -106,7 +106,10 @@ impl Scene {
             if text == "posthaste status\n" {
                 // Its exit code is the answer: something is wrong.
                 let ended = self.desk.ends(&text, &environment).await;
-                assert!(ended.stderr.is_empty() && [0, 3, 4].contains(&ended.code), "{ended:?}");
+                assert!(
+                    ended.stderr.is_empty() && [0, 3, 4].contains(&ended.code),
+                    "{ended:?}"
+                );
                 return ended.stdout;
             }
             return self.desk.run(&text, &environment).await;
