@@ -1118,6 +1118,8 @@ create table posthaste.queue (
 create index queue_by_due on posthaste.queue (subscription_id, due_at);
 -- Serves expire_waiting: what is not to be sent any more, also where nothing is claimed.
 create index queue_by_expiry on posthaste.queue (expires_at) where expires_at is not null;
+-- Serves oldest_owed: what is owed since somebody asked for it, not since its event. What fast traffic writes is never in it.
+create index queue_by_replay on posthaste.queue (event_id) where replay <> 0;
 comment on table posthaste.queue is
     'One row per delivery that waits: for its time, or for room at a worker. To claim it is to move it into lease.';
 comment on column posthaste.queue.due_at is 'Not to be attempted before.';
@@ -1237,6 +1239,8 @@ create table posthaste.follower (
 create index follower_by_key on posthaste.follower (subscription_id, ordering_key, event_id, replay);
 -- Serves expire_waiting: what is not to be sent any more.
 create index follower_by_expiry on posthaste.follower (expires_at) where expires_at is not null;
+-- Serves oldest_owed, as in queue.
+create index follower_by_replay on posthaste.follower (event_id) where replay <> 0;
 comment on table posthaste.follower is
     'Deliveries that wait behind another one of their subscription and ordering_key, or that were just taken. The one with the smallest event_id comes up next.';
 comment on column posthaste.follower.due_at is 'Not to be attempted before. A head that is not due yet holds up those behind it.';
@@ -5643,6 +5647,8 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function shell_word',                  '', '', '', ''),
     ('function oldest_owed',                 '', '', '', ''),
     ('function owed_by_subscription',        '', '', '', ''),
+    ('function lane_states',                 '', '', '', ''),
+    ('function transaction_time',            '', '', '', ''),
     ('function vacuum_holders',              '', '', '', ''),
     ('function small_tables',                '', '', '', ''),
     ('function partitions_ahead',            '', '', '', ''),
@@ -5725,6 +5731,8 @@ begin atomic
     select 'role ' || m.roleid::regrole, m.member::regrole::text, 'member'
     from pg_auth_members m
     where m.member::regrole::text ~ '^posthaste_(owner|producer|worker|admin|auditor)$'
+      -- What roles.sql grants where it may: to see since when a transaction has been open.
+      and (m.member::regrole::text, m.roleid::regrole::text) <> ('posthaste_owner', 'pg_read_all_stats')
     union all
     select format('future %s', case d.defaclobjtype when 'r' then 'tables' when 'f' then 'functions' when 'S' then 'sequences' else 'others' end),
            case when x.grantee = 0 then 'public' else x.grantee::regrole::text end, lower(x.privilege_type)
@@ -5967,28 +5975,75 @@ end;
 comment on function posthaste.owed_by_subscription() is
     'Of each subscription that anything is owed to: since when, whatever keeps it from being sent (null: not before its deliver_after), and how many deliveries. Reads all that waits.';
 
+create function posthaste.transaction_time(transaction xid) returns timestamptz
+    language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    before timestamptz := now() - interval '30 days';
+    after timestamptz := now();
+    middle timestamptz;
+    first record;
+    best timestamptz := now();
+begin
+    -- Events are inserted all the time, and each row bears the id of its transaction: the first one that is no earlier is looked for by
+    -- bisection. Postgres itself does not keep when a transaction began that is not one of its own sessions'.
+    while after - before > interval '5 seconds' loop
+        middle := before + (after - before) / 2;
+        select o.event_id, o.xmin as transaction into first
+        from posthaste.outbox o where o.event_id >= posthaste.first_event_id(middle) order by o.event_id limit 1;
+        if found and age(first.transaction) > age(transaction_time.transaction) then
+            before := middle;
+        else
+            after := middle;
+            best := least(best, posthaste.event_time(first.event_id));
+        end if;
+    end loop;
+    return best;
+end
+$$;
+comment on function posthaste.transaction_time(xid) is
+    'About when the transaction with this id began, within the last 30 days: when the first event was inserted by one that is no earlier; where none was inserted since, now. For what holds back vacuum and does not say since when.';
+
 create function posthaste.vacuum_holders()
-    returns table (holder text, pid integer, name text, since timestamptz)
+    returns table (holder text, pid integer, name text, since timestamptz, is_estimated boolean)
     language sql stable
     set search_path = pg_catalog, pg_temp
 begin atomic
-    select 'session', a.pid, coalesce(nullif(a.application_name, ''), 'a session without a name'), a.xact_start
-    from pg_stat_activity a
-    where a.datname = current_database() and a.pid <> pg_backend_pid() and (a.backend_xmin is not null or a.backend_xid is not null)
-      and coalesce(a.backend_type, '') not in ('autovacuum worker', 'walsender')
-      and not exists (select from pg_stat_progress_vacuum v where v.pid = a.pid)
+    with session as materialized (
+        select a.pid, a.usename, coalesce(nullif(a.application_name, ''), 'without a name') as name, a.state, a.xact_start, a.backend_xid,
+               case when age(a.backend_xid) > age(a.backend_xmin) then a.backend_xid else coalesce(a.backend_xmin, a.backend_xid) end as oldest
+        from pg_stat_activity a
+        where a.datname = current_database() and a.pid <> pg_backend_pid() and (a.backend_xmin is not null or a.backend_xid is not null)
+          and coalesce(a.backend_type, '') not in ('autovacuum worker', 'walsender')
+          -- Vacuum holds back no vacuum.
+          and not exists (select from pg_stat_progress_vacuum v where v.pid = a.pid)
+    ), prepared as materialized (
+        select p.gid, p.prepared, p.transaction from pg_prepared_xacts p where p.database = current_database()
+    ), open as materialized (
+        -- While one of these is open, the snapshots of all others, and what standbys ask for, reach back to it: no fault of theirs.
+        select s.backend_xid as transaction from session s where s.backend_xid is not null
+        union all
+        select p.transaction from prepared p
+    )
+    select 'session', s.pid, format('%s of %s%s', s.name, s.usename, coalesce(', ' || s.state, '')),
+           coalesce(s.xact_start, posthaste.transaction_time(s.oldest)), s.xact_start is null
+    from session s
+    -- Where the owner of this function may not see when a transaction began, only those that explain themselves are named; our own never last long.
+    where s.xact_start is not null
+       or s.name <> all ('{posthaste,posthaste listener}') and (s.backend_xid is not null or s.oldest not in (select o.transaction from open o))
     union all
-    select 'prepared_transaction', null, p.gid, p.prepared
-    from pg_prepared_xacts p where p.database = current_database()
+    select 'prepared_transaction', null, p.gid, p.prepared, false from prepared p
     union all
-    select 'replication_slot', s.active_pid, s.slot_name::text, null
-    from pg_replication_slots s where s.xmin is not null
+    select 'replication_slot', s.active_pid, s.slot_name::text, posthaste.transaction_time(s.xmin), true
+    from pg_replication_slots s where s.xmin is not null and s.xmin not in (select o.transaction from open o)
     union all
-    select 'standby', a.pid, coalesce(nullif(a.application_name, ''), 'a standby'), null
-    from pg_stat_activity a where a.backend_type = 'walsender' and a.backend_xmin is not null;
+    select 'standby', a.pid, coalesce(nullif(a.application_name, ''), 'without a name'), posthaste.transaction_time(a.backend_xmin), true
+    from pg_stat_activity a join pg_stat_replication r using (pid)
+    where a.backend_xmin is not null and a.backend_xmin not in (select o.transaction from open o);
 end;
 comment on function posthaste.vacuum_holders() is
-    'What keeps vacuum from removing dead rows of this database, and since when: open transactions, prepared ones, replication slots, standbys. What cannot be known is null.';
+    'What keeps vacuum from removing dead rows of this database, and since when: open transactions, prepared ones, replication slots, standbys. An estimate where Postgres does not keep that, or posthaste_owner is not in pg_read_all_stats.';
 
 create function posthaste.small_tables()
     returns table (name text, live bigint, dead bigint, bytes bigint, vacuum_due_since timestamptz)
@@ -6020,6 +6075,23 @@ return (
     ) p on p.relname = d.name);
 comment on function posthaste.partitions_ahead(text) is 'For how many days after today outbox or attempt has partitions without a gap; -1 where today''s is missing.';
 
+create function posthaste.lane_states()
+    returns table (subscription_id integer, wake_at timestamptz, state text)
+    language sql stable
+begin atomic
+    select l.subscription_id, l.wake_at,
+           case when not s.active or not l.active then 'paused'
+                when l.breaker <> 'closed' then 'breaker_' || l.breaker
+                when l.hold_until > now() then 'held'
+                when l.wake_at = 'infinity' then 'idle'
+                when l.wake_at > now() then 'asleep'
+                when l.rest_until > now() then 'rate_limited'
+                else 'due' end
+    from posthaste.lane l join posthaste.subscription s using (subscription_id)
+    where s.removed_at is null;
+end;
+comment on function posthaste.lane_states() is 'What each lane does: due, asleep until something is due, idle, rate_limited, held as its receiver asked, breaker_open, breaker_half_open or paused.';
+
 create function posthaste.figures(counts_stop_at bigint)
     returns table (figure text, label text, value float8)
     language plpgsql stable security definer
@@ -6030,6 +6102,7 @@ create function posthaste.figures(counts_stop_at bigint)
     set plan_cache_mode = force_custom_plan
 as $$
 declare
+    oldest_intake timestamptz;
     oldest timestamptz;
 begin
     perform posthaste.refuse_scoped();
@@ -6050,12 +6123,20 @@ begin
         select from posthaste.unknown_event_type u
         where not exists (select from posthaste.event_type c where c.event_type = u.event_type and c.active)
           and not posthaste.is_dismissed(u) limit counts_stop_at) u;
+    -- As in posthaste.secret_overview, without reading what makes none of these.
     return query
     select f.figure, null::text, f.value
     from (
-        select count(*) filter (where k.is_overdue) as overdue, count(*) filter (where k.live = 0 or cardinality(k.credentials_without_value) > 0) as missing,
-               min(k.newest_made_at) filter (where s.active) as oldest
-        from posthaste.secret_overview k join posthaste.subscription s using (subscription_id)
+        select count(*) filter (where k.newest + t.secrets_rotate < now()) as overdue, min(k.newest) filter (where s.active) as oldest,
+               count(*) filter (where coalesce(k.live, 0) = 0 or case when s.headers <> '{}' or s.authentication is not null or s.tls ? 'certificate' then (
+                   select cardinality(o.credentials_without_value) > 0 from posthaste.secret_overview o where o.subscription_id = s.subscription_id) end) as missing
+        from posthaste.subscription s
+        cross join posthaste.setting t
+        left join (
+            select x.subscription_id, max(x.created_at) as newest, count(x.ciphertext) as live
+            from posthaste.signing_secret x where x.ends_at is null or x.ends_at > now() group by x.subscription_id
+        ) k using (subscription_id)
+        where s.removed_at is null
     ) k
     cross join lateral (values ('secrets_overdue', k.overdue::float8), ('secrets_missing', k.missing),
                                ('oldest_signing_secret_seconds', coalesce(extract(epoch from now() - k.oldest), 0))) f (figure, value);
@@ -6074,58 +6155,59 @@ begin
         where e.id >= posthaste.first_event_id(now() - interval '1 day') and e.event_type in ('posthaste.delivery.exhausted', 'posthaste.delivery.rejected')
         limit counts_stop_at) e;
     return query
-    select 'oldest_intake_seconds', null::text, coalesce((
-        select extract(epoch from now() - min(posthaste.event_time(i.event_id)))
-        from (select x.event_id from posthaste.intake x order by x.xid limit 1000) i), 0)::float8;
-    oldest := posthaste.oldest_owed(least(counts_stop_at, 10000)::integer);
+    select 'lanes', s.state, count(l.state)::float8
+    from unnest('{due,asleep,idle,rate_limited,held,breaker_open,breaker_half_open,paused}'::text[]) s (state)
+    left join posthaste.lane_states() l using (state) group by s.state;
+    -- What follows walks what is dead, where vacuum has been held back for long. Whoever asks sets a statement_timeout; that must not
+    -- cost the figures that tell why.
+    begin
+        select min(posthaste.event_time(i.event_id)) into oldest_intake
+        from (select x.event_id from posthaste.intake x order by x.xid limit 1000) i;
+        oldest := posthaste.oldest_owed(least(counts_stop_at, 10000)::integer);
+    exception when query_canceled then
+        -- At least as old as this. A lane's scan starts beyond what is dead.
+        select min(posthaste.event_time(q.event_id)) into oldest
+        from posthaste.lane l
+        cross join lateral (
+            select x.event_id from posthaste.queue x where x.subscription_id = l.subscription_id and x.due_at >= l.wake_at order by x.due_at limit 1
+        ) q
+        where l.wake_at < 'infinity';
+        oldest := least(oldest, oldest_intake);
+    end;
+    return query values
+        ('oldest_intake_seconds', null::text, greatest(0, coalesce(extract(epoch from now() - oldest_intake), 0))::float8),
+        ('oldest_owed_seconds', null, greatest(0, coalesce(extract(epoch from now() - oldest), 0))::float8);
     return query
-    select 'oldest_owed_seconds', null::text, coalesce(extract(epoch from now() - oldest), 0)::float8;
-    return query
-    with lane as materialized (
-        select l.subscription_id, l.wake_at,
-               case when not s.active or not l.active then 'paused'
-                    when l.breaker <> 'closed' then 'breaker_' || l.breaker
-                    when l.hold_until > now() then 'held'
-                    when l.wake_at = 'infinity' then 'idle'
-                    when l.wake_at > now() then 'asleep'
-                    when l.rest_until > now() then 'rate_limited'
-                    else 'due' end as state
-        from posthaste.lane l join posthaste.subscription s using (subscription_id) where s.removed_at is null
-    ), waiting as (
-        -- Lane by lane from wake_at on, so that the dead are never visited.
-        select count(*) filter (where w.is_due) as due, count(*) filter (where not w.is_due) as later
+    with waiting as materialized (
+        select count(*) as n, count(*) filter (where l.state = 'due' and q.due_at <= now()) as due
+        from (select x.subscription_id, x.due_at from posthaste.queue x limit counts_stop_at) q
+        left join posthaste.lane_states() l using (subscription_id)
+    ), due as materialized (
+        -- Where more waits than is counted, those that are due may lie beyond: some are looked for where they would be found first.
+        select count(*) as n
         from (
-            (select true as is_due from lane l cross join lateral (
-                 select from posthaste.queue q where q.subscription_id = l.subscription_id and q.due_at >= l.wake_at and q.due_at <= now() limit counts_stop_at) q
-             where l.state = 'due' limit counts_stop_at)
-            union all
-            (select false from lane l cross join lateral (
-                 select from posthaste.queue q
-                 where q.subscription_id = l.subscription_id and q.due_at >= case when l.state = 'due' then now() else l.wake_at end limit counts_stop_at) q
-             where l.wake_at < 'infinity' limit counts_stop_at)
-        ) w
+            select from posthaste.lane_states() l
+            cross join lateral (
+                select from posthaste.queue q where q.subscription_id = l.subscription_id and q.due_at >= l.wake_at and q.due_at <= now() limit 1000
+            ) q
+            where l.state = 'due' and (select w.n from waiting w) = counts_stop_at limit 1000
+        ) d
     ), counted (state, n) as (
         select 'intake', count(*) from (select from posthaste.intake limit counts_stop_at) i
-        union all select 'due', due from waiting
+        union all select 'due', least(counts_stop_at, greatest(w.due, d.n)) from waiting w cross join due d
         union all
-        select 'waiting', least(counts_stop_at, w.later + (
+        select 'waiting', least(counts_stop_at, w.n - w.due + (
             select coalesce(sum(p.total - p.queued - p.skipped), 0)
             from posthaste.replay r join posthaste.replay_part p using (replay_id) where r.finished_at is null)) from waiting w
         union all select 'ordered', count(*) from (select from posthaste.follower limit counts_stop_at) f
         union all select 'leased', count(*) from (select from posthaste.lease limit counts_stop_at) l
-        union all
-        select 'quarantined', count(*)
-        from (select from posthaste.quarantine q where q.decision is null limit counts_stop_at) q
+        union all select 'quarantined', count(*) from (select from posthaste.quarantine q where q.decision is null limit counts_stop_at) q
     )
-    select 'deliveries_owed', c.state, c.n::float8 from counted c
-    union all
-    select 'lanes', s.state, count(l.state)::float8
-    from unnest('{due,asleep,idle,rate_limited,held,breaker_open,breaker_half_open,paused}'::text[]) s (state)
-    left join lane l using (state) group by s.state;
+    select 'deliveries_owed', c.state, c.n::float8 from counted c;
 end
 $$;
 comment on function posthaste.figures(bigint) is
-    'How things stand in numbers; the metric is posthaste_ and the figure''s name. Counts stop at the number given. Cheap: for every few seconds.';
+    'How things stand in numbers; the metric is posthaste_ and the figure''s name. Counts stop at the number given; where more waits than that, due and waiting are as many as were found among as many. For every few seconds.';
 
 create function posthaste.table_figures()
     returns table (figure text, label text, value float8)
@@ -6368,7 +6450,10 @@ begin atomic
         ) h where h.ahead < 2 or h.is_default_used
         union all
         (select 'warning', 'vacuum_held_back', null, v.since,
-                format('%s %s%s keeps dead rows from being removed', replace(v.holder, '_', ' '), v.name, coalesce(format(' (pid %s)', v.pid), '')),
+                format('the %s %s%s keeps dead rows from being removed, since %s%s', replace(v.holder, '_', ' '), v.name, coalesce(format(' (pid %s)', v.pid), ''),
+                       v.since::timestamptz(0),
+                       case when v.is_estimated and v.holder = 'session' then ', as far as can be told while posthaste_owner is not in pg_read_all_stats'
+                            when v.is_estimated then ', as far as can be told' else '' end),
                 case v.holder when 'session' then format('select pg_terminate_backend(%s)', v.pid)
                               when 'prepared_transaction' then format('rollback prepared %L', v.name)
                               when 'replication_slot' then format('select pg_drop_replication_slot(%L)', v.name)

@@ -15,6 +15,15 @@ begin
             end;
         end if;
     end loop;
+    -- So that posthaste.figures can say since when a transaction has held back vacuum. Where that may not be granted it is estimated,
+    -- and posthaste.health says so.
+    if not pg_has_role('posthaste_owner', 'pg_read_all_stats', 'member') then
+        begin
+            grant pg_read_all_stats to posthaste_owner;
+        exception when insufficient_privilege or unique_violation or internal_error then
+            null;
+        end;
+    end if;
     -- Tried, not asked for: from Postgres 16 on, whoever made a role is a member of it that may grant it, and not become it.
     begin
         set local role posthaste_owner;

@@ -42,21 +42,22 @@ pub struct Finding {
 }
 
 impl Store {
-    /// The figures that cost little. Counts stop at `counts_stop_at`. Gives up after five seconds, as the next two do: whoever looks
-    /// must not become a load where vacuum is held back.
+    /// The figures that cost little. Counts stop at `counts_stop_at`. Whoever looks must not become a load where vacuum is held back:
+    /// after two seconds it makes do with what it knows of the oldest delivery by then, and after five the next two are given up.
     pub async fn figures(&self, counts_stop_at: usize) -> Result<Vec<Figure>> {
-        self.observe(FIGURES, &[&long(counts_stop_at)]).await
+        self.observe(FIGURES, IMPATIENT, &[&long(counts_stop_at)])
+            .await
     }
 
     /// Sizes, dead rows and partitions: once a minute is enough.
     pub async fn table_figures(&self) -> Result<Vec<Figure>> {
-        self.observe(TABLE_FIGURES, &[]).await
+        self.observe(TABLE_FIGURES, PATIENT, &[]).await
     }
 
     /// The `most` subscriptions that something has been owed to for longest, the `most` that have failed for longest, and those `named`.
     /// Reads all that waits.
     pub async fn subscription_figures(&self, most: usize, named: &[String]) -> Result<Vec<Figure>> {
-        self.observe(SUBSCRIPTION_FIGURES, &[&int(most), &named])
+        self.observe(SUBSCRIPTION_FIGURES, PATIENT, &[&int(most), &named])
             .await
     }
 
@@ -94,6 +95,7 @@ impl Store {
     async fn observe(
         &self,
         statement: Statement,
+        limits: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Figure>> {
         let (name, sql) = statement;
@@ -103,8 +105,8 @@ impl Store {
             let prepared = session.prepare_cached(sql).await.map_err(failed(name))?;
             let transaction = session.build_transaction().read_only(true);
             let transaction = transaction.start().await.map_err(failed("begin"))?;
-            let impatient = transaction.batch_execute(IMPATIENT).await;
-            impatient.map_err(failed(name))?;
+            let limited = transaction.batch_execute(limits).await;
+            limited.map_err(failed(name))?;
             let rows = transaction.query(&prepared, parameters).await;
             let rows = rows.map_err(failed(name))?;
             transaction.commit().await.map_err(failed("commit"))?;
@@ -142,4 +144,6 @@ fn finding(row: &Row) -> Result<Finding> {
     })
 }
 
-const IMPATIENT: &str = "set local statement_timeout = '5s'; set local lock_timeout = '1s'";
+/// Posthaste.figures catches the first of these.
+const IMPATIENT: &str = "set local statement_timeout = '2s'; set local lock_timeout = '1s'";
+const PATIENT: &str = "set local statement_timeout = '5s'; set local lock_timeout = '1s'";
