@@ -13,11 +13,12 @@
 
 use std::hint::black_box;
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use divan::Bencher;
-use divan::counter::BytesCount;
-use posthaste::delivery::{Advice, DeliveryKey, Outcome, Phases, Report};
+use divan::counter::{BytesCount, ItemsCount};
+use metrics::{counter, histogram};
+use posthaste::delivery::{Advice, Attempt, DeliveryKey, Outcome, Phases, Report, Ruling, Verdict};
 use posthaste::egress::EgressPolicy;
 use posthaste::endpoint::{EndpointUrl, PlainHttp};
 use posthaste::envelope::{self, Envelope, Facts, SHIPPED, Shipped};
@@ -26,9 +27,12 @@ use posthaste::request::{Event, Occasion, Shape};
 use posthaste::retry::{ClientErrors, Jitter, RetryPolicy};
 use posthaste::secret::{Keyring, SecretKind, SigningSecret};
 use posthaste::signature::{self, Message, Profile, Signer};
+use posthaste::telemetry::{self, Ledger};
 use uuid::Uuid;
 
 fn main() {
+    // As the program does, so that what is counted goes somewhere.
+    posthaste::listener::install_recorder(telemetry::BUCKETS).unwrap();
     divan::main();
 }
 
@@ -213,6 +217,32 @@ fn judge(bencher: Bencher, (outcome, http_status): (Outcome, Option<u16>)) {
     bencher.bench(|| policy.judge(black_box(&report), 3, None, 0.3));
 }
 
+// What is counted of it.
+
+/// A batch of 512 attempts to 20 subscriptions, of which one in eight fails: all that there is to count of it.
+#[divan::bench]
+fn count_batch(bencher: Bencher) {
+    let (attempts, ledger) = (attempts(), Ledger::default());
+    bencher
+        .counter(ItemsCount::new(attempts.len()))
+        .bench(|| telemetry::recorded(black_box(&attempts), &[], &ledger, |_| None));
+}
+
+/// The yardstick: two metrics of the same batch, counted one by one.
+#[divan::bench]
+fn count_batch_one_by_one(bencher: Bencher) {
+    let attempts = attempts();
+    bencher.counter(ItemsCount::new(attempts.len())).bench(|| {
+        for attempt in black_box(&attempts) {
+            let outcome = attempt.report.outcome.as_str();
+            let verdict = attempt.ruling.verdict.as_str();
+            counter!("one_by_one_total", "outcome" => outcome, "verdict" => verdict).increment(1);
+            let took = attempt.report.duration.as_secs_f64();
+            histogram!("one_by_one_seconds", "outcome" => outcome).record(took);
+        }
+    });
+}
+
 // A connection, and a subscription's terms: now and then.
 
 /// Public addresses are checked against every rule; a private one meets its own.
@@ -262,6 +292,56 @@ fn open_secret(bencher: Bencher) {
             )
             .unwrap()
     });
+}
+
+/// What a busy worker records at once.
+fn attempts() -> Vec<Attempt> {
+    (0..512).map(attempt).collect()
+}
+
+fn attempt(place: i32) -> Attempt {
+    let fails = place % 8 == 7;
+    Attempt {
+        key: DeliveryKey {
+            event_id: Uuid::now_v7(),
+            subscription_id: place % 20,
+            replay: 0,
+        },
+        number: 1,
+        ordering_key: None,
+        holder: 1,
+        worker_id: 1,
+        revision: 1,
+        began: Instant::now(),
+        report: Report {
+            outcome: if fails {
+                Outcome::Rejected
+            } else {
+                Outcome::Accepted
+            },
+            http_status: Some(if fails { 503 } else { 200 }),
+            error: None,
+            snippet: None,
+            advice: Advice::default(),
+            remote: None,
+            duration: Duration::from_millis(12),
+            phases: Phases::default(),
+        },
+        ruling: Ruling {
+            verdict: if fails {
+                Verdict::Retry(Duration::from_secs(5))
+            } else {
+                Verdict::Done
+            },
+            rule: None,
+            hold: None,
+        },
+        owed_from: Some(1.7e9),
+        expires: None,
+        signed_with: vec![1],
+        bytes: 300,
+        preparations: Vec::new(),
+    }
 }
 
 /// As an attempt names them.

@@ -6230,7 +6230,7 @@ begin atomic
     ) b
     cross join lateral (values
         ('history_bytes', coalesce(b.bytes, 0)::float8),
-        ('partitions_ahead_days', greatest(0, posthaste.partitions_ahead(h.name))),
+        ('partitions_ahead_seconds', 86400 * greatest(0, posthaste.partitions_ahead(h.name))),
         ('default_partition_used', case h.name when 'outbox' then exists (select from posthaste.outbox_default)
                                                else exists (select from posthaste.attempt_default) end::integer)) f (figure, value);
 end;

@@ -5,6 +5,7 @@
 //! is out of bounds. A service that runs the worker inside itself may write the fields instead, and
 //! calls [`Config::validate`], which checks both the bounds and the rules between settings.
 
+mod digest;
 mod kind;
 mod rules;
 mod table;
@@ -17,7 +18,7 @@ use ipnet::IpNet;
 
 use self::kind::{
     About, Address, Announced, Choice, Count, DatabaseUrl, Field, File, Keys, Name, Networks,
-    Proxy, Row, Size, Sources, Switch, Time,
+    Proxy, Row, Size, Sources, Subscriptions, Switch, Time,
 };
 pub use self::kind::{Hidden, LogAttempts, LogFormat, LogLevel, Wake};
 pub use self::table::markdown_table;
@@ -98,6 +99,12 @@ settings! {
     "Telemetry"
     /// Where `/metrics`, `/healthz`, `/readyz` and public keys (`/jwks.json`) are served. They need no password, so keep the address private.
     listen: Option<SocketAddr> = Some(LISTEN), Address;
+    /// How often one worker at a time reads the figures of the database that `/metrics` shows.
+    observe_interval: Duration = Duration::from_secs(15), Time("1s", "5m");
+    /// How many subscriptions `/metrics` names: those in `metrics_subscriptions`, then those that fail and those with most attempts.
+    metrics_top: usize = 20, Count("subscriptions", 0, 200);
+    /// Subscriptions that `/metrics` always names.
+    metrics_subscriptions: Vec<String> = Vec::new(), Subscriptions;
     /// How log lines are written.
     log_format: LogFormat = LogFormat::Text, Choice(LogFormat::WORDS);
     /// The least important level that is logged.
@@ -225,6 +232,12 @@ impl Config {
     /// The proxy that requests go through, from `proxy` or `proxy_file`; none where neither is set.
     pub fn proxy_url(&self) -> Result<Option<ProxyUrl>> {
         rules::proxy(self)
+    }
+
+    /// 16 hexadecimal digits that differ where workers run with different settings: of every setting but what may well differ from
+    /// one to the next, which are secrets, files, names, addresses, and what concerns the log.
+    pub fn digest(&self) -> String {
+        digest::of(self)
     }
 
     /// The worker's name as it appears in rows and logs: as set, else the host's name and the process id.

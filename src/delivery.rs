@@ -282,6 +282,9 @@ pub struct Lease {
     pub context: Option<Box<Context>>,
     /// How long data and metadata are, in bytes.
     pub bytes: usize,
+    /// Since when it is owed: when the event was inserted, or its `deliver_after` where that is later; in seconds since 1970, by the
+    /// database's clock.
+    pub owed_from: f64,
     /// When the lease ends by our clock, counted from before it was asked for: never later than by
     /// the database's.
     pub ends: Instant,
@@ -310,6 +313,7 @@ impl Lease {
             payload: Some("1".to_owned()),
             context: None,
             bytes: 1,
+            owed_from: 0.0,
             ends: Instant::now() + Duration::from_mins(1),
             expires: None,
         }
@@ -394,6 +398,8 @@ pub struct Attempt {
     pub report: Report,
     /// What that means.
     pub ruling: Ruling,
+    /// Since when the delivery is owed, as its lease has it; not known of a lease that was taken over.
+    pub owed_from: Option<f64>,
     /// When the event is not to be sent any more, by our clock; `None` for never.
     pub expires: Option<Instant>,
     /// The numbers of the secrets that signed it; empty where nothing was signed.

@@ -66,15 +66,17 @@ impl Listener {
         self.address
     }
 
-    /// Answers until it is dropped.
+    /// Answers until it is dropped. `more` says what `/metrics` has behind what went to the recorder.
     pub async fn serve(
         self,
         metrics: PrometheusHandle,
+        more: impl Fn() -> String + Send + Sync + 'static,
         readiness: watch::Receiver<Readiness>,
         keys: watch::Receiver<Option<Arc<KeySets>>>,
     ) {
         let pages = Arc::new(Pages {
             metrics,
+            more: Box::new(more),
             readiness,
             keys,
         });
@@ -131,6 +133,7 @@ async fn answer(stream: TcpStream, pages: Arc<Pages>) {
 
 struct Pages {
     metrics: PrometheusHandle,
+    more: Box<dyn Fn() -> String + Send + Sync>,
     readiness: watch::Receiver<Readiness>,
     /// None before the database was asked.
     keys: watch::Receiver<Option<Arc<KeySets>>>,
@@ -161,7 +164,7 @@ impl Pages {
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
-        let mut page = text(StatusCode::OK, self.metrics.render());
+        let mut page = text(StatusCode::OK, self.metrics.render() + &(self.more)());
         page.headers_mut()
             .insert(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE));
         page
@@ -302,7 +305,8 @@ mod tests {
         let (readiness, watching) = watch::channel(Readiness::Ready);
         let (keys, published) = watch::channel(None);
         let mut serving = JoinSet::new();
-        serving.spawn(listener.serve(recorder.handle(), watching, published));
+        let more = || "posthaste_more 1\n".to_owned();
+        serving.spawn(listener.serve(recorder.handle(), more, watching, published));
         Running {
             address,
             readiness,
@@ -343,6 +347,7 @@ mod tests {
             page.contains("posthaste_batch_rows_bucket{le=\"10\"} 1"),
             "{page}"
         );
+        assert!(page.ends_with("\nposthaste_more 1\n"), "{page}");
     }
 
     #[tokio::test]

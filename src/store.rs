@@ -32,13 +32,14 @@ pub use self::migrate::{Applied, SchemaState, migrate, schema_state};
 pub use self::operations::OverdueRotation;
 pub use self::ordering::Advanced;
 pub use self::people::{COUNT_LIMIT, Deviation, Login, NamedSecret, Overview, Server, WorkerAlive};
-pub use self::presence::{Doze, Presence};
+pub use self::presence::{Doze, Lookout, Presence};
 pub use self::requests::Requests;
 pub use self::terms::{
     AskedFor, Changes, StoredSchema, StoredSecret, StoredShape, StoredTerms, StoredValue,
 };
 use crate::config::Config;
 use crate::delivery::{Attempt, Context, DeliveryKey, Lease, OrderingKey};
+use crate::telemetry::Connections;
 use crate::{Error, Result};
 
 /// The database as the worker sees it: a pool of sessions with the planner settings that the hot
@@ -216,12 +217,7 @@ impl Store {
     /// that have no room here. Tells, too, whether any lane had something due, or when the next one has.
     pub async fn claim_waiting(&self, room: &Room, lanes: usize) -> Result<(Due, Vec<Lease>)> {
         let answer = tokio::time::timeout(PATIENCE, self.lock_and_claim(room, lanes)).await;
-        answer.unwrap_or_else(|_| {
-            let name = CLAIM_WAITING.0;
-            Err(Error::Database(format!(
-                "{name}: no answer within {PATIENCE:?}"
-            )))
-        })
+        answer.unwrap_or_else(|_| Err(unanswered(CLAIM_WAITING.0, PATIENCE)))
     }
 
     async fn lock_and_claim(&self, room: &Room, lanes: usize) -> Result<(Due, Vec<Lease>)> {
@@ -414,17 +410,29 @@ impl Store {
         crate::telemetry::statement(name, begun.elapsed());
         let Ok(rows) = answer else {
             abandon(session);
-            let text = format!("{name}: no answer within {PATIENCE:?}");
-            return Err(Error::Database(text));
+            return Err(unanswered(name, PATIENCE));
         };
-        rows.map_err(failed(name))
+        let rows = rows.map_err(failed(name))?;
+        crate::telemetry::database_answers(true);
+        Ok(rows)
     }
 
     async fn session(&self) -> Result<Object> {
-        self.pool
-            .get()
-            .await
-            .map_err(|error| Error::Database(connect::explain_pool(&error)))
+        self.pool.get().await.map_err(|error| {
+            if !connect::is_about_room(&error) {
+                crate::telemetry::database_answers(false);
+            }
+            Error::Database(connect::explain_pool(&error))
+        })
+    }
+
+    /// The sessions of the pool.
+    pub(crate) fn connections(&self) -> Connections {
+        let status = self.pool.status();
+        Connections {
+            idle: status.available,
+            used: status.size.saturating_sub(status.available),
+        }
     }
 }
 
@@ -549,8 +557,11 @@ statements! {
     ROUSE = "rouse";
 }
 
+/// Counts that a statement failed, and says why.
 fn failed(statement: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Error {
     move |error| {
+        crate::telemetry::statement_failed(statement);
+        crate::telemetry::database_answers(connect::is_an_answer(&error));
         let text = format!("{statement}: {}", connect::explain(&error));
         if connect::is_about_data(&error) {
             Error::Data(text)
@@ -560,12 +571,20 @@ fn failed(statement: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Erro
     }
 }
 
+/// The same of one that was not answered within this time.
+fn unanswered(statement: &'static str, patience: Duration) -> Error {
+    crate::telemetry::statement_failed(statement);
+    crate::telemetry::database_answers(false);
+    Error::Database(format!("{statement}: no answer within {patience:?}"))
+}
+
 fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, number: i16) -> Result<Lease> {
     let bytes: Option<i32> = row.try_get("bytes")?;
     let expires_in: Option<f64> = row.try_get("expires_in")?;
+    let event_id = row.try_get("event_id")?;
     Ok(Lease {
         key: DeliveryKey {
-            event_id: row.try_get("event_id")?,
+            event_id,
             subscription_id: row.try_get("subscription_id")?,
             replay,
         },
@@ -584,9 +603,19 @@ fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, number: i16) -> Re
         payload: row.try_get("payload")?,
         context: context(row)?,
         bytes: usize::try_from(bytes.unwrap_or(0)).unwrap_or(0),
+        owed_from: owed_from(event_id, row.try_get("deliver_after")?),
         ends: asked + room.lease,
         expires: expires_in.map(|seconds| at(asked, seconds)),
     })
+}
+
+/// When the event was inserted, which its id begins with in milliseconds, or when it was to be delivered at the earliest.
+#[expect(clippy::cast_precision_loss, reason = "48 bits fit")]
+fn owed_from(event_id: Uuid, deliver_after: Option<f64>) -> f64 {
+    let inserted = (event_id.as_u128() >> 80) as f64 / 1000.0;
+    deliver_after
+        .filter(|at| at.is_finite())
+        .map_or(inserted, |at| at.max(inserted))
 }
 
 /// Most events have nothing of the kind that is wanted: no allocation for those.

@@ -5,6 +5,7 @@ mod health;
 mod housekeeping;
 mod lanes;
 mod look;
+mod observer;
 mod ordering;
 mod plan;
 mod publishing;
@@ -13,6 +14,7 @@ mod requests;
 mod shift;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +29,7 @@ use crate::jwks::KeySets;
 use crate::masks::Masks;
 use crate::sender::{Sender, SenderConfig};
 use crate::store::{Presence, Store, connect_once, schema_state};
+use crate::telemetry::{self, Figures, Ledger, Page};
 use crate::{Result, tls};
 
 /// A worker, ready to run.
@@ -37,6 +40,8 @@ pub struct Worker {
     directory: Arc<Directory>,
     catalogue: Arc<Catalogue>,
     masks: Arc<Masks>,
+    ledger: Arc<Ledger>,
+    figures: watch::Sender<Arc<Figures>>,
     ready: watch::Sender<bool>,
     published: watch::Sender<Option<Arc<KeySets>>>,
 }
@@ -58,6 +63,8 @@ impl Worker {
             directory,
             catalogue,
             masks,
+            ledger: Arc::default(),
+            figures: watch::Sender::default(),
             ready: watch::Sender::new(false),
             published: watch::Sender::new(None),
         })
@@ -74,10 +81,26 @@ impl Worker {
         self.published.subscribe()
     }
 
+    /// What a page of metrics says besides what goes to the recorder of the `metrics` facade: the text for Prometheus, made anew by
+    /// each call, of what the database says, while this worker is the one that reads it, and of single subscriptions.
+    pub fn page(&self) -> impl Fn() -> String + Send + Sync + 'static {
+        let page = Page {
+            ledger: Arc::clone(&self.ledger),
+            most: self.config.metrics_top,
+            named: self.config.metrics_subscriptions.clone(),
+        };
+        let (figures, directory) = (self.figures.subscribe(), Arc::clone(&self.directory));
+        move || {
+            let figures = figures.borrow().clone();
+            page.text(&figures, |id| directory.name(id), Instant::now())
+        }
+    }
+
     /// Works until `stop` is cancelled, then finishes what is under way, up to the configured drain
     /// time, gives back the rest and returns. Fails only where it could not begin: no database, or
-    /// another schema than this program's.
+    /// another schema than this program's. What it counts goes to the recorder that was installed by then.
     pub async fn run(&self, stop: CancellationToken) -> Result<()> {
+        telemetry::began(&self.config);
         // A database that takes the connection and says nothing must not make us deaf.
         if let Some(presence) = stop.run_until_cancelled(self.register()).await {
             Shift::begin(self, presence?).work(stop).await;
@@ -109,7 +132,7 @@ async fn come_in(
     if let Err(error) = store.settle_lanes().await {
         tracing::warn!(%error, "cannot settle the lanes yet");
     }
-    Presence::register(config, name, None, before).await
+    Presence::register(config, name, Some(&config.digest()), before).await
 }
 
 fn plain_http(config: &Config) -> PlainHttp {

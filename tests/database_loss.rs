@@ -131,7 +131,7 @@ async fn publish_five(world: &World) -> Vec<Uuid> {
 }
 
 /// Ends all sessions of workers and refuses new ones, or lets them in again.
-async fn shut_out(world: &World, admin: &Client, out: bool) {
+pub(crate) async fn shut_out(world: &World, admin: &Client, out: bool) {
     let database = world.text("select current_database()::text").await;
     admin
         .batch_execute(&format!(

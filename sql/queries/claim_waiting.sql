@@ -41,7 +41,7 @@ with lane as materialized (
     order by w.place, w.due_at, w.event_id, w.subscription_id
     limit $5::integer
 ), read as materialized (
-    select w.*, o.event_type, o.occurred_at, size.bytes,
+    select w.*, o.event_type, o.occurred_at, o.deliver_after, size.bytes,
            case when not w.is_over and size.bytes <= $7::integer then o.payload::text end as payload,
            case when w.wants_more and not w.is_over and size.bytes <= $7::integer then o.metadata::text end as metadata,
            case when w.wants_more then o.tenant end as tenant, case when w.wants_more then o.traceparent end as traceparent
@@ -103,7 +103,8 @@ select l.event_id, l.subscription_id, l.replay, l.number, f.revision,
        (select k.revision from kind k where k.event_type = f.event_type) as schema_revision, f.event_type, f.occurred_at, f.bytes, f.payload, f.metadata, f.tenant, f.traceparent, f.ordering_key,
        -- A replay was asked for, however old the event is. An end may lie at infinity, which no time can be subtracted from.
        case when f.expires_at is not null or f.max_age is not null then
-           (extract(epoch from least(f.expires_at, case when l.replay = 0 then posthaste.event_time(l.event_id) + f.max_age end)) - extract(epoch from now()))::float8 end as expires_in
+           (extract(epoch from least(f.expires_at, case when l.replay = 0 then posthaste.event_time(l.event_id) + f.max_age end)) - extract(epoch from now()))::float8 end as expires_in,
+       extract(epoch from f.deliver_after)::float8 as deliver_after
 -- A full join that no condition turns into another can be done by hash alone: never each lease against each row that fits.
 from leased l
 full join fitting f using (event_id, subscription_id, replay)

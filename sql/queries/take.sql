@@ -160,7 +160,7 @@ with late as materialized (
     where subscription_id = any (array(select subscription_id from asleep))
 )
 select null::uuid as event_id, null::integer as subscription_id, null::integer as revision, null::integer as schema_revision,
-       null::text as event_type, null::timestamptz as occurred_at, null::integer as bytes, null::text as payload, null::text as metadata, null::text as tenant, null::text as traceparent, null::float8 as expires_in,
+       null::text as event_type, null::timestamptz as occurred_at, null::integer as bytes, null::text as payload, null::text as metadata, null::text as tenant, null::text as traceparent, null::float8 as expires_in, null::float8 as deliver_after,
        (select picked from next) as events_seen,
        (select coalesce(sum(events), 0)::bigint from kind) as events_taken,
        (select count(*) from placed) as deliveries_made,
@@ -179,7 +179,8 @@ select p.event_id, p.subscription_id, p.revision, p.schema_revision, r.event_typ
        case when p.wants_more and r.bytes + r.metadata_bytes <= $8::integer then r.metadata::text end, case when p.wants_more then r.tenant end, case when p.wants_more then r.traceparent end,
        -- An end may lie at infinity, which no time can be subtracted from.
        case when p.expires_at is not null or p.max_age is not null then
-           (extract(epoch from least(p.expires_at, posthaste.event_time(p.event_id) + p.max_age)) - extract(epoch from now()))::float8 end, null, null, null, null, null, null, null, null, null, null
+           (extract(epoch from least(p.expires_at, posthaste.event_time(p.event_id) + p.max_age)) - extract(epoch from now()))::float8 end,
+       extract(epoch from p.deliver_after)::float8, null, null, null, null, null, null, null, null, null, null
 -- A full join that no condition turns into another can be done by hash alone: never each delivery against each event.
 from placed p full join read r on r.event_id = p.event_id
 where coalesce(p.leased, false)

@@ -50,7 +50,8 @@ async fn serve_telemetry(address: SocketAddr, worker: &Worker) -> Result<DropGua
     let listener = Listener::bind(address).await?;
     tracing::info!(address = %listener.address(), paths = PATHS, "serving");
     let stop = CancellationToken::new();
-    let serving = listener.serve(metrics, readiness(worker.ready()), worker.public_keys());
+    let (more, ready) = (worker.page(), readiness(worker.ready()));
+    let serving = listener.serve(metrics, more, ready, worker.public_keys());
     tokio::spawn(stop.clone().run_until_cancelled_owned(serving));
     Ok(stop.drop_guard())
 }

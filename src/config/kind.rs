@@ -447,6 +447,39 @@ fn parts(text: &str) -> impl Iterator<Item = &str> {
         .filter(|part| !part.is_empty())
 }
 
+/// Names of subscriptions, separated by commas; one that has a comma cannot be among them.
+pub(super) struct Subscriptions;
+
+impl Kind for Subscriptions {
+    type Value = Vec<String>;
+
+    fn about(&self) -> About {
+        About {
+            unit: "names",
+            bounds: "at most 200 names of subscriptions, separated by commas".to_owned(),
+            ..About::default()
+        }
+    }
+
+    fn read(&self, text: &str) -> Option<Self::Value> {
+        let names: Vec<String> = parts(text).map(str::to_owned).collect();
+        let are_names = names.iter().all(|name| is_subscription_name(name));
+        (are_names && names.len() <= NAMES).then_some(names)
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        value.join(",")
+    }
+}
+
+/// As the schema has it, but for spaces at its ends, which nobody can write here.
+fn is_subscription_name(name: &str) -> bool {
+    name.chars().count() <= 100 && !name.contains(char::is_control)
+}
+
+/// As many as there can be on the page.
+const NAMES: usize = 200;
+
 /// A socket address, or `off`.
 pub(super) struct Address;
 

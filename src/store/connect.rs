@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
+};
 use futures_util::future::poll_fn;
 use tokio::sync::Notify;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
@@ -61,7 +63,11 @@ async fn connected<T>(
 where
     T: MakeTlsConnect<Socket>,
 {
-    match tokio::time::timeout(CONNECT_TIMEOUT, postgres.connect(tls)).await {
+    let answer = tokio::time::timeout(CONNECT_TIMEOUT, postgres.connect(tls)).await;
+    if !matches!(answer, Ok(Ok(_))) {
+        crate::telemetry::database_answers(false);
+    }
+    match answer {
         Ok(connected) => Ok(connected?),
         Err(_) => Err(Error::Database(format!(
             "no answer within {CONNECT_TIMEOUT:?}"
@@ -74,7 +80,7 @@ where
 #[derive(Debug)]
 pub struct Listener {
     /// For session locks and LISTEN; quick statements only, since they hold up notifications.
-    pub client: Client,
+    pub client: Arc<Client>,
     /// Rings at every notification; rings that nobody waits for become one.
     pub bell: Arc<Notify>,
     /// Cancelled when the connection is lost.
@@ -109,7 +115,11 @@ where
             }
         }
     });
-    Listener { client, bell, lost }
+    Listener {
+        client: Arc::new(client),
+        bell,
+        lost,
+    }
 }
 
 /// One line about what Postgres said. Its DETAIL is left out: it can hold a whole row.
@@ -142,6 +152,18 @@ pub(super) fn is_about_data(error: &tokio_postgres::Error) -> bool {
     error
         .code()
         .is_some_and(|code| code.code().starts_with("22") || code.code().starts_with("23"))
+}
+
+/// Whether Postgres said it, and will say something else another time: not so where it is about to stop, or to start.
+pub(super) fn is_an_answer(error: &tokio_postgres::Error) -> bool {
+    error
+        .code()
+        .is_some_and(|code| !code.code().starts_with("57P"))
+}
+
+/// Whether all sessions were busy, rather than none to be had.
+pub(super) fn is_about_room(error: &PoolError) -> bool {
+    matches!(error, PoolError::Timeout(TimeoutType::Wait))
 }
 
 pub(super) fn explain_pool(error: &PoolError) -> String {

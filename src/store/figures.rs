@@ -7,7 +7,7 @@ use tokio_postgres::types::ToSql;
 
 use super::{
     FIGURES, FINDINGS, NOTE_WORKER, PATIENCE, RECENT_RATES, SUBSCRIPTION_FIGURES, Statement, Store,
-    TABLE_FIGURES, abandon, failed, int, long,
+    TABLE_FIGURES, abandon, failed, int, long, unanswered,
 };
 use crate::{Error, Result};
 
@@ -116,9 +116,7 @@ impl Store {
         crate::telemetry::statement(name, begun.elapsed());
         let Ok(rows) = answer else {
             abandon(session);
-            return Err(Error::Database(format!(
-                "{name}: no answer within {PATIENCE:?}"
-            )));
+            return Err(unanswered(name, PATIENCE));
         };
         rows?.iter().map(figure).collect()
     }

@@ -9,10 +9,10 @@ use uuid::Uuid;
 use super::columns::Columns;
 use super::{
     ADVANCE, FREE_HEADS, FREE_KEYS, IDLE_KEYS, LOCK_LANES_OF, PATIENCE, RECORD, Store, Watermark,
-    failed, int, places,
+    failed, int, places, unanswered,
 };
+use crate::Result;
 use crate::delivery::{Attempt, OrderingKey, Verdict};
-use crate::{Error, Result};
 
 /// What [`Store::advance`] came to.
 #[derive(Debug)]
@@ -33,12 +33,7 @@ impl Store {
         watermark: &Watermark,
     ) -> Result<Option<Advanced>> {
         let answer = tokio::time::timeout(PATIENCE, self.lock_and_advance(keys, watermark)).await;
-        answer.unwrap_or_else(|_| {
-            let name = ADVANCE.0;
-            Err(Error::Database(format!(
-                "{name}: no answer within {PATIENCE:?}"
-            )))
-        })
+        answer.unwrap_or_else(|_| Err(unanswered(ADVANCE.0, PATIENCE)))
     }
 
     async fn lock_and_advance(
@@ -91,12 +86,7 @@ impl Store {
         columns: &Columns<'_>,
     ) -> Result<Vec<usize>> {
         let answer = tokio::time::timeout(PATIENCE, self.record_and_free(attempts, columns)).await;
-        answer.unwrap_or_else(|_| {
-            let name = RECORD.0;
-            Err(Error::Database(format!(
-                "{name}: no answer within {PATIENCE:?}"
-            )))
-        })
+        answer.unwrap_or_else(|_| Err(unanswered(RECORD.0, PATIENCE)))
     }
 
     async fn record_and_free(

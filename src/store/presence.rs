@@ -4,18 +4,18 @@
 //! everybody can see that it is alive; when the process, the host or the connection dies, the lock
 //! falls, and others take over its leases at once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{Listener, listen};
 use super::{
     DOZE, HOLD_IDENTITY, NEXT_WORKER_ID, OBSERVE, REGISTER_WORKER, RESUME_WORKER, ROUSE, Statement,
-    failed,
+    failed, unanswered,
 };
 use crate::config::{Config, Wake};
 use crate::{Error, Result};
@@ -28,7 +28,6 @@ pub struct Presence {
     worker_id: i32,
     may_doze: bool,
     dozing: bool,
-    observing: bool,
 }
 
 /// How falling asleep went.
@@ -56,7 +55,6 @@ impl Presence {
             worker_id: 0,
             may_doze: config.wake == Wake::Listen,
             dozing: false,
-            observing: false,
         };
         presence.worker_id = match before {
             Some(id) if presence.resume(id).await? => id,
@@ -137,12 +135,12 @@ impl Presence {
         Ok(())
     }
 
-    /// Whether this worker is the one that observes how things stand: one at a time is, until its session ends.
-    pub async fn try_observe(&mut self) -> Result<bool> {
-        if !self.observing {
-            self.observing = first(&self.ask(OBSERVE, &[]).await?)?;
+    /// What finds out whether this worker is the one that observes how things stand. One at a time is, until its session ends.
+    pub fn lookout(&self) -> Lookout {
+        Lookout {
+            client: Arc::downgrade(&self.listener.client),
+            is_ours: false,
         }
-        Ok(self.observing)
     }
 
     async fn ask(
@@ -155,10 +153,30 @@ impl Presence {
             rows.map_err(failed(name))
         } else {
             self.listener.lost.cancel();
-            Err(Error::Database(format!(
-                "{name}: no answer within {PATIENCE:?}"
-            )))
+            Err(unanswered(name, PATIENCE))
         }
+    }
+}
+
+/// Asks on a worker's session, beside the worker and without holding the session open.
+#[derive(Debug)]
+pub struct Lookout {
+    client: Weak<Client>,
+    is_ours: bool,
+}
+
+impl Lookout {
+    /// Whether this worker is the one that observes.
+    pub async fn is_ours(&mut self) -> Result<bool> {
+        let (name, sql) = OBSERVE;
+        if let (false, Some(client)) = (self.is_ours, self.client.upgrade()) {
+            let asked = client.query(sql, &[]);
+            let Ok(rows) = tokio::time::timeout(PATIENCE, asked).await else {
+                return Err(unanswered(name, PATIENCE));
+            };
+            self.is_ours = first(&rows.map_err(failed(name))?)?;
+        }
+        Ok(self.is_ours)
     }
 }
 

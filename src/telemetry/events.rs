@@ -244,9 +244,24 @@ pub const LOG_EVENTS: &[LogEvent] = &[
         "Tried again within a minute.",
     ),
     warn(
-        "cannot see what waits for people",
+        "cannot note how this worker's clock stands",
         &["error"],
-        "The metrics about it stand still.",
+        "The others see its last note. Tried again within a minute.",
+    ),
+    warn(
+        "cannot observe the database; trying again",
+        &["error", "part"],
+        "Its figures are shown a little longer, and then no more. Said once, until it works again.",
+    ),
+    info(
+        "the database can be observed again",
+        &["part"],
+        "Its figures are shown again.",
+    ),
+    warn(
+        "a figure of the database is not known here, and not shown",
+        &["figure"],
+        "The schema is newer than the program. Said once for each.",
     ),
     warn(
         "cannot tell of overdue rotations",

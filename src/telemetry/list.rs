@@ -8,8 +8,9 @@ use std::fmt::Write as _;
 
 use metrics::counter;
 
-pub(super) use self::database::*;
-pub(super) use self::process::*;
+pub(crate) use self::database::*;
+pub(super) use self::labels::STATUS_CLASSES;
+pub(crate) use self::process::*;
 
 /// What kind of number a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +109,7 @@ const ALL: [Metric; PROCESS.len() + DATABASE.len()] = {
 /// `/// meaning`, `NAME: Kind "name", "unit", [labels];`.
 macro_rules! metrics {
     ($list:ident: $origin:ident; $( #[doc = $meaning:literal] $constant:ident: $kind:ident $name:literal, $unit:literal, [$($label:expr),*]; )+) => {
-        $( pub(in crate::telemetry) const $constant: &str = concat!("posthaste_", $name); )+
+        $( pub(crate) const $constant: &str = concat!("posthaste_", $name); )+
 
         pub(super) const $list: &[Metric] = &[ $( Metric {
             name: $constant,

@@ -11,26 +11,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::forgetting::Forgetting;
 use super::health::Health;
-use super::ordering::Keys;
 use super::publishing::Publishing;
+use super::recorder::Books;
 use super::{recorder, requests};
 use crate::attempt;
 use crate::config::Config;
 use crate::delivery::Attempt;
-use crate::directory::Directory;
 use crate::jwks::KeySets;
 use crate::operational::OperationalEvent;
-use crate::store::{Adopted, Changes, Store};
+use crate::store::{Adopted, Changes};
 use crate::{Result, telemetry};
 
 /// Everything the rounds need.
 #[derive(Clone, Debug)]
 pub(super) struct Housekeeping {
-    pub(super) store: Store,
-    pub(super) directory: Arc<Directory>,
+    pub(super) books: Books,
     pub(super) config: Arc<Config>,
     pub(super) worker_id: i32,
-    pub(super) keys: Keys,
     /// Rings when a worker is gone.
     pub(super) dropped: Arc<Notify>,
     pub(super) health: Health,
@@ -61,7 +58,7 @@ impl Housekeeping {
             }
             let has_news = std::mem::take(&mut terms.has_news);
             if let Err(error) = publishing
-                .round(&self.store, &self.published, has_news, now)
+                .round(&self.books.store, &self.published, has_news, now)
                 .await
             {
                 tracing::warn!(%error, "cannot read the public keys");
@@ -69,12 +66,12 @@ impl Housekeeping {
             if now >= clock_due {
                 clock_due = now + CLOCK_EVERY;
                 self.mind_the_clock().await;
-                self.tell_what_waits_for_people().await;
+                self.tell_overdue_rotations().await;
             }
             if now >= partitions_due {
                 partitions_due = now + self.make_partitions().await;
             }
-            if let Err(error) = forgetting.round(&self.store, now).await {
+            if let Err(error) = forgetting.round(&self.books.store, now).await {
                 tracing::warn!(%error, "cannot delete dedup keys that have expired");
             }
             if let Err(error) = self.take_over(&mut leases_due, &mut missing).await {
@@ -90,7 +87,7 @@ impl Housekeeping {
     /// table of leases is read when it is `due`: the more dead rows it holds, and the longer that
     /// takes, the more rarely.
     async fn take_over(&self, due: &mut Instant, missing: &mut Vec<i32>) -> Result<()> {
-        let now_missing = self.store.gone_workers(self.worker_id).await?;
+        let now_missing = self.books.store.gone_workers(self.worker_id).await?;
         let before = std::mem::replace(missing, now_missing);
         let gone: Vec<i32> = missing
             .iter()
@@ -104,6 +101,7 @@ impl Housekeeping {
         loop {
             let asked = Instant::now();
             let adopted = self
+                .books
                 .store
                 .adopt(self.worker_id, lease, &gone, ADOPT_AT_ONCE)
                 .await?;
@@ -116,8 +114,8 @@ impl Housekeeping {
         if !gone.is_empty() {
             tracing::warn!(workers = ?gone, "workers are gone; their leases are taken over");
             self.dropped.notify_one();
-            self.keys.sweep();
-            self.store.end_workers(&gone, None).await?;
+            self.books.keys.sweep();
+            self.books.store.end_workers(&gone, None).await?;
         }
         Ok(())
     }
@@ -126,7 +124,11 @@ impl Housekeeping {
         let mut attempts = Vec::with_capacity(adopted.len());
         for lease in adopted {
             let id = lease.key.subscription_id;
-            let retry = self.directory.retry_policy(id, lease.revision).await?;
+            let retry = self
+                .books
+                .directory
+                .retry_policy(id, lease.revision)
+                .await?;
             let report = attempt::abandoned(
                 "the worker was gone, or its lease ended, before a result was recorded",
             );
@@ -146,6 +148,7 @@ impl Housekeeping {
                 began: lease.began,
                 report,
                 ruling,
+                owed_from: None,
                 expires: lease.expires,
                 signed_with: Vec::new(),
                 bytes: 0,
@@ -154,46 +157,36 @@ impl Housekeeping {
         }
         if !attempts.is_empty() {
             telemetry::adopted(attempts.len());
-            recorder::record(
-                &self.store,
-                &self.directory,
-                &attempts,
-                &self.keys,
-                &self.stop,
-            )
-            .await;
+            recorder::record(&self.books, &attempts, &self.stop).await;
         }
         Ok(())
     }
 
-    /// Partners refuse signatures that are too old or too new, so a clock that is off is said aloud.
+    /// Partners refuse signatures that are too old or too new, so a clock that is off is said aloud, and noted for all to see.
     async fn mind_the_clock(&self) {
-        match self.store.server().await {
-            Ok(server) => telemetry::clock(-server.clock_ahead),
-            Err(error) => tracing::warn!(%error, "cannot compare clocks"),
+        let (store, certificate) = (
+            &self.books.store,
+            self.books.directory.first_certificate_end(),
+        );
+        telemetry::certificates_end(certificate);
+        let asked = Instant::now();
+        let ahead = match store.server().await {
+            Ok(server) => server.clock_ahead,
+            Err(error) => return tracing::warn!(%error, "cannot compare clocks"),
+        };
+        if asked.elapsed() > SLOW {
+            return;
         }
-    }
-
-    /// What nobody but a person can decide, as metrics.
-    async fn tell_what_waits_for_people(&self) {
-        telemetry::certificates_end(self.directory.first_certificate_end());
-        match self.store.overview(COUNTED).await {
-            Ok(overview) => {
-                telemetry::waiting_for_people(telemetry::Waiting {
-                    four_eyes: overview.four_eyes,
-                    secrets_overdue: overview.secrets_overdue,
-                    secrets_missing: overview.secrets_missing,
-                });
-                if overview.secrets_overdue > 0 {
-                    self.tell_overdue_rotations().await;
-                }
-            }
-            Err(error) => tracing::warn!(%error, "cannot see what waits for people"),
+        self.books.ledger.note_clock(-ahead);
+        telemetry::clock(-ahead);
+        let noted = store.note_worker(self.worker_id, -ahead, certificate);
+        if let Err(error) = noted.await {
+            tracing::warn!(%error, "cannot note how this worker's clock stands");
         }
     }
 
     async fn tell_overdue_rotations(&self) {
-        match self.store.tell_overdue_rotations(COUNTED).await {
+        match self.books.store.tell_overdue_rotations(COUNTED).await {
             Ok(overdue) => {
                 for rotation in overdue {
                     let why = format!("secret {} is the newest", rotation.number);
@@ -213,6 +206,7 @@ impl Housekeeping {
     /// Makes the partitions of the coming days; says when to try again.
     async fn make_partitions(&self) -> Duration {
         match self
+            .books
             .store
             .create_partitions(self.config.partitions_ahead)
             .await
@@ -256,12 +250,10 @@ impl TermsWatch {
 
     /// What was agreed is read anew whether or not the lanes can follow just now, and the other way round.
     async fn round(&mut self, house: &Housekeeping, now: Instant) -> Result<()> {
-        let Housekeeping {
-            store,
-            directory,
-            health,
-            ..
-        } = house;
+        let Housekeeping { books, health, .. } = house;
+        let Books {
+            store, directory, ..
+        } = books;
         // Whatever was weighed since the last look began, however long ago that is: who never learns that an endpoint failed would
         // tell nobody that it is well again.
         let back = now.duration_since(self.looked_at) + SLACK;
@@ -278,7 +270,7 @@ impl TermsWatch {
             self.settle_due = now;
         }
         let settled = self.settle(house, &changes, now).await;
-        requests::carry_out(store, changes.requests, &house.keys, now).await;
+        requests::carry_out(store, changes.requests, &house.books.keys, now).await;
         match self.watermark {
             None => directory.refresh_all().await?,
             Some(_) => directory.refresh(&news).await?,
@@ -299,7 +291,7 @@ impl TermsWatch {
         changes: &Changes,
         now: Instant,
     ) -> Result<()> {
-        let Housekeeping { store, keys, .. } = house;
+        let Books { store, keys, .. } = &house.books;
         if changes.to_pause || now >= self.settle_due {
             // Whatever stands in its way, what people decided is carried out.
             let paused = store.pause_failing(AT_ONCE).await.unwrap_or_else(|error| {
@@ -307,7 +299,7 @@ impl TermsWatch {
                 Vec::new()
             });
             for (id, why) in paused {
-                let name = house.directory.name(id).unwrap_or_default();
+                let name = house.books.directory.name(id).unwrap_or_default();
                 telemetry::told(OperationalEvent::SubscriptionPaused, id, &name, &why);
                 self.settle_due = now;
             }
@@ -318,7 +310,9 @@ impl TermsWatch {
             let mut is_all = false;
             while !is_all && now.elapsed() < MOMENT {
                 let cancelled = store.cancel_removed(AT_ONCE).await?;
+                telemetry::finished("CANCELLED", cancelled as u64);
                 let expired = store.expire_waiting(AT_ONCE).await?;
+                telemetry::finished("EXPIRED", expired as u64);
                 is_all = cancelled.max(expired) < AT_ONCE;
                 if expired > 0 {
                     keys.sweep();
@@ -350,7 +344,7 @@ impl TermsWatch {
     }
 }
 
-/// Metrics count what waits for people no further: a backlog is counted elsewhere.
+/// Overdue rotations told of at once.
 const COUNTED: usize = 1000;
 /// Beyond every transaction's id.
 const NEVER: &str = "18446744073709551615";
@@ -367,6 +361,8 @@ const AT_ONCE: usize = 1000;
 const ROUND: Duration = Duration::from_millis(500);
 /// How often clocks are compared.
 const CLOCK_EVERY: Duration = Duration::from_mins(1);
+/// A clock that was asked for so long is not known to a second.
+const SLOW: Duration = Duration::from_secs(2);
 /// How many times as long as it took to read the leases it rests before it reads them again.
 const REST: u32 = 50;
 /// However long that took: an answer may be slow for other reasons than dead rows.

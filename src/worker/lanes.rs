@@ -324,6 +324,12 @@ impl Lanes {
     pub(super) fn sending(&self) -> usize {
         self.sending
     }
+
+    /// How many lanes send as much as they may at once.
+    pub(super) fn full(&self) -> usize {
+        let is_full = |lane: &&Lane| lane.sending >= lane.at_once(self.limits);
+        self.by_subscription.values().filter(is_full).count()
+    }
 }
 
 impl Free {
@@ -740,6 +746,7 @@ mod tests {
                 rule: None,
                 hold: None,
             },
+            owed_from: None,
             expires: None,
             ordering_key: None,
             signed_with: Vec::new(),

@@ -122,6 +122,7 @@ pub(super) struct Claimed {
 impl Claim {
     pub(super) async fn run(self) -> Result<Claimed> {
         let (due, leases) = self.store.claim_waiting(&self.room, LANES_AT_ONCE).await?;
+        telemetry::batch("claim_waiting", leases.len() as u64);
         Ok(Claimed {
             any: due == Due::Now,
             due_in: match due {

@@ -14,16 +14,24 @@ use super::ordering::Keys;
 use crate::delivery::{Attempt, Grant, Preparation};
 use crate::directory::Directory;
 use crate::store::Store;
+use crate::telemetry::Ledger;
 use crate::{Error, telemetry};
 
 /// How many deliveries, and how many payload bytes, have left the worker.
 pub(super) type Left = (usize, usize);
 
-/// What it takes to record, and to let others know.
-pub(super) struct Recorder {
+/// What it takes to record.
+#[derive(Clone, Debug)]
+pub(super) struct Books {
     pub(super) store: Store,
     pub(super) directory: Arc<Directory>,
     pub(super) keys: Keys,
+    pub(super) ledger: Arc<Ledger>,
+}
+
+/// Who records, and lets others know.
+pub(super) struct Recorder {
+    pub(super) books: Books,
     pub(super) health: Health,
     /// Attempts in one statement, at most.
     pub(super) batch: usize,
@@ -41,9 +49,7 @@ impl Recorder {
         left: mpsc::UnboundedSender<Left>,
     ) {
         let Self {
-            store,
-            directory,
-            keys,
+            books,
             health,
             batch,
             give_up,
@@ -56,9 +62,9 @@ impl Recorder {
             if results.len() < ENOUGH {
                 gather(&mut attempts, &mut results, batch, not_before).await;
             }
-            record(&store, &directory, &results, &keys, &give_up).await;
-            prepared(&store, &results).await;
-            keep_grants(&store, &results, &mut keeping);
+            record(&books, &results, &give_up).await;
+            prepared(&books.store, &results).await;
+            keep_grants(&books.store, &results, &mut keeping);
             health.note(&results);
             not_before = Instant::now() + GATHER;
             let bytes = results.iter().map(|attempt| attempt.bytes).sum();
@@ -144,13 +150,13 @@ async fn gather(
 
 /// Records a batch, however often it takes: results are held in hand while Postgres is away. Gives up
 /// only when told to; then the leases end by themselves and the attempts are recorded as abandoned.
-pub(super) async fn record(
-    store: &Store,
-    directory: &Directory,
-    attempts: &[Attempt],
-    keys: &Keys,
-    give_up: &CancellationToken,
-) {
+pub(super) async fn record(books: &Books, attempts: &[Attempt], give_up: &CancellationToken) {
+    let Books {
+        store,
+        directory,
+        keys,
+        ledger,
+    } = books;
     let name_of = |id| directory.name(id);
     let mut wait = Duration::from_millis(100);
     let mut left = Cow::Borrowed(attempts);
@@ -158,11 +164,11 @@ pub(super) async fn record(
         let error = match store.record(&left).await {
             Ok(late) => {
                 keys.finished(&left);
-                return telemetry::recorded(&left, &late, name_of);
+                return telemetry::recorded(&left, &late, ledger, name_of);
             }
             Err(Error::Data(why)) if left.len() > 1 => {
                 tracing::error!(why, "a batch was refused; recording one by one");
-                return one_by_one(store, directory, &left, keys, give_up).await;
+                return one_by_one(books, &left, give_up).await;
             }
             Err(Error::Data(why)) => return telemetry::unrecordable(&left, &why),
             Err(error) => error,
@@ -179,7 +185,7 @@ pub(super) async fn record(
             if let Ok(done) = store.recorded_already(&left).await {
                 let (done, not) = split(&left, &done);
                 keys.finished(&done);
-                telemetry::recorded(&done, &[], name_of);
+                telemetry::recorded(&done, &[], ledger, name_of);
                 left = Cow::Owned(not);
                 break;
             }
@@ -205,16 +211,10 @@ fn split(attempts: &[Attempt], places: &[usize]) -> (Vec<Attempt>, Vec<Attempt>)
 }
 
 /// One result that Postgres refuses must not keep the others from being recorded.
-async fn one_by_one(
-    store: &Store,
-    directory: &Directory,
-    attempts: &[Attempt],
-    keys: &Keys,
-    give_up: &CancellationToken,
-) {
+async fn one_by_one(books: &Books, attempts: &[Attempt], give_up: &CancellationToken) {
     for attempt in attempts {
         let alone = std::slice::from_ref(attempt);
-        Box::pin(record(store, directory, alone, keys, give_up)).await;
+        Box::pin(record(books, alone, give_up)).await;
     }
 }
 

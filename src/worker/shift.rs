@@ -17,9 +17,10 @@ use super::health::{Health, Hold};
 use super::housekeeping::Housekeeping;
 use super::lanes::{Free, Lanes, Limits, Ready};
 use super::look::{Claim, Claimed, Frontier, Take, Taken};
+use super::observer::Observer;
 use super::ordering::{self, Keys};
 use super::plan::{Plan, Sleep};
-use super::recorder::{Left, Recorder};
+use super::recorder::{Books, Left, Recorder};
 use crate::Result;
 use crate::attempt::{self, Circumstances, Made};
 use crate::catalogue::Catalogue;
@@ -30,7 +31,7 @@ use crate::jwks::KeySets;
 use crate::masks::{Masks, Seen, Unseen};
 use crate::request::Shape;
 use crate::store::{Presence, Room, Store};
-use crate::telemetry;
+use crate::telemetry::{self, Dials, Figures, Load};
 
 pub(super) struct Shift {
     config: Arc<Config>,
@@ -49,6 +50,12 @@ pub(super) struct Shift {
     registering: Option<JoinHandle<Presence>>,
     /// Ends the housekeeping that goes with the presence.
     rounds: CancellationToken,
+    /// Where figures of the database are shown, while this worker is the one that reads them.
+    figures: watch::Sender<Arc<Figures>>,
+    /// Where it is shown what is held, how many lanes were full, and when that was counted.
+    dials: Dials,
+    lanes_full: usize,
+    counted_at: Instant,
     /// The looks under way, for new events and for waiting deliveries, and the room each was promised.
     taking: Option<JoinHandle<Result<Taken>>>,
     claiming: Option<JoinHandle<Result<Claimed>>>,
@@ -73,6 +80,7 @@ pub(super) struct Shift {
     holds: mpsc::UnboundedReceiver<Hold>,
     left: (mpsc::UnboundedSender<Left>, mpsc::UnboundedReceiver<Left>),
     recorder: JoinHandle<()>,
+    books: Books,
     /// Where ordering keys are told that may go on, who sees to it, and what rings when something came up.
     keys: Keys,
     ordering: JoinHandle<()>,
@@ -101,10 +109,14 @@ impl Shift {
             Arc::clone(&worker.directory),
             all_noted.clone(),
         ));
-        let recorder = Recorder {
+        let books = Books {
             store: store.clone(),
             directory: Arc::clone(&worker.directory),
             keys: keys.clone(),
+            ledger: Arc::clone(&worker.ledger),
+        };
+        let recorder = Recorder {
+            books: books.clone(),
             health: health.clone(),
             batch,
             give_up: give_up.clone(),
@@ -131,6 +143,10 @@ impl Shift {
             presence: None,
             registering: None,
             rounds: CancellationToken::new(),
+            figures: worker.figures.clone(),
+            dials: Dials::new(),
+            lanes_full: 0,
+            counted_at: now,
             taking: None,
             claiming: None,
             promised_to_taking: None,
@@ -148,6 +164,7 @@ impl Shift {
             holds,
             left,
             recorder,
+            books,
             keys,
             ordering,
             risen,
@@ -184,9 +201,24 @@ impl Shift {
                 presence = done(&mut self.registering) => if let Some(presence) = presence { self.clock_in(presence) },
                 () = due(look_at) => {}
             }
-            telemetry::holding(self.lanes.deliveries(), self.lanes.sending());
+            self.show_load();
         }
         self.wind_up().await;
+    }
+
+    /// Shows what is held. Lanes are counted a few times a second, since there may be thousands.
+    fn show_load(&mut self) {
+        let now = Instant::now();
+        if now >= self.counted_at + COUNT_EVERY {
+            (self.counted_at, self.lanes_full) = (now, self.lanes.full());
+        }
+        self.dials.show(Load {
+            deliveries: self.lanes.deliveries(),
+            bytes: self.lanes.bytes(),
+            requests: self.lanes.sending(),
+            lanes_full: self.lanes_full,
+            connections: self.store.connections(),
+        });
     }
 
     /// Registered: may claim again.
@@ -198,17 +230,23 @@ impl Shift {
         );
         self.rounds = CancellationToken::new();
         let housekeeping = Housekeeping {
-            store: self.store.clone(),
-            directory: Arc::clone(&self.directory),
+            books: self.books.clone(),
             config: Arc::clone(&self.config),
             worker_id: presence.worker_id(),
-            keys: self.keys.clone(),
             dropped: Arc::clone(&self.dropped),
             health: self.health.clone(),
             published: self.published.clone(),
             stop: self.rounds.clone(),
         };
         tokio::spawn(housekeeping.run());
+        let observer = Observer {
+            store: self.store.clone(),
+            config: Arc::clone(&self.config),
+            lookout: presence.lookout(),
+            figures: self.figures.clone(),
+            stop: self.rounds.clone(),
+        };
+        tokio::spawn(observer.run());
         self.registering = None;
         self.presence = Some(presence);
         self.plan = Plan::new(self.config.poll_interval, Instant::now());
@@ -622,8 +660,11 @@ impl Shift {
         let (health, risen) = (self.health.clone(), Arc::clone(&self.risen));
         self.errands.spawn(async move {
             for (holder, leases) in by_holder(&late) {
-                if let Err(error) = store.expire(holder, &leases).await {
-                    tracing::warn!(%error, "deliveries cannot be ended; their leases will end by themselves");
+                match store.expire(holder, &leases).await {
+                    Ok(()) => telemetry::finished("EXPIRED", leases.len() as u64),
+                    Err(error) => {
+                        tracing::warn!(%error, "deliveries cannot be ended; their leases will end by themselves");
+                    }
                 }
             }
             let over = late.iter().filter_map(|(lease, _)| {
@@ -888,6 +929,8 @@ fn unix_now() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
+/// How often it is counted how many lanes are full.
+const COUNT_EVERY: Duration = Duration::from_millis(200);
 /// Attempts passed on in one go.
 const AT_ONCE: usize = 256;
 /// With little room left, looks are at least this far apart.

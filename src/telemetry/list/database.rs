@@ -49,7 +49,7 @@ metrics! {
     TABLE_VACUUM_AGE: Gauge "table_vacuum_age_seconds", "seconds", [TABLE];
     /// Size of the history with its indexes, all partitions.
     HISTORY_BYTES: Gauge "history_bytes", "bytes", [HISTORY];
-    /// Time from now to the end of the last daily partition, without a gap before it.
+    /// For how many whole days after today there are partitions without a gap, in seconds.
     PARTITIONS_AHEAD: Gauge "partitions_ahead_seconds", "seconds", [HISTORY];
     /// 1 where the default partition has rows, else 0.
     DEFAULT_PARTITION: Gauge "default_partition_used", "0 or 1", [HISTORY];

@@ -32,7 +32,8 @@ pub(super) const VERDICT: Label = closed(
 );
 pub(super) const STATUS_CLASS: Label = closed("status_class", STATUS_CLASSES);
 /// Of the HTTP status; the first where there was none, or one beyond all classes.
-pub(super) const STATUS_CLASSES: &[&str] = &["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+pub(in crate::telemetry) const STATUS_CLASSES: &[&str] =
+    &["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 pub(super) const STATUS: Label = closed(
     "status",
     &[
