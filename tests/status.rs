@@ -231,7 +231,7 @@ async fn a_reader_that_has_seen_enough_ends_the_watch_in_peace() {
     let desk = Desk::open().await;
     let mut watch = Watch::start(&desk.auditor.url);
     watch.until("CRITICAL no_worker").await;
-    assert_eq!(watch.ended().await, 0);
+    assert_eq!(watch.left().await, 0);
 }
 
 #[tokio::test]
@@ -411,19 +411,22 @@ impl Watch {
         assert!(sent.unwrap().success());
     }
 
-    /// Stops reading, and waits for its exit code.
-    async fn ended(self) -> i32 {
+    /// Reads to the end, and tells its exit code.
+    async fn ended(mut self) -> i32 {
+        let all = async { while self.lines.next_line().await.unwrap().is_some() {} };
+        let all = tokio::time::timeout(PATIENCE, all).await;
+        assert!(all.is_ok(), "it goes on");
+        self.left().await
+    }
+
+    /// Reads no more, and tells its exit code.
+    async fn left(self) -> i32 {
         let Self { mut child, lines } = self;
         drop(lines);
         let ended = tokio::time::timeout(PATIENCE, child.wait()).await;
         let mut said = String::new();
-        child
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut said)
-            .await
-            .unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        stderr.read_to_string(&mut said).await.unwrap();
         assert_eq!(said, "");
         ended.unwrap().unwrap().code().unwrap_or(-1)
     }

@@ -63,7 +63,7 @@ impl Store {
 
     /// Events inserted and attempts ended a second, over the last so many seconds. Reads the ends of today's history alone.
     pub async fn recent_rates(&self, over_seconds: f64) -> Result<Vec<Figure>> {
-        self.observe(RECENT_RATES, &[&over_seconds]).await
+        self.observe(RECENT_RATES, PATIENT, &[&over_seconds]).await
     }
 
     /// What an operator should see to, worst first.
