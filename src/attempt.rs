@@ -16,6 +16,7 @@ use crate::masks::{Seen, Unseen};
 use crate::request::{Event, Misfit, Occasion};
 use crate::sender::Endpoint;
 use crate::signature::Unsigned;
+use crate::spans::{Begun, Spans, Told};
 
 /// What an attempt takes from the world outside: the clock, chance, and how much patience is left.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Circumstances {
     pub timeout: Duration,
     /// Cancelled when the worker can wait no longer.
     pub cut: CancellationToken,
+    /// Where the attempt's span goes.
+    pub spans: Spans,
 }
 
 /// What came of a lease.
@@ -50,8 +53,11 @@ pub async fn make(
     let left = lease.expires.map(|at| at.saturating_duration_since(began));
     let chance = circumstances.chance;
     let mut preparations = Vec::new();
-    let timestamp = circumstances.timestamp;
-    let (report, signed_with) = match prepare(&lease, seen.as_ref(), terms, timestamp, began) {
+    let span = circumstances
+        .spans
+        .begin(lease.key.event_id, lease.traceparent.as_deref());
+    let occasion = (circumstances.timestamp, span.as_ref());
+    let (report, signed_with) = match prepare(&lease, seen.as_ref(), terms, occasion, began) {
         Err(refusal) => (Err(refusal), Vec::new()),
         Ok(request) if terms.sandbox => (Ok(sandboxed(began.elapsed())), request.signed_with),
         Ok(mut request) => {
@@ -86,6 +92,14 @@ pub async fn make(
     } else {
         signed_with
     };
+    let ruling = ruling.of(lease.key);
+    let told = Told {
+        lease: &lease,
+        terms,
+        report: &report,
+        ruling: &ruling,
+    };
+    circumstances.spans.end(span, told);
     Made::Attempt(Box::new(Attempt {
         key: lease.key,
         number: lease.number,
@@ -95,7 +109,7 @@ pub async fn make(
         revision: terms.revision,
         began,
         report,
-        ruling: ruling.of(lease.key),
+        ruling,
         owed_from: Some(lease.owed_from),
         expires: lease.expires,
         signed_with,
@@ -192,7 +206,7 @@ fn prepare<'t>(
     lease: &Lease,
     seen: Result<&Seen, &Unseen>,
     terms: &'t Terms,
-    timestamp: i64,
+    (timestamp, span): (i64, Option<&Begun>),
     now: Instant,
 ) -> Result<Request<'t>, Refusal> {
     let payload = lease
@@ -210,6 +224,8 @@ fn prepare<'t>(
         }
         Seen::Left { data, metadata } => (data.as_str(), metadata.as_deref()),
     };
+    // The partner's spans belong under that of the request which caused them.
+    let own = span.map(Begun::traceparent);
     let event = Event {
         key: lease.key,
         subscription: &terms.name,
@@ -218,7 +234,7 @@ fn prepare<'t>(
         data,
         metadata,
         tenant: context.and_then(|context| context.tenant.as_deref()),
-        traceparent: context.and_then(|context| context.traceparent.as_deref()),
+        traceparent: own.as_deref().or(lease.traceparent.as_deref()),
     };
     let left = if lease.key.is_test() {
         0

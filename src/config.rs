@@ -9,6 +9,7 @@ mod digest;
 mod kind;
 mod rules;
 mod table;
+mod traces;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use self::kind::{
 pub use self::kind::{Hidden, LogAttempts, LogFormat, LogLevel, Wake};
 pub use self::table::markdown_table;
 use self::table::settings;
+use self::traces::{Collector, Headers, Share};
 use crate::proxy::ProxyUrl;
 use crate::secret::Keyring;
 use crate::{Error, Result};
@@ -113,6 +115,14 @@ settings! {
     log_attempts: LogAttempts = LogAttempts::Failed, Choice(LogAttempts::WORDS);
     /// Lines about attempts in one second; the rest are counted, and one line says how many.
     log_attempts_per_second: usize = 100, Count("lines", 1, 100_000);
+    /// An OpenTelemetry collector that takes a span of each attempt, as OTLP over HTTP; `/v1/traces` is added. Needs a build with the feature `otlp`.
+    otlp_endpoint: Option<String> = None, Collector;
+    /// Headers of requests to the collector, as in `OTEL_EXPORTER_OTLP_HEADERS`.
+    otlp_headers: Option<Hidden> = None, Headers;
+    /// The name of the service in spans.
+    service_name: Option<String> = None, Name("posthaste");
+    /// The share of events without a trace context of their producer whose attempts have spans. With one, the producer's flag decides.
+    trace_ratio: f64 = 1.0, Share;
 }
 
 /// One setting: what it is called, what it means, what is allowed.
@@ -169,7 +179,15 @@ impl Setting {
     /// The environment variables for it, the one that wins first.
     pub fn variables(&self) -> Vec<String> {
         let own = format!("{PREFIX}{}", self.key.to_uppercase());
-        let known = (self.key == "database_url").then(|| "DATABASE_URL".to_owned());
+        let known = match self.key {
+            "database_url" => Some("DATABASE_URL"),
+            // Others set these for whole machines: a program that has no traces does not read them.
+            "otlp_endpoint" if TRACES => Some("OTEL_EXPORTER_OTLP_ENDPOINT"),
+            "otlp_headers" if TRACES => Some("OTEL_EXPORTER_OTLP_HEADERS"),
+            "service_name" if TRACES => Some("OTEL_SERVICE_NAME"),
+            _ => None,
+        };
+        let known = known.map(str::to_owned);
         std::iter::once(own).chain(known).collect()
     }
 
@@ -297,6 +315,7 @@ fn distance(one: &str, other: &str) -> usize {
 }
 
 const PREFIX: &str = "POSTHASTE_";
+const TRACES: bool = cfg!(feature = "otlp");
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;

@@ -278,7 +278,9 @@ pub struct Lease {
     pub occurred_at: SystemTime,
     /// The event's data as inserted; `None` where it is longer than this worker sends.
     pub payload: Option<String>,
-    /// The event's metadata, its tenant and its trace context; not read where the subscription's requests have no place for them.
+    /// The producer's W3C trace context, if the event has one.
+    pub traceparent: Option<Box<str>>,
+    /// The event's metadata and its tenant; not read where the subscription's requests have no place for them.
     pub context: Option<Box<Context>>,
     /// How long data and metadata are, in bytes.
     pub bytes: usize,
@@ -311,6 +313,7 @@ impl Lease {
             event_type: String::new(),
             occurred_at: SystemTime::UNIX_EPOCH,
             payload: Some("1".to_owned()),
+            traceparent: None,
             context: None,
             bytes: 1,
             owed_from: 0.0,
@@ -327,8 +330,6 @@ pub struct Context {
     pub metadata: Option<String>,
     /// Whose event it is.
     pub tenant: Option<String>,
-    /// The producer's W3C trace context.
-    pub traceparent: Option<String>,
 }
 
 /// A request that was made to be able to deliver.

@@ -512,7 +512,7 @@ pub fn shape(stored: &StoredShape, extra: Vec<(HeaderName, HeaderValue)>) -> Res
         signer: Signer::new(profiles, prefix).map_err(text)?,
         platform: platform.transpose()?,
         tells_delivery: tells("delivery_id"),
-        wants_context: stored.pass_trace || tells("metadata") || tells("tenant"),
+        wants_context: tells("metadata") || tells("tenant"),
         user_agent: user_agent.transpose()?,
         pass_trace: stored.pass_trace,
         extra,

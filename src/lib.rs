@@ -36,6 +36,7 @@ pub mod worker;
 // The edges: the only part that speaks SQL, the only part that opens sockets to partners, and what
 // the worker says.
 pub mod sender;
+pub mod spans;
 pub mod store;
 pub mod telemetry;
 mod tls;

@@ -25,7 +25,7 @@ pub struct Shape {
     pub platform: Option<PlatformNames>,
     /// Whether the envelope has a place for the delivery's id.
     pub tells_delivery: bool,
-    /// Whether anything tells of the event's metadata, its tenant or its trace context.
+    /// Whether anything tells of the event's metadata or its tenant.
     pub wants_context: bool,
     /// In place of the sender's own.
     pub user_agent: Option<HeaderValue>,

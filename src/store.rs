@@ -601,6 +601,7 @@ fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, number: i16) -> Re
             .try_get::<_, Option<SystemTime>>("occurred_at")?
             .unwrap_or(SystemTime::UNIX_EPOCH),
         payload: row.try_get("payload")?,
+        traceparent: row.try_get("traceparent")?,
         context: context(row)?,
         bytes: usize::try_from(bytes.unwrap_or(0)).unwrap_or(0),
         owed_from: owed_from(event_id, row.try_get("deliver_after")?),
@@ -623,7 +624,6 @@ fn context(row: &Row) -> Result<Option<Box<Context>>> {
     let context = Context {
         metadata: row.try_get("metadata")?,
         tenant: row.try_get("tenant")?,
-        traceparent: row.try_get("traceparent")?,
     };
     Ok((context != Context::default()).then(|| Box::new(context)))
 }

@@ -28,6 +28,7 @@ use crate::endpoint::PlainHttp;
 use crate::jwks::KeySets;
 use crate::masks::Masks;
 use crate::sender::{Sender, SenderConfig};
+use crate::spans::Spans;
 use crate::store::{Presence, Store, connect_once, schema_state};
 use crate::telemetry::{self, Figures, Ledger, Page};
 use crate::{Result, tls};
@@ -42,6 +43,7 @@ pub struct Worker {
     masks: Arc<Masks>,
     ledger: Arc<Ledger>,
     figures: watch::Sender<Arc<Figures>>,
+    spans: Spans,
     ready: watch::Sender<bool>,
     published: watch::Sender<Option<Arc<KeySets>>>,
 }
@@ -53,6 +55,7 @@ impl Worker {
         config.keyring()?;
         let sender = Sender::new(sender_config(&config)?)?;
         let store = Store::open(&config)?;
+        let spans = Spans::open(&config)?;
         let config = Arc::new(config);
         let directory = Arc::new(Directory::new(store.clone(), sender, Arc::clone(&config)));
         let catalogue = Arc::new(Catalogue::new(store.clone()));
@@ -65,6 +68,7 @@ impl Worker {
             masks,
             ledger: Arc::default(),
             figures: watch::Sender::default(),
+            spans,
             ready: watch::Sender::new(false),
             published: watch::Sender::new(None),
         })
@@ -103,7 +107,10 @@ impl Worker {
         telemetry::began(&self.config);
         // A database that takes the connection and says nothing must not make us deaf.
         if let Some(presence) = stop.run_until_cancelled(self.register()).await {
-            Shift::begin(self, presence?).work(stop).await;
+            let presence = presence?;
+            let shipping = self.spans.ship();
+            Shift::begin(self, presence).work(stop).await;
+            shipping.finish().await;
         }
         Ok(())
     }

@@ -232,7 +232,10 @@ async fn every_figure_is_there_whatever_happens() {
     let tables = store.table_figures().await.unwrap();
     assert_eq!(tables.len(), 9 * 4 + 2 * 3);
     for history in ["outbox", "attempt"] {
-        assert!((value(&tables, "partitions_ahead_days", Some(history)) - 7.0).abs() < 1e-9);
+        assert!(
+            (value(&tables, "partitions_ahead_seconds", Some(history)) - 7.0 * 86_400.0).abs()
+                < 1e-9
+        );
         assert!(value(&tables, "history_bytes", Some(history)) > 100_000.0);
     }
     assert_eq!(store.subscription_figures(5, &[]).await.unwrap(), []);
@@ -368,10 +371,11 @@ async fn one_worker_at_a_time_observes_and_another_does_once_its_session_is_gone
             .await
             .unwrap()
     };
-    let (mut one, mut other) = (join("one").await, join("other").await);
-    assert!(one.try_observe().await.unwrap());
-    assert!(one.try_observe().await.unwrap());
-    assert!(!other.try_observe().await.unwrap());
+    let (one, other) = (join("one").await, join("other").await);
+    let (mut first, mut second) = (one.lookout(), other.lookout());
+    assert!(first.is_ours().await.unwrap());
+    assert!(first.is_ours().await.unwrap());
+    assert!(!second.is_ours().await.unwrap());
     let store = Store::open(&config).unwrap();
     let soon = std::time::SystemTime::now() + std::time::Duration::from_hours(1);
     store
@@ -385,7 +389,7 @@ async fn one_worker_at_a_time_observes_and_another_does_once_its_session_is_gone
     world
         .until("(select count(*) = 1 from posthaste.worker_alive)")
         .await;
-    assert!(other.try_observe().await.unwrap());
+    assert!(second.is_ours().await.unwrap());
 }
 
 #[tokio::test]

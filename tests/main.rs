@@ -55,6 +55,8 @@ mod schema;
 mod scope;
 mod secrets;
 mod signatures;
+#[cfg(feature = "otlp")]
+mod spans;
 mod status;
 mod terms;
 mod test_events;

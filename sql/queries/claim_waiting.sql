@@ -44,7 +44,7 @@ with lane as materialized (
     select w.*, o.event_type, o.occurred_at, o.deliver_after, size.bytes,
            case when not w.is_over and size.bytes <= $7::integer then o.payload::text end as payload,
            case when w.wants_more and not w.is_over and size.bytes <= $7::integer then o.metadata::text end as metadata,
-           case when w.wants_more then o.tenant end as tenant, case when w.wants_more then o.traceparent end as traceparent
+           case when w.wants_more then o.tenant end as tenant, o.traceparent
     from wanted w
     left join lateral (select * from posthaste.outbox where outbox.event_id = w.event_id limit 1) o on true
     cross join lateral (select octet_length(o.payload::text) + case when w.wants_more then coalesce(octet_length(o.metadata::text), 0) else 0 end as bytes offset 0) size

@@ -176,7 +176,7 @@ union all
 select p.event_id, p.subscription_id, p.revision, p.schema_revision, r.event_type, r.occurred_at,
        r.bytes + case when p.wants_more then r.metadata_bytes else 0 end,
        case when not p.wants_more or r.bytes + r.metadata_bytes <= $8::integer then r.payload end,
-       case when p.wants_more and r.bytes + r.metadata_bytes <= $8::integer then r.metadata::text end, case when p.wants_more then r.tenant end, case when p.wants_more then r.traceparent end,
+       case when p.wants_more and r.bytes + r.metadata_bytes <= $8::integer then r.metadata::text end, case when p.wants_more then r.tenant end, r.traceparent,
        -- An end may lie at infinity, which no time can be subtracted from.
        case when p.expires_at is not null or p.max_age is not null then
            (extract(epoch from least(p.expires_at, posthaste.event_time(p.event_id) + p.max_age)) - extract(epoch from now()))::float8 end,

@@ -68,7 +68,7 @@ pub(crate) fn cli() -> Command {
 /// Runs the command that was asked for.
 pub(crate) async fn dispatch(matches: &ArgMatches) -> Result<ExitCode> {
     match matches.subcommand() {
-        Some(("demo", args)) => demo::run(args).await,
+        Some(("demo", args)) => Box::pin(demo::run(args)).await,
         Some(("migrate", args)) => migrate::run(settings::load(args)?.config).await,
         Some(("key", args)) => key::run(args),
         Some(("check", args)) => check::run(settings::load(args)?).await,

@@ -640,7 +640,7 @@ impl Kind for Keys {
 }
 
 /// All that is ever said of a secret.
-fn shown(secret: Option<&Hidden>) -> String {
+pub(super) fn shown(secret: Option<&Hidden>) -> String {
     secret.map_or(String::new(), |_| "(set)".to_owned())
 }
 

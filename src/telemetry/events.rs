@@ -283,6 +283,11 @@ pub const LOG_EVENTS: &[LogEvent] = &[
         &["most"],
         "`/jwks.json` shows the first of them.",
     ),
+    warn(
+        "spans cannot be sent; they are dropped",
+        &["error", "spans"],
+        "The collector is away, slow or refuses them. Said once, until it takes spans again; `posthaste_spans_dropped_total` counts.",
+    ),
     // The program.
     info(
         "serving",

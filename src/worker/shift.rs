@@ -30,6 +30,7 @@ use crate::directory::{Directory, Terms};
 use crate::jwks::KeySets;
 use crate::masks::{Masks, Seen, Unseen};
 use crate::request::Shape;
+use crate::spans::Spans;
 use crate::store::{Presence, Room, Store};
 use crate::telemetry::{self, Dials, Figures, Load};
 
@@ -40,6 +41,7 @@ pub(super) struct Shift {
     directory: Arc<Directory>,
     catalogue: Arc<Catalogue>,
     masks: Arc<Masks>,
+    spans: Spans,
     ready: watch::Sender<bool>,
     published: watch::Sender<Option<Arc<KeySets>>>,
     lanes: Lanes,
@@ -135,6 +137,7 @@ impl Shift {
             directory: Arc::clone(&worker.directory),
             catalogue: Arc::clone(&worker.catalogue),
             masks: Arc::clone(&worker.masks),
+            spans: worker.spans.clone(),
             ready: worker.ready.clone(),
             published: worker.published.clone(),
             lanes: Lanes::new(limits),
@@ -486,6 +489,7 @@ impl Shift {
                 chance: fastrand::f64(),
                 timeout,
                 cut: self.cut.clone(),
+                spans: self.spans.clone(),
             };
             let (catalogue, masks) = (Arc::clone(&self.catalogue), Arc::clone(&self.masks));
             let finished = self.finished.0.clone();
@@ -980,7 +984,8 @@ mod tests {
     fn what_tells_of_no_more_than_the_event_is_sent_as_it_is() {
         let plain = r#"{"type":"{{type}}","data":"{{data}}"}"#;
         assert!(!lacks_context(&leased(1), &telling(2, plain, false)));
-        assert!(lacks_context(&leased(1), &telling(2, plain, true)));
+        // The trace context is always read.
+        assert!(!lacks_context(&leased(1), &telling(2, plain, true)));
         assert!(!lacks_context(&leased(1), &Terms::nowhere(7)));
     }
 
