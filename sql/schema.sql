@@ -2492,8 +2492,6 @@ begin
     execute format('truncate %s', held);
     execute format('alter table %s enable always trigger no_truncate', held);
     execute format('alter table %s attach partition %s default', history, held);
-    -- Detached, it lost what it has from its parent; attached, it has it again, but fast asleep for replicas.
-    execute format('alter table %s enable always trigger no_change', held);
     perform posthaste.note('default_partition_emptied', parent || '_default', null, null, jsonb_build_object('rows', moved, 'days', cardinality(days)), reason);
     return cardinality(days);
 end
