@@ -2470,8 +2470,6 @@ begin
     execute format('truncate %s', held);
     execute format('alter table %s enable always trigger no_truncate', held);
     execute format('alter table %s attach partition %s default', history, held);
-    -- Detached, it lost what it has from its parent; attached, it has it again, but fast asleep for replicas.
-    execute format('alter table %s enable always trigger no_change', held);
     perform posthaste.note('default_partition_emptied', parent || '_default', null, null, jsonb_build_object('rows', moved, 'days', cardinality(days)), reason);
     return cardinality(days);
 end
@@ -6420,7 +6418,7 @@ begin atomic
         union all
         select 'critical', 'partitions_missing', null, null,
                format('%s has partitions for %s days ahead%s', h.name, greatest(h.ahead, 0), case when h.is_default_used then ', and rows in its default partition' else '' end),
-               'select posthaste.create_partitions(7)'
+               case when h.is_default_used then format('select posthaste.empty_default(%L, ''why'')', 'posthaste.' || h.name) else 'select posthaste.create_partitions(7)' end
         from (
             select n.name, posthaste.partitions_ahead(n.name) as ahead,
                    case n.name when 'outbox' then exists (select from posthaste.outbox_default) else exists (select from posthaste.attempt_default) end as is_default_used
