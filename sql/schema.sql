@@ -2492,8 +2492,6 @@ begin
     execute format('truncate %s', held);
     execute format('alter table %s enable always trigger no_truncate', held);
     execute format('alter table %s attach partition %s default', history, held);
-    -- Detached, it lost what it has from its parent; attached, it has it again, but fast asleep for replicas.
-    execute format('alter table %s enable always trigger no_change', held);
     perform posthaste.note('default_partition_emptied', parent || '_default', null, null, jsonb_build_object('rows', moved, 'days', cardinality(days)), reason);
     return cardinality(days);
 end
@@ -6249,7 +6247,9 @@ begin atomic
     with owed as materialized (
         select * from posthaste.owed_by_subscription()
     ), standing as materialized (
-        select s.subscription_id, s.name, o.since, coalesce(o.deliveries, 0) as deliveries, l.failing_since, l.breaker_since
+        select s.subscription_id, s.name, o.since, coalesce(o.deliveries, 0) as deliveries,
+               -- Not of one that is paused, as in findings: nobody tries it, so it would seem to fail for ever.
+               case when s.active then l.failing_since end as failing_since, case when s.active then l.breaker_since end as breaker_since
         from posthaste.subscription s
         left join owed o using (subscription_id)
         left join posthaste.lane l using (subscription_id)
