@@ -2856,51 +2856,6 @@ begin atomic
 end;
 comment on function posthaste.event_history(uuid) is 'The whole story of one event in the order of time: inserted, each attempt, quarantine and release, replays, cancels, and what still waits.';
 
-create function posthaste.standing(counts_stop_at bigint)
-    returns table (intake bigint, waiting bigint, leased bigint, oldest_delivery float8, oldest_intake float8, lanes_awake bigint, lanes_asleep bigint,
-                   lanes_idle bigint, lanes_paused bigint, dead_letters bigint, quarantined bigint, unknown_types bigint, secrets_overdue bigint,
-                   secrets_missing bigint, changes_open bigint, in_default_partition boolean, four_eyes boolean, clock float8)
-    language sql stable security definer
-    set search_path = pg_catalog, pg_temp
-begin atomic
-    select posthaste.refuse_scoped();
-    select
-        (select count(*) from (select from posthaste.intake limit counts_stop_at) i),
-        (select count(*) from (select from posthaste.queue union all select from posthaste.follower limit counts_stop_at) q),
-        (select count(*) from (select from posthaste.lease limit counts_stop_at) l),
-        (select extract(epoch from now() - posthaste.event_time(o.event_id))::float8
-         from ((select q.event_id from posthaste.queue q order by q.event_id limit 1)
-               union all
-               (select f.event_id from posthaste.follower f order by f.event_id limit 1)
-               union all
-               (select l.event_id from posthaste.lease l order by l.event_id limit 1) order by event_id limit 1) o),
-        (select extract(epoch from now() - posthaste.event_time(i.event_id))::float8
-         from (select event_id from posthaste.intake order by xid limit 1) i),
-        (select count(*) from (select from posthaste.lane l where l.active and greatest(l.wake_at, l.rest_until, l.hold_until) <= now() limit counts_stop_at) l),
-        (select count(*) from (
-            select from posthaste.lane l
-            where l.active and greatest(l.wake_at, l.rest_until, l.hold_until) > now() and l.wake_at < 'infinity' limit counts_stop_at) l),
-        (select count(*) from (select from posthaste.lane l where l.active and l.wake_at = 'infinity' limit counts_stop_at) l),
-        (select count(*) from (select from posthaste.subscription s where not s.active and s.removed_at is null limit counts_stop_at) s),
-        (select count(*) from (
-            select from posthaste.attempt a
-            where a.verdict in ('exhausted', 'rejected') and a.started_at > now() - interval '24 hours' and a.replay >= 0 limit counts_stop_at) a),
-        (select count(*) from (select from posthaste.quarantine q where q.decision is null limit counts_stop_at) q),
-        (select count(*) from (
-            select from posthaste.unknown_event_type u
-            where not exists (select from posthaste.event_type c where c.event_type = u.event_type and c.active)
-              and not posthaste.is_dismissed(u) limit counts_stop_at) u),
-        (select count(*) from (select from posthaste.secret_overview k where k.is_overdue limit counts_stop_at) k),
-        (select count(*) from (
-            select from posthaste.secret_overview k where k.live = 0 or cardinality(k.credentials_without_value) > 0 limit counts_stop_at) k),
-        (select count(*) from (
-            select from posthaste.subscription_change c where c.decision is null and c.expires_at > now() limit counts_stop_at) c),
-        exists (select from posthaste.outbox_default) or exists (select from posthaste.attempt_default),
-        (select t.four_eyes from posthaste.setting t),
-        extract(epoch from clock_timestamp())::float8;
-end;
-comment on function posthaste.standing(bigint) is 'How things stand, in one row, for `posthaste status` and the metrics. Counts stop at the number given, so that a look at a huge backlog costs no more than one at a small one.';
-
 -- ---------------------------------------------------------------------------------------------------------------------------
 -- Functions for people. Each runs as the owner of the schema, checks who calls, and writes to the audit log what it did.
 -- ---------------------------------------------------------------------------------------------------------------------------
@@ -5527,7 +5482,6 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function follow',                      '', 'execute', '', ''),
     ('function free_keys',                   '', 'execute', '', ''),
     ('function fill_secret',                 '', 'execute', '', ''),
-    ('function standing',                    '', 'execute', 'execute', 'execute'),
     ('function figures',                     '', 'execute', 'execute', 'execute'),
     ('function table_figures',               '', 'execute', 'execute', 'execute'),
     ('function subscription_figures',        '', 'execute', 'execute', 'execute'),
@@ -6249,7 +6203,9 @@ begin atomic
     with owed as materialized (
         select * from posthaste.owed_by_subscription()
     ), standing as materialized (
-        select s.subscription_id, s.name, o.since, coalesce(o.deliveries, 0) as deliveries, l.failing_since, l.breaker_since
+        select s.subscription_id, s.name, o.since, coalesce(o.deliveries, 0) as deliveries,
+               -- Not of one that is paused, as in findings: nobody tries it, so it would seem to fail for ever.
+               case when s.active then l.failing_since end as failing_since, case when s.active then l.breaker_since end as breaker_since
         from posthaste.subscription s
         left join owed o using (subscription_id)
         left join posthaste.lane l using (subscription_id)

@@ -31,7 +31,7 @@ pub use self::health::{Tally, Weighed};
 pub use self::migrate::{Applied, SchemaState, migrate, schema_state};
 pub use self::operations::OverdueRotation;
 pub use self::ordering::Advanced;
-pub use self::people::{COUNT_LIMIT, Deviation, Login, NamedSecret, Overview, Server, WorkerAlive};
+pub use self::people::{COUNT_LIMIT, Deviation, Login, NamedSecret, Server, WorkerAlive};
 pub use self::presence::{Doze, Lookout, Presence};
 pub use self::requests::Requests;
 pub use self::terms::{
@@ -534,7 +534,6 @@ statements! {
     CARRY_OUT_CANCELS = "carry_out_cancels";
     HOLD = "hold";
     EVENT_TYPES = "event_types";
-    STANDING = "standing";
     FIGURES = "figures";
     TABLE_FIGURES = "table_figures";
     SUBSCRIPTION_FIGURES = "subscription_figures";

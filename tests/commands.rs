@@ -862,14 +862,14 @@ async fn check_names_a_grant_that_is_wider_or_narrower_than_agreed() {
         .world
         .run(
             "grant select on posthaste.outbox to posthaste_auditor;
-             revoke execute on function posthaste.standing from posthaste_worker",
+             revoke execute on function posthaste.figures from posthaste_worker",
         )
         .await;
     let check = posthaste(&["check"], &owner, "").await;
     assert_eq!(check.code, 1, "{check:?}");
     for deviation in [
         "FAILED  access        select on table outbox for posthaste_auditor: wider",
-        "FAILED  access        execute on function standing for posthaste_worker: missing",
+        "FAILED  access        execute on function figures for posthaste_worker: missing",
     ] {
         assert!(check.stdout.contains(deviation), "{check:?}");
     }

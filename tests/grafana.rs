@@ -257,6 +257,26 @@ fn there_is_an_alert_for_every_finding_that_may_wake_somebody() {
 }
 
 #[test]
+fn what_the_database_finds_and_what_alerts_say_bear_the_same_names() {
+    let found = findings_of_the_database();
+    let mut expected: BTreeSet<&str> = ALERTS.into_iter().collect();
+    expected.retain(|code| !OF_PROMETHEUS_ALONE.contains(code));
+    expected.extend(OF_THE_DATABASE_ALONE);
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn every_alert_has_its_entry_in_the_runbook() {
+    let runbook = include_str!("../docs/runbook.md");
+    for code in ALERTS {
+        assert!(
+            runbook.lines().any(|line| line == format!("## {code}")),
+            "{code}"
+        );
+    }
+}
+
+#[test]
 fn every_alert_has_a_unit_test_that_fires_and_one_that_does_not() {
     let expectations = expectations();
     for rule in rules() {
@@ -326,6 +346,22 @@ async fn every_sql_that_an_alert_tells_to_run_runs() {
             auditor.run(&command).await;
         }
     }
+}
+
+/// The first word in quotes of each branch of `posthaste.findings`, but for severities.
+fn findings_of_the_database() -> BTreeSet<&'static str> {
+    let schema = include_str!("../sql/schema.sql");
+    let (_, findings) = schema
+        .split_once("create function posthaste.findings()")
+        .unwrap();
+    let (findings, _) = findings.split_once("\n    select f.severity").unwrap();
+    let (_, branches) = findings.split_once("found (").unwrap();
+    let is_code = |word: &&str| {
+        let is_word = word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        is_word && !["critical", "warning", "info"].contains(word)
+    };
+    let first = |branch: &'static str| branch.split('\'').skip(1).step_by(2).find(is_code);
+    branches.split("union all").filter_map(first).collect()
 }
 
 fn unique(what: &str, all: impl IntoIterator<Item = String>) {
@@ -405,6 +441,18 @@ const SHOWN: [&str; 8] = [
 
 /// How a summary puts a subscription's name into SQL.
 const QUOTED_SUBSCRIPTION: &str = r#"{{ reReplaceAll "'" "''" $labels.subscription }}"#;
+
+/// What nobody can say in SQL: it takes time, or the database is not there to be asked.
+const OF_PROMETHEUS_ALONE: [&str; 5] = [
+    "no_data",
+    "database_unreachable",
+    "first_attempts_late",
+    "attempts_unrecordable",
+    "disk_growth",
+];
+
+/// What nobody needs to be woken for, or what no figure tells.
+const OF_THE_DATABASE_ALONE: [&str; 2] = ["changes_open", "access_deviates"];
 
 /// The findings that have an alert.
 pub(crate) const ALERTS: [&str; 25] = [

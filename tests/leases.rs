@@ -181,6 +181,7 @@ async fn each_lease_that_a_killed_worker_held_leaves_one_abandoned_attempt() {
             ("lease", "1h"),
             ("endpoint_concurrency", "4"),
             ("idle_timeout", "10m"),
+            ("request_timeout", "2m"),
         ])
         .await;
     world.publish("warm.up", "1").await;

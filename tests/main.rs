@@ -35,6 +35,7 @@ mod leases;
 mod logs;
 mod masks;
 mod metrics;
+mod monitoring;
 mod operations;
 mod ordering;
 mod partitions;

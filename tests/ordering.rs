@@ -294,7 +294,7 @@ async fn behind_a_dead_letter_the_others_go_on_unless_they_are_to_be_held() {
     assert!(world.holds(&format!(
         "(select (subscription, ordering_key, event_id, waiting) = ('holds', 'k', '{second}', 2) from posthaste.ordered_key)
          and (select backlog = 2 from posthaste.subscription_overview where subscription = 'holds')
-         and (select waiting = 2 from posthaste.standing(100))"
+         and (select value = 2 from posthaste.figures(100) where (figure, label) = ('deliveries_owed', 'ordered'))"
     )).await);
 
     let skipped = "select posthaste.skip_ordered('holds', 'k', 'it is settled by telephone')::text";

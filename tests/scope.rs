@@ -93,7 +93,6 @@ async fn the_scoped_act_for_their_partner_and_for_nobody_else() {
         ),
         "posthaste.ask_to_reencrypt('x')".to_owned(),
         "posthaste.dismiss_unknown('*', 'x')".to_owned(),
-        "posthaste.standing(10)".to_owned(),
         "posthaste.figures(10)".to_owned(),
         "posthaste.table_figures()".to_owned(),
         "posthaste.subscription_figures(10, '{}')".to_owned(),

@@ -4,50 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use super::terms::stored_secret;
 use super::{
-    ACCESS, LIVE_SECRETS, LOGIN, PUBLIC_KEYS, SERVER, STANDING, SUBSCRIPTIONS_TO_CHECK, Store,
-    StoredSecret, WORKERS_ALIVE, count, long,
+    ACCESS, LIVE_SECRETS, LOGIN, PUBLIC_KEYS, SERVER, SUBSCRIPTIONS_TO_CHECK, Store, StoredSecret,
+    WORKERS_ALIVE, long,
 };
 use crate::jwks::Published;
 use crate::{Error, Result};
-
-/// How things stand.
-#[derive(Clone, Debug)]
-pub struct Overview {
-    /// Events not fanned out yet.
-    pub intake: u64,
-    /// Deliveries that wait.
-    pub waiting: u64,
-    /// Deliveries leased to a worker.
-    pub leased: u64,
-    /// Since when the oldest delivery that is still owed, or event not fanned out, has waited.
-    pub oldest_owed: Option<Duration>,
-    /// Subscriptions with something due.
-    pub lanes_awake: u64,
-    /// Subscriptions whose next delivery is due later.
-    pub lanes_asleep: u64,
-    /// Subscriptions that nothing waits for.
-    pub lanes_idle: u64,
-    /// Subscriptions that somebody paused.
-    pub lanes_paused: u64,
-    /// Deliveries given up in the last 24 hours.
-    pub dead_letters: u64,
-    /// Deliveries held until somebody releases or discards them.
-    pub quarantined: u64,
-    /// Event types that came and that the catalogue does not have.
-    pub unknown_types: u64,
-    /// Subscriptions whose newest signing secret is older than agreed.
-    pub secrets_overdue: u64,
-    /// Subscriptions that nothing is sent to for want of a secret.
-    pub secrets_missing: u64,
-    /// Proposals that wait for a decision.
-    pub changes_open: u64,
-    /// Whether a proposal needs another administrator than the one who made it.
-    pub four_eyes: bool,
-    /// Whether rows lie in a default partition: partitions were not made in time.
-    pub in_default_partition: bool,
-    /// The database's clock.
-    pub clock: SystemTime,
-}
 
 /// A worker that is alive.
 #[derive(Clone, Debug)]
@@ -120,38 +81,6 @@ pub struct Deviation {
 pub const COUNT_LIMIT: usize = 100_000;
 
 impl Store {
-    /// How things stand. Counts stop at `counts_stop_at`.
-    pub async fn overview(&self, counts_stop_at: usize) -> Result<Overview> {
-        let rows = self.query(STANDING, &[&long(counts_stop_at)]).await?;
-        let row = only(&rows)?;
-        let ages: [Option<f64>; 2] = [
-            row.try_get("oldest_delivery")?,
-            row.try_get("oldest_intake")?,
-        ];
-        let oldest = ages.into_iter().flatten().reduce(f64::max);
-        Ok(Overview {
-            intake: count(row, "intake")?,
-            waiting: count(row, "waiting")?,
-            leased: count(row, "leased")?,
-            oldest_owed: oldest
-                .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()),
-            lanes_awake: count(row, "lanes_awake")?,
-            lanes_asleep: count(row, "lanes_asleep")?,
-            lanes_idle: count(row, "lanes_idle")?,
-            lanes_paused: count(row, "lanes_paused")?,
-            dead_letters: count(row, "dead_letters")?,
-            quarantined: count(row, "quarantined")?,
-            unknown_types: count(row, "unknown_types")?,
-            secrets_overdue: count(row, "secrets_overdue")?,
-            secrets_missing: count(row, "secrets_missing")?,
-            changes_open: count(row, "changes_open")?,
-            four_eyes: row.try_get("four_eyes")?,
-            in_default_partition: row.try_get("in_default_partition")?,
-            clock: SystemTime::UNIX_EPOCH
-                + Duration::try_from_secs_f64(row.try_get("clock")?).unwrap_or_default(),
-        })
-    }
-
     /// The workers that are alive.
     pub async fn workers_alive(&self) -> Result<Vec<WorkerAlive>> {
         let rows = self.query(WORKERS_ALIVE, &[]).await?;

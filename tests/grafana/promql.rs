@@ -7,6 +7,7 @@ use promql_parser::label::{MatchOp, Matcher};
 use promql_parser::parser::{
     self, AggregateExpr, BinaryExpr, Call, Expr, LabelModifier, VectorSelector,
 };
+use promql_parser::util::{ExprVisitor, walk_expr};
 
 /// What is wrong with a query; where nothing is, the labels that its series have.
 pub(crate) fn checked(query: &str) -> Result<BTreeSet<String>, String> {
@@ -27,6 +28,33 @@ pub(crate) fn metrics(query: &str) -> BTreeSet<&'static str> {
         .map(|metric| metric.name)
         .filter(is_read)
         .collect()
+}
+
+/// The selectors in a query, without ranges and offsets, each as a query of its own.
+pub(crate) fn selectors(query: &str) -> BTreeSet<String> {
+    struct Collected(BTreeSet<String>);
+    impl ExprVisitor for Collected {
+        type Error = std::convert::Infallible;
+
+        fn pre_visit(&mut self, expr: &Expr) -> Result<bool, Self::Error> {
+            let selector = match expr {
+                Expr::VectorSelector(selector) => Some(selector),
+                Expr::MatrixSelector(matrix) => Some(&matrix.vs),
+                _ => None,
+            };
+            self.0.extend(selector.map(|selector| {
+                let at_once = VectorSelector {
+                    offset: None,
+                    ..selector.clone()
+                };
+                at_once.to_string()
+            }));
+            Ok(true)
+        }
+    }
+    let mut collected = Collected(BTreeSet::new());
+    let Ok(_) = walk_expr(&mut collected, &parser::parse(query).unwrap());
+    collected.0
 }
 
 /// What stands around an expression.
