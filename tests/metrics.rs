@@ -44,6 +44,15 @@ async fn each_metric_of_the_list_is_fed_and_says_what_happened() {
     world
         .until("exists (select from posthaste.attempt where replay = 1 and outcome = 'accepted')")
         .await;
+    // What waits for the one that fails is given up by a person.
+    world
+        .run(&format!(
+            "select posthaste.cancel('{event}', 'a trial', 'failing')"
+        ))
+        .await;
+    world
+        .until("exists (select from posthaste.cancellation)")
+        .await;
     // A statement that fails, and Postgres that is away for a moment.
     let admin = admin().await;
     shut_out(&world, &admin, true).await;
@@ -109,6 +118,10 @@ async fn each_metric_of_the_list_is_fed_and_says_what_happened() {
             1.0,
         ),
         (
+            r#"posthaste_deliveries_finished_total{status="CANCELLED"}"#,
+            1.0,
+        ),
+        (
             r#"posthaste_attempt_phase_seconds_count{phase="first_byte"}"#,
             5.0,
         ),
@@ -123,7 +136,7 @@ async fn each_metric_of_the_list_is_fed_and_says_what_happened() {
             1.0,
         ),
         (r#"posthaste_deliveries_owed{state="quarantined"}"#, 1.0),
-        (r#"posthaste_deliveries_owed{state="waiting"}"#, 3.0),
+        (r#"posthaste_deliveries_owed{state="waiting"}"#, 2.0),
         (r#"posthaste_lanes{state="paused"}"#, 1.0),
         ("posthaste_dead_letters_last_day", 2.0),
         ("posthaste_workers_alive", 1.0),

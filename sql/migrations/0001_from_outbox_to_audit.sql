@@ -2057,7 +2057,7 @@ $$;
 comment on function posthaste.queue_replays(integer) is
     'Puts the next deliveries of one replay that is due into the queue, at most so many and at its rate, if any is due; returns the ordering keys that something was put behind. Called by workers, who have advance.sql let the first one come up after their commit.';
 
-create function posthaste.carry_out_cancels(most integer, out requests integer, out ordered_subscriptions integer[], out ordering_keys text[])
+create function posthaste.carry_out_cancels(most integer, out requests integer, out deliveries integer, out ordered_subscriptions integer[], out ordering_keys text[])
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
     set lock_timeout = '500ms'
@@ -2069,6 +2069,7 @@ declare
     freed_keys text[];
 begin
     requests := 0;
+    deliveries := 0;
     for c in
         select * from posthaste.cancel_request x
         where x.closed_at is null order by x.looked_at limit most for update skip locked
@@ -2112,6 +2113,7 @@ begin
         )
         select (select count(*) from cancelled), array_agg(f.subscription_id), array_agg(f.ordering_key) into ended, freed_subscriptions, freed_keys
         from freed f;
+        deliveries := deliveries + ended;
         ordered_subscriptions := ordered_subscriptions || freed_subscriptions;
         ordering_keys := ordering_keys || freed_keys;
         with item as materialized (
@@ -2133,7 +2135,7 @@ begin
 end
 $$;
 comment on function posthaste.carry_out_cancels(integer) is
-    'Cancels what waits of the events that were asked to be cancelled, of so many requests at most, and closes those of which nothing is left. Returns how many it looked at, and the ordering keys that may go on. Called by workers.';
+    'Cancels what waits of the events that were asked to be cancelled, of so many requests at most, and closes those of which nothing is left. Returns how many it looked at, how many deliveries it ended, and the ordering keys that may go on. Called by workers.';
 
 -- ---------------------------------------------------------------------------------------------------------------------------
 -- What operators should know

@@ -28,10 +28,15 @@ impl Store {
         }
     }
 
-    /// Cancels what waits of events that are to be cancelled, of at most `limit` requests; the ordering keys that may go on.
-    pub async fn carry_out_cancels(&self, limit: usize) -> Result<Vec<OrderingKey>> {
+    /// Cancels what waits of events that are to be cancelled, of at most `limit` requests; how many deliveries that were, and the
+    /// ordering keys that may go on.
+    pub async fn carry_out_cancels(&self, limit: usize) -> Result<(u64, Vec<OrderingKey>)> {
         let rows = self.query(CARRY_OUT_CANCELS, &[&int(limit)]).await?;
-        rows.first().map_or(Ok(Vec::new()), keys)
+        let Some(row) = rows.first() else {
+            return Ok((0, Vec::new()));
+        };
+        let ended: i32 = row.try_get("deliveries")?;
+        Ok((u64::try_from(ended).unwrap_or(0), keys(row)?))
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::ordering::Keys;
-use crate::Result;
 use crate::store::{Requests, Store};
+use crate::{Result, telemetry};
 
 /// Does as much of it as fits into a moment; the rest is for the next round, or another worker's.
 pub(super) async fn carry_out(store: &Store, requests: Requests, keys: &Keys, now: Instant) {
@@ -13,7 +13,10 @@ pub(super) async fn carry_out(store: &Store, requests: Requests, keys: &Keys, no
     }
     if requests.cancels {
         match store.carry_out_cancels(CANCELS).await {
-            Ok(freed) => keys.go_on(freed),
+            Ok((ended, freed)) => {
+                telemetry::finished("CANCELLED", ended);
+                keys.go_on(freed);
+            }
             Err(error) => tracing::warn!(%error, "what was to be cancelled is not yet"),
         }
     }
