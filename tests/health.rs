@@ -393,6 +393,15 @@ async fn one_worker_at_a_time_observes_and_another_does_once_its_session_is_gone
 }
 
 #[tokio::test]
+async fn nobody_who_asks_waits_for_queries_to_be_compiled() {
+    let world = World::new().await;
+    // To compile them would take ten times as long as to read a million deliveries; workers' sessions never do, but others'.
+    let compiled = "select string_agg(proname, ', ') from pg_proc where pronamespace = 'posthaste'::regnamespace
+        and proname in ('figures', 'table_figures', 'subscription_figures', 'recent_rates', 'findings') and not 'jit=off' = any (proconfig)";
+    assert_eq!(world.text(compiled).await, "");
+}
+
+#[tokio::test]
 async fn auditors_administrators_and_workers_read_it_and_producers_do_not() {
     let world = quiet().await;
     for role in ["auditor", "admin", "worker"] {

@@ -290,6 +290,37 @@ async fn figures_of_a_database_that_is_away_are_gone_at_once_and_come_back() {
 }
 
 #[tokio::test]
+async fn what_a_worker_without_a_session_reads_to_the_end_is_not_shown_and_what_it_showed_is_gone()
+{
+    let world = World::new().await;
+    let slow = "create or replace function posthaste.owed_by_subscription() returns table (subscription_id integer, since timestamptz, deliveries bigint)
+        language sql begin atomic select null::integer, now(), 1::bigint from pg_catalog.pg_sleep(100); end";
+    world.run(slow).await;
+    world
+        .subscribe_url("p", "https://127.0.0.1:1/", &["*"], None, "1h")
+        .await;
+    let worker = world.worker_process(OBSERVED).await;
+    let address = worker.telemetry_address().await;
+    let figures = "\nposthaste_table_bytes{".to_owned();
+    told_in(address, std::slice::from_ref(&figures)).await;
+    world
+        .until("exists (select from pg_stat_activity where state = 'active' and query ~ 'from posthaste.subscription_figures' and pid <> pg_backend_pid())")
+        .await;
+    let admin = admin().await;
+    let database = world.text("select current_database()::text").await;
+    let let_in = |is: bool| format!("alter database {database} allow_connections {is}");
+    admin.batch_execute(&let_in(false)).await.unwrap();
+    world
+        .run("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'posthaste listener'")
+        .await;
+    let page = told_in(address, &["\nposthaste_worker_registered 0\n".to_owned()]).await;
+    assert!(page.contains("\nposthaste_observer 0\n"), "{page}");
+    assert!(!page.contains("posthaste_table_bytes"), "{page}");
+    admin.batch_execute(&let_in(true)).await.unwrap();
+    told_in(address, &[figures, "\nposthaste_observer 1\n".to_owned()]).await;
+}
+
+#[tokio::test]
 async fn neither_ten_thousand_event_types_nor_two_thousand_subscriptions_make_a_page_of_a_mebibyte()
 {
     let world = World::new().await;

@@ -5863,7 +5863,7 @@ begin atomic
         where q.decision is null or q.decision = 'released' and not q.is_requeued
     ), counted as materialized (
         select w.subscription_id, count(*) as deliveries,
-               min(w.event_id::text) filter (where w.replay = 0 and not w.is_postponed)::uuid as first_event,
+               min(w.event_id::text collate "C") filter (where w.replay = 0 and not w.is_postponed)::uuid as first_event,
                count(*) filter (where w.replay <> 0) as replays
         from waiting w group by w.subscription_id
     ), first as materialized (
@@ -6031,6 +6031,7 @@ create function posthaste.figures(counts_stop_at bigint)
     set enable_seqscan = on
     set enable_bitmapscan = on
     set enable_mergejoin = on
+    set jit = off
     set plan_cache_mode = force_custom_plan
 as $$
 declare
@@ -6148,6 +6149,7 @@ create function posthaste.table_figures()
     set enable_seqscan = on
     set enable_bitmapscan = on
     set enable_mergejoin = on
+    set jit = off
 begin atomic
     select posthaste.refuse_scoped();
     select f.figure, t.name, f.value
@@ -6175,6 +6177,7 @@ create function posthaste.subscription_figures(most integer, named text[])
     set enable_seqscan = on
     set enable_bitmapscan = on
     set enable_mergejoin = on
+    set jit = off
     set work_mem = '64MB'
 begin atomic
     select posthaste.refuse_scoped();
@@ -6213,6 +6216,7 @@ create function posthaste.recent_rates(over_seconds float8)
     set search_path = pg_catalog, pg_temp
     set enable_seqscan = off
     set enable_tidscan = on
+    set jit = off
 as $$
 declare
     period constant float8 := least(greatest(coalesce(over_seconds, 10), 1), 60);
@@ -6266,6 +6270,7 @@ create function posthaste.findings()
     set enable_seqscan = on
     set enable_bitmapscan = on
     set enable_mergejoin = on
+    set jit = off
     set work_mem = '64MB'
     set intervalstyle = 'postgres'
     set timezone = 'UTC'

@@ -18,13 +18,38 @@ pub(super) struct Observer {
     pub(super) store: Store,
     pub(super) config: Arc<Config>,
     pub(super) lookout: Lookout,
-    /// Where the figures are shown.
-    pub(super) figures: watch::Sender<Arc<Figures>>,
+    pub(super) board: Board,
     pub(super) stop: CancellationToken,
 }
 
+/// Where the figures are shown. Whoever stops an observer wipes it at once: a reading under way may last, and its worker may be
+/// registered anew by then.
+#[derive(Clone, Debug)]
+pub(super) struct Board(pub(super) watch::Sender<Arc<Figures>>);
+
+impl Board {
+    /// Shows nothing any more, of an observer that was told to stop.
+    pub(super) fn wipe(&self) {
+        self.0.send_modify(|figures| {
+            telemetry::observing(false);
+            *figures = Arc::default();
+        });
+    }
+
+    /// Writes, unless the observer was told to stop. One at a time does, or wipes.
+    fn write(&self, stop: &CancellationToken, write: impl FnOnce(&mut Arc<Figures>)) {
+        self.0.send_if_modified(|figures| {
+            let may = !stop.is_cancelled();
+            if may {
+                write(figures);
+            }
+            may
+        });
+    }
+}
+
 impl Observer {
-    /// Looks now and then until it is stopped; shows nothing from then on. A reading under way is waited for by nobody.
+    /// Looks now and then until it is stopped, and shows nothing from then on. A reading under way is waited for by nobody.
     pub(super) async fn run(mut self) {
         let mut rounds = tokio::time::interval(self.config.observe_interval);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -32,21 +57,17 @@ impl Observer {
         loop {
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => break,
+                () = self.stop.cancelled() => return,
                 _ = rounds.tick() => {}
             }
             // Where that cannot be told, others may be asked.
             let is_ours = self.lookout.is_ours().await.unwrap_or(false);
-            if self.stop.is_cancelled() {
-                break;
-            }
-            telemetry::observing(is_ours);
+            self.board
+                .write(&self.stop, |_| telemetry::observing(is_ours));
             if is_ours {
                 self.round(&mut readings).await;
             }
         }
-        telemetry::observing(false);
-        self.figures.send_replace(Arc::default());
     }
 
     async fn round(&self, readings: &mut Readings) {
@@ -112,9 +133,10 @@ impl Observer {
         let rows = figures
             .into_iter()
             .map(|row| (row.figure, row.label, row.value));
-        let mut all = Figures::clone(&self.figures.borrow());
-        let strangers = all.put(part, rows, read, until);
-        self.figures.send_replace(Arc::new(all));
+        let mut strangers = Vec::new();
+        self.board.write(&self.stop, |figures| {
+            strangers = Arc::make_mut(figures).put(part, rows, read, until);
+        });
         for stranger in strangers {
             readings.tell_of(stranger);
         }

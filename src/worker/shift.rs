@@ -17,7 +17,7 @@ use super::health::{Health, Hold};
 use super::housekeeping::Housekeeping;
 use super::lanes::{Free, Lanes, Limits, Ready};
 use super::look::{Claim, Claimed, Frontier, Take, Taken};
-use super::observer::Observer;
+use super::observer::{Board, Observer};
 use super::ordering::{self, Keys};
 use super::plan::{Plan, Sleep};
 use super::recorder::{Books, Left, Recorder};
@@ -32,7 +32,7 @@ use crate::masks::{Masks, Seen, Unseen};
 use crate::request::Shape;
 use crate::spans::Spans;
 use crate::store::{Presence, Room, Store};
-use crate::telemetry::{self, Dials, Figures, Load};
+use crate::telemetry::{self, Dials, Load};
 
 pub(super) struct Shift {
     config: Arc<Config>,
@@ -53,7 +53,7 @@ pub(super) struct Shift {
     /// Ends the housekeeping that goes with the presence.
     rounds: CancellationToken,
     /// Where figures of the database are shown, while this worker is the one that reads them.
-    figures: watch::Sender<Arc<Figures>>,
+    board: Board,
     /// Where it is shown what is held, how many lanes were full, and when that was counted.
     dials: Dials,
     lanes_full: usize,
@@ -146,7 +146,7 @@ impl Shift {
             presence: None,
             registering: None,
             rounds: CancellationToken::new(),
-            figures: worker.figures.clone(),
+            board: Board(worker.figures.clone()),
             dials: Dials::new(),
             lanes_full: 0,
             counted_at: now,
@@ -246,7 +246,7 @@ impl Shift {
             store: self.store.clone(),
             config: Arc::clone(&self.config),
             lookout: presence.lookout(),
-            figures: self.figures.clone(),
+            board: self.board.clone(),
             stop: self.rounds.clone(),
         };
         tokio::spawn(observer.run());
@@ -264,11 +264,16 @@ impl Shift {
     fn clock_out(&mut self) {
         tracing::warn!("the worker's session was lost; registering anew");
         let before = self.presence.take().map(|presence| presence.worker_id());
-        self.rounds.cancel();
+        self.end_rounds();
         self.say_ready(false);
         let (config, name) = (Arc::clone(&self.config), self.name.clone());
         let store = self.store.clone();
         self.registering = Some(tokio::spawn(register(store, config, name, before)));
+    }
+
+    fn end_rounds(&self) {
+        self.rounds.cancel();
+        self.board.wipe();
     }
 
     /// A worker is gone. If it died in the middle of a look, the rollback gave back what it had locked,
@@ -698,7 +703,7 @@ impl Shift {
             "stopping"
         );
         self.say_ready(false);
-        self.rounds.cancel();
+        self.end_rounds();
         if let Some(registering) = self.registering.take() {
             registering.abort();
         }

@@ -51,7 +51,7 @@ metrics! {
     BATCH_ROWS: Histogram "batch_rows", "rows", [BATCH_QUERY];
     /// Log lines that nobody read in time, and that were dropped.
     LOG_LINES_DROPPED: Counter "log_lines_dropped_total", "lines", [];
-    /// Log lines about attempts that were left out because there were too many of their kind.
+    /// Log lines that were left out because there were too many of their kind in a second.
     LOG_LINES_SAMPLED: Counter "log_lines_sampled_total", "lines", [];
     /// Spans that could not be exported in time, and that were dropped.
     SPANS_DROPPED: Counter "spans_dropped_total", "spans", [];
