@@ -389,7 +389,11 @@ async fn two_hundred_hungry_answers_fit_in_64_mib() {
     let healthy = world.partner().await;
     world.subscribe("healthy", &healthy, "1h").await;
     let worker = world
-        .worker_process(&[("endpoint_concurrency", "200"), ("request_timeout", "2m")])
+        .worker_process(&[
+            ("endpoint_concurrency", "200"),
+            ("request_timeout", "2m"),
+            ("lease", "1h"),
+        ])
         .await;
     world.publish("thing.happened", "{}").await;
     healthy.wait_for(1).await;

@@ -28,7 +28,7 @@ use super::settings;
 
 pub(crate) fn command() -> Command {
     let command = Command::new("status")
-        .about("Show what is wrong and what helps, then the backlog, rates and workers; --watch for a live screen")
+        .about("Show what is wrong and what helps, the backlog, rates and workers, once or live")
         .arg(
             Arg::new("json")
                 .long("json")
