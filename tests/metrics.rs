@@ -54,6 +54,17 @@ async fn each_metric_of_the_list_is_fed_and_says_what_happened() {
         .until("exists (select from posthaste.cancellation)")
         .await;
     // A statement that fails, and Postgres that is away for a moment.
+    world
+        .run("alter table posthaste.worker rename to worker_away")
+        .await;
+    told_in(
+        address,
+        &["\nposthaste_statement_failures_total{query=\"gone_workers\"}".to_owned()],
+    )
+    .await;
+    world
+        .run("alter table posthaste.worker_away rename to worker")
+        .await;
     let admin = admin().await;
     shut_out(&world, &admin, true).await;
     told_in(address, &["\nposthaste_database_up 0\n".to_owned()]).await;
