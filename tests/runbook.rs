@@ -14,41 +14,15 @@ use posthaste::trial::partner::Reply;
 
 use self::page::{anchor, entries, entry, read, root, runbook};
 use self::scene::Scene;
+use crate::grafana::{ALERTS, OF_THE_DATABASE_ALONE};
 
 const WRONG: &str = "When something is wrong";
 
 #[test]
 fn every_finding_has_an_entry_and_nothing_else_has() {
     let titles: Vec<String> = wrong().into_iter().map(|entry| entry.title).collect();
-    assert_eq!(titles, FINDINGS);
-    let (schema, alerts) = (read("sql/schema.sql"), read("grafana/alerts.yaml"));
-    let (_, findings) = schema
-        .split_once("create function posthaste.findings()")
-        .unwrap();
-    let findings = findings.split("comment on function").next().unwrap();
-    // The first word in quotes beside a severity that is none itself.
-    let is_severity = |word: &str| ["critical", "warning", "info"].contains(&word);
-    let is_code = |word: &&str| {
-        !is_severity(word)
-            && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
-            && !word.is_empty()
-    };
-    let mut told: BTreeSet<String> = findings
-        .lines()
-        .filter(|line| line.split('\'').any(is_severity))
-        .filter_map(|line| line.split('\'').skip(1).step_by(2).find(is_code))
-        .map(str::to_owned)
-        .collect();
-    told.extend(
-        alerts
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("- alert: Posthaste"))
-            .map(snake_case),
-    );
-    let told: Vec<&str> = told.iter().map(String::as_str).collect();
-    let mut expected = FINDINGS.to_vec();
-    expected.sort_unstable();
-    assert_eq!(told, expected);
+    let findings = ALERTS.into_iter().chain(OF_THE_DATABASE_ALONE);
+    assert_eq!(titles, findings.collect::<Vec<_>>());
 }
 
 #[test]
@@ -234,18 +208,6 @@ fn wrong() -> Vec<page::Entry> {
     all.filter(|entry| entry.chapter == WRONG).collect()
 }
 
-/// As a finding is called for which there is an alert such as `DeadLetters`.
-fn snake_case(alert: &str) -> String {
-    let mut code = String::new();
-    for letter in alert.chars() {
-        if letter.is_ascii_uppercase() && !code.is_empty() {
-            code.push('_');
-        }
-        code.push(letter.to_ascii_lowercase());
-    }
-    code
-}
-
 /// Each is worked through by a test, here or in `jobs`; the last one has nothing to paste.
 const JOBS: [&str; 13] = [
     "Deploy",
@@ -261,35 +223,4 @@ const JOBS: [&str; 13] = [
     "Drop old partitions",
     "Size the database",
     "PgBouncer",
-];
-
-/// Everything that is told, as `posthaste.findings()` and the alerts have it.
-const FINDINGS: [&str; 27] = [
-    "no_data",
-    "no_worker",
-    "database_unreachable",
-    "events_not_fanned_out",
-    "first_attempts_late",
-    "deliveries_late",
-    "dead_letters",
-    "subscription_failing",
-    "breaker_open",
-    "subscription_paused",
-    "quarantined",
-    "unknown_event_types",
-    "leases_lost",
-    "attempts_unrecordable",
-    "clock_off",
-    "partitions_missing",
-    "vacuum_held_back",
-    "notification_queue",
-    "tables_bloated",
-    "disk_growth",
-    "rotation_overdue",
-    "secret_missing",
-    "certificate_expiring",
-    "config_drift",
-    "four_eyes_off",
-    "changes_open",
-    "access_deviates",
 ];
