@@ -34,6 +34,7 @@ use tracing_subscriber::registry::LookupSpan;
 use self::sampling::{LeftOut, SECOND, Sampler};
 use crate::config::{Config, LogAttempts, LogFormat, LogLevel};
 use crate::telemetry::ATTEMPT_LINES;
+use crate::telemetry::list::{LOG_LINES_DROPPED, LOG_LINES_SAMPLED};
 use crate::{Error, Result};
 
 /// Starts logging to standard output, in colour where that is a terminal and `NO_COLOR` is not set.
@@ -230,7 +231,7 @@ impl Sampling {
             .sampler()
             .passes(kind, most, Instant::now(), || message(event));
         if !passes {
-            counter!(LINES_SAMPLED).increment(1);
+            counter!(LOG_LINES_SAMPLED).increment(1);
             // Where the queue is full, the next one tells.
             if !self.left_out.is_told.swap(true, Ordering::AcqRel)
                 && self.queue.try_send(Job::LeftOut).is_err()
@@ -322,7 +323,7 @@ impl Write for Lines {
         let line = one_line(&String::from_utf8_lossy(record), self.colour);
         if line.len() > LINE_LIMIT || self.queue.try_send(Job::Line(line.into_bytes())).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
-            counter!(LINES_DROPPED).increment(1);
+            counter!(LOG_LINES_DROPPED).increment(1);
         }
         Ok(record.len())
     }
@@ -383,7 +384,7 @@ impl<W: Write> Writer<W> {
             .is_err()
         {
             self.dropped.fetch_add(1, Ordering::Relaxed);
-            counter!(LINES_DROPPED).increment(1);
+            counter!(LOG_LINES_DROPPED).increment(1);
         }
     }
 
@@ -484,8 +485,6 @@ fn is_unsafe(letter: char) -> bool {
 
 const DROPPED: &str = "log lines were dropped: standard output was not read in time";
 const LEFT_OUT: &str = "log lines were left out: there were too many of a kind";
-const LINES_DROPPED: &str = "posthaste_log_lines_dropped_total";
-const LINES_SAMPLED: &str = "posthaste_log_lines_sampled_total";
 /// Lines from one place in the code, but those about attempts.
 const OTHERS_PER_SECOND: u32 = 20;
 const STYLES: &[&str] = &["0", "1", "2", "3", "31", "32", "33", "34", "35"];

@@ -5,7 +5,7 @@
 mod attempts;
 mod events;
 mod figures;
-mod list;
+pub(crate) mod list;
 mod log;
 mod page;
 mod tallies;

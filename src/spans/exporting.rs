@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
+use crate::telemetry::list::SPANS_DROPPED;
 use crate::{Error, Result, tls};
 
 /// The near end: spans that are over.
@@ -316,7 +317,6 @@ where
     Ok(Response::from_parts(head, body.to_bytes()))
 }
 
-const SPANS_DROPPED: &str = "posthaste_spans_dropped_total";
 /// Spans that wait, at most.
 const QUEUED: usize = 2048;
 /// Spans in one request.
