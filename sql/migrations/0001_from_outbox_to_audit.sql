@@ -6452,7 +6452,7 @@ begin atomic
     from found f
     order by array_position('{critical,warning,info}', f.severity), f.since nulls last, f.finding, f.subscription;
 end;
-comment on function posthaste.findings() is 'What an operator should see to, worst first: since when, for whom, and a command that helps. Nothing, if all is well. Takes up to a second where a million deliveries wait.';
+comment on function posthaste.findings() is 'What an operator should see to, worst first: since when, for whom, and a command that helps. Nothing, if all is well. Where a million deliveries wait, it takes half a second of processor time, and some seconds on a busy machine.';
 
 create view posthaste.health with (security_barrier) as
 select f.severity, f.finding, f.subscription, f.since, f.detail, f.command, f.runbook
