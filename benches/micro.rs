@@ -18,7 +18,9 @@ use std::time::{Duration, Instant, SystemTime};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use metrics::{counter, histogram};
-use posthaste::delivery::{Advice, Attempt, DeliveryKey, Outcome, Phases, Report, Ruling, Verdict};
+use posthaste::delivery::{
+    Address, Advice, Attempt, DeliveryKey, Outcome, Phases, Report, Ruling, Verdict,
+};
 use posthaste::egress::EgressPolicy;
 use posthaste::endpoint::{EndpointUrl, PlainHttp};
 use posthaste::envelope::{self, Envelope, Facts, SHIPPED, Shipped};
@@ -310,6 +312,7 @@ fn attempt(place: i32) -> Attempt {
         number: 1,
         ordering_key: None,
         holder: 1,
+        address: Address::default(),
         worker_id: 1,
         revision: 1,
         began: Instant::now(),

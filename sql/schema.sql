@@ -196,6 +196,8 @@ create table posthaste.intake (
 create index intake_by_xid on posthaste.intake (xid);
 -- Serves advance.sql: is an event of this key left that must go first? One without a key has no entry here.
 create index intake_by_ordering on posthaste.intake (ordering_hash, xid) where ordering_hash is not null;
+-- Without a key: a publication of all tables would refuse the deletes otherwise. Costs nothing until there is one.
+alter table posthaste.intake replica identity full;
 comment on table posthaste.intake is
     'Events that have not been fanned out yet: one thin row per event, deleted by the worker that makes its deliveries.';
 comment on column posthaste.intake.ordering_hash is 'hashtext of the event''s ordering_key: where two keys share one, they at worst wait for each other''s events to be taken.';
@@ -1135,19 +1137,33 @@ create table posthaste.lease (
     replay          smallint    not null default 0,
     number          smallint    not null default 1,
     ordering_key    text,
-    -- Serves record.sql, which finds the lease of each finished attempt; and no delivery can be under way twice.
-    constraint lease_pkey primary key (event_id, subscription_id, replay),
     constraint attempts_are_numbered_from_1 check (number >= 1)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
         vacuum_truncate = off);
--- No other index: the table holds no more than what workers have in their hands, so adopt.sql reads all of it, and each
--- delivery pays for one index less.
+-- No index, and so no key: each delivery would pay for it twice. Whoever makes a lease is told its address (ctid) and finds it there; that it
+-- is still the same lease is asked of its columns. The table holds no more than what workers have in their hands, so what does not go by
+-- address (adopt.sql, people, posthaste.find_leases) reads all of it.
+alter table posthaste.lease replica identity full; -- as of intake
 comment on table posthaste.lease is
     'One row per delivery under way: the holder alone may make this one attempt, until the lease ends. Deleted by the statement that records the attempt.';
 comment on column posthaste.lease.ends_at is 'From then on anyone may adopt it; its attempt is recorded as abandoned.';
 comment on column posthaste.lease.holder is 'worker_id of the worker that may make the attempt.';
 comment on column posthaste.lease.number is 'The attempt that it is for. With the delivery and the holder, the lease''s identity.';
 comment on column posthaste.lease.ordering_key is 'As in queue.';
+
+create function posthaste.find_leases(event_ids uuid[], subscription_ids integer[], replays smallint[]) returns table (place bigint, address tid)
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+begin atomic
+    select u.place, l.ctid
+    from posthaste.lease l
+    -- A full join that no condition turns into another can be done by hash alone: never each lease against each delivery.
+    full join unnest(find_leases.event_ids, find_leases.subscription_ids, find_leases.replays) with ordinality u (event_id, subscription_id, replay, place)
+        using (event_id, subscription_id, replay)
+    where coalesce(l.number, 0) > 0 and coalesce(u.place, 0) > 0;
+end;
+comment on function posthaste.find_leases(uuid[], integer[], smallint[]) is
+    'Where the leases of these deliveries are, by reading the whole table: the place in the arrays, from 1, and the address. Called by workers where addresses are not known, or are no longer true.';
 
 create type posthaste.breaker as enum (
     'closed',     -- deliveries are sent
@@ -5480,6 +5496,7 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function queue_replays',               '', 'execute', '', ''),
     ('function carry_out_cancels',           '', 'execute', '', ''),
     ('function follow',                      '', 'execute', '', ''),
+    ('function find_leases',                 '', 'execute', '', ''),
     ('function free_keys',                   '', 'execute', '', ''),
     ('function fill_secret',                 '', 'execute', '', ''),
     ('function figures',                     '', 'execute', 'execute', 'execute'),

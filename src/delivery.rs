@@ -253,6 +253,16 @@ pub struct Report {
     pub phases: Phases,
 }
 
+/// Where a row was when it was written, so that it is found without an index: Postgres' `ctid`. A hint, never an identity: the row may
+/// have moved, and another may stand there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Address {
+    /// Which page of its table, from 0.
+    pub page: u32,
+    /// Which row on that page, from 1; 0 is nowhere.
+    pub row: u16,
+}
+
 /// The right to make one attempt, until it ends. `(key, number)` is its identity; `holder` must still
 /// be the holder in the database when the attempt is recorded, or the attempt changes nothing.
 #[derive(Clone, Debug)]
@@ -265,6 +275,8 @@ pub struct Lease {
     pub ordering_key: Option<Box<str>>,
     /// The worker that holds it.
     pub holder: i32,
+    /// Where the database keeps it.
+    pub address: Address,
     /// The revision of the subscription that stood when it was claimed.
     pub revision: i32,
     /// The revision of the event type whose schema the payload must keep; `None` where there is no schema, or where it was
@@ -307,6 +319,7 @@ impl Lease {
             number: 1,
             ordering_key: None,
             holder: 1,
+            address: Address::default(),
             revision,
             schema_revision: None,
             is_released: false,
@@ -389,6 +402,8 @@ pub struct Attempt {
     pub ordering_key: Option<Box<str>>,
     /// Who must hold the lease for this to count.
     pub holder: i32,
+    /// Where the database keeps the lease.
+    pub address: Address,
     /// Who made the request.
     pub worker_id: i32,
     /// The revision of the subscription that it was made under.

@@ -1,5 +1,6 @@
 //! The only part that speaks SQL. Every statement lies in a file of its own under `sql/queries`.
 
+mod address;
 mod columns;
 mod connect;
 mod control;
@@ -38,7 +39,7 @@ pub use self::terms::{
     AskedFor, Changes, StoredSchema, StoredSecret, StoredShape, StoredTerms, StoredValue,
 };
 use crate::config::Config;
-use crate::delivery::{Attempt, Context, DeliveryKey, Lease, OrderingKey};
+use crate::delivery::{Address, Attempt, Context, DeliveryKey, Lease, OrderingKey};
 use crate::telemetry::Connections;
 use crate::{Error, Result};
 
@@ -117,6 +118,8 @@ impl Watermark {
 pub struct Adopted {
     /// Of which delivery.
     pub key: DeliveryKey,
+    /// Where the database keeps it now.
+    pub address: Address,
     /// The attempt that it was for.
     pub number: i16,
     /// The event's ordering key, if it has one.
@@ -367,6 +370,7 @@ impl Store {
                         subscription_id: row.try_get("subscription_id")?,
                         replay: row.try_get("replay")?,
                     },
+                    address: row.try_get("address")?,
                     number: row.try_get("number")?,
                     ordering_key: row.try_get("ordering_key")?,
                     worker_id: row.try_get("worker_id")?,
@@ -590,6 +594,7 @@ fn lease(row: &Row, room: &Room, asked: Instant, replay: i16, number: i16) -> Re
         number,
         ordering_key: None,
         holder: room.worker_id,
+        address: row.try_get("address")?,
         revision: row.try_get("revision")?,
         schema_revision: row.try_get("schema_revision")?,
         is_released: false,

@@ -121,6 +121,48 @@ async fn a_result_changes_nothing_once_another_has_adopted_its_lease() {
 }
 
 #[tokio::test]
+async fn a_table_that_is_written_anew_under_a_request_loses_no_lease() {
+    let world = World::new().await;
+    let partner = world.partner().await;
+    let wire = Wire::to(&partner).await;
+    world.subscribe_through(&wire, &partner, "1h").await;
+    let _worker = world
+        .worker(&[
+            ("idle_timeout", "10m"),
+            ("request_timeout", "2m"),
+            ("lease", "1h"),
+        ])
+        .await;
+    // Dead rows before the living, so that what is living moves.
+    world.publish_many("warm.up", 20).await;
+    world.until_all_is_done().await;
+    wire.hold();
+    let id = world.publish("a", "1").await;
+    world.until("exists (select from posthaste.lease)").await;
+    let before = world.text("select ctid::text from posthaste.lease").await;
+    world.run("vacuum full posthaste.lease").await;
+    assert_ne!(
+        world.text("select ctid::text from posthaste.lease").await,
+        before
+    );
+    wire.release();
+    world.until_all_is_done().await;
+    assert_eq!(world.story(id).await, "1 accepted done");
+}
+
+#[tokio::test]
+async fn a_publication_of_all_tables_stops_nobody() {
+    let world = World::new().await;
+    let partner = world.partner().await;
+    world.subscribe("p", &partner, "1ms").await;
+    world.run("create publication everything for all tables").await;
+    let _worker = world.worker(&[]).await;
+    let id = world.publish("a", "1").await;
+    world.until_all_is_done().await;
+    assert_eq!(world.story(id).await, "1 accepted done");
+}
+
+#[tokio::test]
 async fn a_killed_workers_leases_are_taken_over_long_before_they_end() {
     let world = World::new().await;
     let partner = Partner::replying(Replies::by(|received| match received.attempt {

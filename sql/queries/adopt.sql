@@ -15,7 +15,7 @@ update posthaste.lease l
 set holder = $1::integer, ends_at = now() + make_interval(secs => $2::float8)
 from picked p
 where l.ctid = p.address
-returning l.event_id, l.subscription_id, l.replay, l.number, l.ordering_key, p.holder as worker_id,
+returning l.ctid as address, l.event_id, l.subscription_id, l.replay, l.number, l.ordering_key, p.holder as worker_id,
     -- How long ago the lease began, in seconds.
     coalesce((select extract(epoch from now() - p.ends_at + w.lease) from posthaste.worker w where w.worker_id = p.holder), 0)::float8 as age,
     (select s.revision from posthaste.subscription s where s.subscription_id = l.subscription_id) as revision,

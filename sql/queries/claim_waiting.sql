@@ -65,7 +65,7 @@ with lane as materialized (
 ), leased as (
     insert into posthaste.lease (event_id, subscription_id, replay, ordering_key, number, holder, ends_at)
     select event_id, subscription_id, replay, ordering_key, attempts + 1, $3::integer, now() + make_interval(secs => $4::float8) from claimed
-    returning event_id, subscription_id, replay, number
+    returning event_id, subscription_id, replay, number, ctid as address
 ), left_waiting as materialized (
     select subscription_id, min(due_at) as due_at
     from (select subscription_id, due_at, address from waiting
@@ -99,7 +99,7 @@ with lane as materialized (
             ) r)
     where l.subscription_id = any ($1::integer[])
 )
-select l.event_id, l.subscription_id, l.replay, l.number, f.revision,
+select l.event_id, l.subscription_id, l.replay, l.number, l.address, f.revision,
        (select k.revision from kind k where k.event_type = f.event_type) as schema_revision, f.event_type, f.occurred_at, f.bytes, f.payload, f.metadata, f.tenant, f.traceparent, f.ordering_key,
        -- A replay was asked for, however old the event is. An end may lie at infinity, which no time can be subtracted from.
        case when f.expires_at is not null or f.max_age is not null then

@@ -1,19 +1,12 @@
 -- Ends deliveries that were claimed and are not to be sent any more: their leases go, their attempts are never made. One that was to be
 -- the probe of a breaker leaves that to the next.
 --
--- Called by: worker, for one lane; it has advance.sql let their ordering keys go on. Relies on: lease_pkey; the lease as the fence; ordering_pkey.
+-- Called by: worker, for one lane; it has advance.sql let their ordering keys go on. Relies on: the lease as the fence; ordering_pkey.
 -- $1.. arrays of equal length: event_id, subscription_id, replay, number, holder
-with late as materialized (
-    select * from unnest($1::uuid[], $2::integer[], $3::smallint[], $4::smallint[], $5::integer[]) u (event_id, subscription_id, replay, number, holder)
-), found as materialized (
-    -- `limit 1` makes this a look-up by key for each lease, whatever the planner believes about the table's size.
-    select u.number, u.holder, l.address
-    from late u
-    cross join lateral (
-        select ctid as address from posthaste.lease
-        where event_id = u.event_id and subscription_id = u.subscription_id and replay = u.replay
-        limit 1
-    ) l
+with found as materialized (
+    select u.number, u.holder, f.address
+    from posthaste.find_leases($1, $2, $3) f
+    join unnest($4::smallint[], $5::integer[]) with ordinality u (number, holder, place) using (place)
 ), ended as (
     delete from posthaste.lease l using found f
     where l.ctid = f.address and l.holder = f.holder and l.number = f.number

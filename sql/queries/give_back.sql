@@ -1,19 +1,12 @@
 -- Gives up leases whose attempt was never begun: the deliveries wait again, due at once, with no attempt counted, and ahead of
 -- what came later.
 --
--- Called by: worker, when it stops, and for leases too short to be used. Relies on: lease_pkey; the lease as the fence.
+-- Called by: worker, when it stops, and for leases too short to be used. Relies on: the lease as the fence.
 -- $1.. arrays of equal length: event_id, subscription_id, replay, number; $5 worker_id
-with unbegun as materialized (
-    select * from unnest($1::uuid[], $2::integer[], $3::smallint[], $4::smallint[]) u (event_id, subscription_id, replay, number)
-), found as materialized (
-    -- `limit 1` makes this a look-up by key for each lease, whatever the planner believes about the table's size.
-    select u.number, l.address
-    from unbegun u
-    cross join lateral (
-        select ctid as address from posthaste.lease
-        where event_id = u.event_id and subscription_id = u.subscription_id and replay = u.replay
-        limit 1
-    ) l
+with found as materialized (
+    select u.number, f.address
+    from posthaste.find_leases($1, $2, $3) f
+    join unnest($4::smallint[]) with ordinality u (number, place) using (place)
 ), released as (
     delete from posthaste.lease l using found f
     where l.ctid = f.address and l.holder = $5::integer and l.number = f.number

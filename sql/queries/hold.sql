@@ -1,7 +1,7 @@
 -- Quarantines deliveries whose payload breaks its event type's schema: their leases go, their attempts are never made.
 --
 -- Called by: worker. Returns the place (from 1) of each that was released from quarantine before: it keeps its lease, and is sent.
--- Relies on: lease_pkey; the lease as the fence. Attempts made before count on.
+-- Relies on: the lease as the fence. Attempts made before count on.
 -- $1.. arrays of equal length: event_id, subscription_id, replay, number, holder, reason
 with broken as materialized (
     select * from unnest($1::uuid[], $2::integer[], $3::smallint[], $4::smallint[], $5::integer[], $6::text[])
@@ -13,12 +13,8 @@ with broken as materialized (
         where event_id = b.event_id and subscription_id = b.subscription_id and replay = b.replay limit 1
     ) q
 ), found as materialized (
-    select b.place, b.number, b.holder, l.address
-    from broken b
-    cross join lateral (
-        select ctid as address from posthaste.lease
-        where event_id = b.event_id and subscription_id = b.subscription_id and replay = b.replay limit 1
-    ) l
+    select b.place, b.number, b.holder, f.address
+    from posthaste.find_leases($1, $2, $3) f join broken b using (place)
     where (b.place in (select place from released)) is not true
 ), ended as materialized (
     delete from posthaste.lease l using found f

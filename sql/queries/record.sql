@@ -3,31 +3,38 @@
 --
 -- The lease is the fence: an attempt whose lease somebody else took over is recorded as `late` and changes nothing.
 -- Called by: worker, for a batch at a time. Returns the place in the batch (from 1) of each late one.
--- Relies on: lease_pkey; the planner settings of our sessions. Not safe to repeat by itself: see recorded_already.sql.
+-- Relies on: the planner settings of our sessions. Not safe to repeat by itself: see recorded_already.sql.
 --
--- $1 to $23: arrays of equal length, one element per attempt; see store::record. Ages are seconds before now, retries seconds
+-- $1 to $24: arrays of equal length, one element per attempt; see store::record. Ages are seconds before now, retries seconds
 -- after it: every time that is written comes from the database's clock.
--- $24 ordering keys, or no element at all where none of the attempts has one; else free_heads.sql follows in the same transaction
+-- $25 ordering keys, or no element at all where none of the attempts has one; else free_heads.sql follows in the same transaction
 with result as materialized (
     select r.*, now() + make_interval(secs => r.retry_in) as due_at
     from unnest(
         $1::uuid[], $2::integer[], $3::smallint[], $4::smallint[], $5::integer[], $6::integer[], $7::integer[],
         $8::float8[], $9::float8[], $10::integer[], $11::integer[], $12::integer[], $13::integer[], $14::integer[],
-        $15::text[], $16::text[], $17::smallint[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::boolean[], $24::text[]
+        $15::text[], $16::text[], $17::smallint[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::boolean[], $24::tid[], $25::text[]
     ) with ordinality as r (
         event_id, subscription_id, replay, number, holder, worker_id, revision,
         age, retry_in, duration_us, dns_us, connect_us, tls_us, body_us,
-        outcome, verdict, http_status, remote_address, signed_with, error, response, rule, expires, ordering_key,
+        outcome, verdict, http_status, remote_address, signed_with, error, response, rule, expires, address, ordering_key,
         place)
-), found as materialized (
-    -- `limit 1` makes this a look-up by key for each result, whatever the planner believes about the table's size.
+), there as materialized (
+    -- `limit 1` makes this a look-up by address for each result, whatever the planner believes about the table's size.
     select r.place, r.holder, r.number, l.address
     from result r
     cross join lateral (
         select ctid as address from posthaste.lease
-        where event_id = r.event_id and subscription_id = r.subscription_id and replay = r.replay
+        where ctid = r.address and event_id = r.event_id and subscription_id = r.subscription_id and replay = r.replay
         limit 1
     ) l
+), found as materialized (
+    select * from there
+    union all
+    -- What is not there is lost; or somebody has had the table written anew (VACUUM FULL), and it lies elsewhere.
+    select place, ($5::integer[])[place], ($4::smallint[])[place], address
+    from posthaste.find_leases($1, $2, $3)
+    where (select count(*) from there) < cardinality($1) and place <> all (array(select place from there))
 ), ended as materialized (
     -- The fence stands in the DELETE, where a lease that changed since we looked is checked again.
     delete from posthaste.lease l using found f

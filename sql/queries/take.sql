@@ -127,6 +127,7 @@ with late as materialized (
 ), leased as (
     insert into posthaste.lease (event_id, subscription_id, holder, ends_at)
     select event_id, subscription_id, $4::integer, now() + make_interval(secs => $5::float8) from placed where leased
+    returning event_id, subscription_id, ctid as address
 ), queued as (
     insert into posthaste.queue (event_id, subscription_id, due_at, expires_at)
     select event_id, subscription_id, greatest(deliver_after, now()), expires_at from placed where not leased and ordering_key is null
@@ -160,7 +161,7 @@ with late as materialized (
     where subscription_id = any (array(select subscription_id from asleep))
 )
 select null::uuid as event_id, null::integer as subscription_id, null::integer as revision, null::integer as schema_revision,
-       null::text as event_type, null::timestamptz as occurred_at, null::integer as bytes, null::text as payload, null::text as metadata, null::text as tenant, null::text as traceparent, null::float8 as expires_in, null::float8 as deliver_after,
+       null::text as event_type, null::timestamptz as occurred_at, null::integer as bytes, null::text as payload, null::text as metadata, null::text as tenant, null::text as traceparent, null::float8 as expires_in, null::float8 as deliver_after, null::tid as address,
        (select picked from next) as events_seen,
        (select coalesce(sum(events), 0)::bigint from kind) as events_taken,
        (select count(*) from placed) as deliveries_made,
@@ -180,7 +181,7 @@ select p.event_id, p.subscription_id, p.revision, p.schema_revision, r.event_typ
        -- An end may lie at infinity, which no time can be subtracted from.
        case when p.expires_at is not null or p.max_age is not null then
            (extract(epoch from least(p.expires_at, posthaste.event_time(p.event_id) + p.max_age)) - extract(epoch from now()))::float8 end,
-       extract(epoch from p.deliver_after)::float8, null, null, null, null, null, null, null, null, null, null
--- A full join that no condition turns into another can be done by hash alone: never each delivery against each event.
-from placed p full join read r on r.event_id = p.event_id
-where coalesce(p.leased, false)
+       extract(epoch from p.deliver_after)::float8, l.address, null, null, null, null, null, null, null, null, null, null
+-- Full joins that no condition turns into others can be done by hash alone: never each delivery against each event.
+from leased l full join placed p using (event_id, subscription_id) full join read r on r.event_id = p.event_id
+where coalesce(l.subscription_id, 0) > 0

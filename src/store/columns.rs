@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use crate::delivery::{Attempt, Outcome, Rule, Verdict};
+use crate::delivery::{Address, Attempt, Outcome, Rule, Verdict};
 
 /// A batch of attempts, a column each, in the order of record.sql's parameters.
 #[derive(Default)]
@@ -29,6 +29,7 @@ pub(super) struct Columns<'a> {
     verdict: Vec<&'static str>,
     rule: Vec<Option<&'static str>>,
     expires: Vec<bool>,
+    address: Vec<Address>,
     http_status: Vec<Option<i16>>,
     remote: Vec<Option<String>>,
     signed_with: Vec<Option<String>>,
@@ -75,6 +76,7 @@ impl<'a> Columns<'a> {
         self.verdict.push(attempt.ruling.verdict.as_str());
         self.rule.push(attempt.ruling.rule.map(Rule::as_str));
         self.expires.push(attempt.expires.is_some());
+        self.address.push(attempt.address);
         self.http_status.push(
             report
                 .http_status
@@ -90,7 +92,7 @@ impl<'a> Columns<'a> {
         self.ordering_key.push(attempt.ordering_key.as_deref());
     }
 
-    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 24] {
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 25] {
         [
             &self.event_id,
             &self.subscription_id,
@@ -115,6 +117,7 @@ impl<'a> Columns<'a> {
             &self.response,
             &self.rule,
             &self.expires,
+            &self.address,
             &self.ordering_key,
         ]
     }

@@ -211,7 +211,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::attempt;
-    use crate::delivery::{DeliveryKey, Phases, Ruling};
+    use crate::delivery::{Address, DeliveryKey, Phases, Ruling};
 
     /// One that met this and is to be made again, except where it was accepted.
     pub(in crate::telemetry) fn attempt(subscription_id: i32, outcome: Outcome) -> Attempt {
@@ -233,6 +233,7 @@ pub(super) mod tests {
             number: 1,
             ordering_key: None,
             holder: 1,
+            address: Address::default(),
             worker_id: 1,
             revision: 1,
             began: Instant::now(),

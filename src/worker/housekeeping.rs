@@ -143,6 +143,7 @@ impl Housekeeping {
                 number: lease.number,
                 ordering_key: lease.ordering_key.clone(),
                 holder: self.worker_id,
+                address: lease.address,
                 worker_id: lease.worker_id,
                 revision: lease.revision,
                 began: lease.began,

@@ -728,6 +728,7 @@ mod tests {
             key: lease.key,
             number: 1,
             holder: 1,
+            address: lease.address,
             worker_id: 1,
             revision: 1,
             began,

@@ -150,7 +150,7 @@ pub(crate) const RECORD: Call = Call {
     name: "record",
     text: include_str!("../../sql/queries/record.sql"),
     // event, subscription, replay, number, holder, worker, revision, age, retry in, five durations, outcome, verdict, status,
-    // address, secrets, error, response, rule, whether it expires, ordering keys
+    // address of the endpoint, secrets, error, response, rule, whether it expires, address of the lease, ordering keys
     arguments: "select array[
             trial.each(array_agg(event_id)), trial.each(array_agg(subscription_id)),
             trial.all(0, count(*)), trial.all(1, count(*)),
@@ -164,10 +164,10 @@ pub(crate) const RECORD: Call = Call {
             trial.each(array_agg(case when fails then 500 else 200 end)),
             trial.all(null::text, count(*)), trial.all(null::text, count(*)),
             trial.each(array_agg(case when fails then 'no' end)), trial.all(null::text, count(*)),
-            trial.each(array_agg(case when fails then 'interval' end)), trial.all(false, count(*)), '{}']
-        from (select event_id, subscription_id, row_number() over (order by event_id) % 16 = 0 as fails
+            trial.each(array_agg(case when fails then 'interval' end)), trial.all(false, count(*)), trial.each(array_agg(address)), '{}']
+        from (select event_id, subscription_id, ctid as address, row_number() over (order by event_id) % 16 = 0 as fails
               from posthaste.lease where holder = 1 order by event_id limit 512) q",
-    indexes: &["lane_pkey", "lease_pkey", "outbox_pkey"],
+    indexes: &["lane_pkey", "outbox_pkey"],
     reads_whole: &[],
     returns: 0.0,
 };
@@ -193,8 +193,8 @@ pub(crate) const GIVE_BACK: Call = Call {
             trial.each(array_agg(event_id)), trial.each(array_agg(subscription_id)),
             trial.all(0, count(*)), trial.all(1, count(*)), '1']
         from (select event_id, subscription_id from posthaste.lease where holder = 1 order by event_id limit 512) q",
-    indexes: &["lane_pkey", "lease_pkey", "outbox_pkey"],
-    reads_whole: &[],
+    indexes: &["lane_pkey", "outbox_pkey"],
+    reads_whole: &["lease"],
     returns: 1.0,
 };
 
