@@ -121,7 +121,7 @@ async fn a_result_changes_nothing_once_another_has_adopted_its_lease() {
 }
 
 #[tokio::test]
-async fn a_table_that_is_written_anew_under_a_request_loses_no_lease() {
+async fn a_lease_that_moved_is_found_all_the_same() {
     let world = World::new().await;
     let partner = world.partner().await;
     let wire = Wire::to(&partner).await;
@@ -133,18 +133,18 @@ async fn a_table_that_is_written_anew_under_a_request_loses_no_lease() {
             ("lease", "1h"),
         ])
         .await;
-    // Dead rows before the living, so that what is living moves.
-    world.publish_many("warm.up", 20).await;
+    world.publish("warm.up", "1").await;
     world.until_all_is_done().await;
     wire.hold();
     let id = world.publish("a", "1").await;
-    world.until("exists (select from posthaste.lease)").await;
-    let before = world.text("select ctid::text from posthaste.lease").await;
-    world.run("vacuum full posthaste.lease").await;
-    assert_ne!(
-        world.text("select ctid::text from posthaste.lease").await,
-        before
-    );
+    partner.wait_for(2).await;
+    let address = "select ctid::text from posthaste.lease";
+    let before = world.text(address).await;
+    // As VACUUM FULL does it, or who lets a lease last longer.
+    world
+        .run("update posthaste.lease set ends_at = ends_at + interval '1 s'; vacuum full posthaste.lease")
+        .await;
+    assert_ne!(world.text(address).await, before);
     wire.release();
     world.until_all_is_done().await;
     assert_eq!(world.story(id).await, "1 accepted done");
@@ -155,7 +155,9 @@ async fn a_publication_of_all_tables_stops_nobody() {
     let world = World::new().await;
     let partner = world.partner().await;
     world.subscribe("p", &partner, "1ms").await;
-    world.run("create publication everything for all tables").await;
+    world
+        .run("create publication everything for all tables")
+        .await;
     let _worker = world.worker(&[]).await;
     let id = world.publish("a", "1").await;
     world.until_all_is_done().await;

@@ -1673,6 +1673,27 @@ $$;
 comment on function posthaste.pause_failing(integer) is
     'Pauses subscriptions whose receiver wants nothing more, or that have had nothing but failures for longer than pause_after, on the record, and returns them. Called by workers. To go on, propose {"active": true}.';
 
+create function posthaste.let_wait(
+    event_ids uuid[], subscription_ids integer[], replays smallint[], ordering_keys text[], attempts smallint[], due_at timestamptz[], expires_at timestamptz[])
+    returns bigint
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into posthaste.queue (event_id, subscription_id, replay, ordering_key, attempts, due_at, expires_at)
+    select * from unnest(event_ids, subscription_ids, replays, ordering_keys, attempts, due_at, expires_at);
+    -- In one order everywhere, so that two workers never wait for each other.
+    perform from posthaste.lane l where l.subscription_id = any (subscription_ids) order by l.subscription_id for update;
+    -- What is awake stays as it is. This sees what was committed until we had the locks: a lane may have been put to sleep while we waited.
+    update posthaste.lane l set wake_at = w.due_at
+    from (select u.subscription_id, min(u.due_at) as due_at from unnest(subscription_ids, due_at) u (subscription_id, due_at) group by u.subscription_id) w
+    where l.subscription_id = w.subscription_id and l.wake_at > w.due_at;
+    return cardinality(event_ids);
+end
+$$;
+comment on function posthaste.let_wait(uuid[], integer[], smallint[], text[], smallint[], timestamptz[], timestamptz[]) is
+    'Lets deliveries wait until they are due, so many attempts made, and wakes their lanes; returns how many. Called by workers.';
+
 create function posthaste.requeue_released(most integer) returns integer
     language sql volatile security definer
     set search_path = pg_catalog, pg_temp
@@ -1685,21 +1706,13 @@ begin atomic
         update posthaste.quarantine q set is_requeued = true from released r
         where (q.event_id, q.subscription_id, q.replay) = (r.event_id, r.subscription_id, r.replay)
         returning q.*
-    ), queued as (
-        insert into posthaste.queue (event_id, subscription_id, replay, attempts, due_at, ordering_key, expires_at)
-        select m.event_id, m.subscription_id, m.replay, m.attempts, greatest(now(), o.deliver_after), o.ordering_key, o.expires_at
-        from marked m
-        left join lateral (select x.ordering_key, x.deliver_after, x.expires_at from posthaste.outbox x where x.event_id = m.event_id limit 1) o on true
-        returning subscription_id
-    ), locked as materialized (
-        select l.subscription_id from posthaste.lane l
-        where l.subscription_id = any (array(select q.subscription_id from queued q))
-        order by l.subscription_id for update
-    ), woken as (
-        update posthaste.lane l set wake_at = least(l.wake_at, now())
-        where l.subscription_id = any (array(select k.subscription_id from locked k))
     )
-    select count(*)::integer from queued;
+    select coalesce(posthaste.let_wait(
+        array_agg(m.event_id), array_agg(m.subscription_id), array_agg(m.replay), array_agg(o.ordering_key), array_agg(m.attempts),
+        array_agg(greatest(now(), o.deliver_after)), array_agg(o.expires_at)), 0)::integer
+    from marked m
+    left join lateral (select x.ordering_key, x.deliver_after, x.expires_at from posthaste.outbox x where x.event_id = m.event_id limit 1) o on true
+    having count(*) > 0;
 end;
 comment on function posthaste.requeue_released(integer) is 'Puts deliveries that were released from quarantine back into the queue, and returns how many. Called by workers.';
 
@@ -1839,6 +1852,34 @@ $$;
 comment on function posthaste.follow(uuid[], integer[], smallint[], text[], text[], timestamptz) is
     'Puts deliveries behind what waits of their ordering keys, due then, or when their events say where it is null. Called by workers, who have advance.sql let the first one come up after their commit.';
 
+create function posthaste.note_unknown(event_types text[], event_ids uuid[]) returns bigint
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into posthaste.unknown_event_type as k (event_type, events, last_event)
+    select u.event_type, count(*), (array_agg(u.event_id order by u.event_id desc))[1]
+    from unnest(event_types, event_ids) u (event_type, event_id)
+    group by u.event_type order by u.event_type
+    on conflict (event_type) do update set events = k.events + excluded.events, last_at = now(), last_event = excluded.last_event;
+    return cardinality(event_ids);
+end
+$$;
+comment on function posthaste.note_unknown(text[], uuid[]) is 'Counts events whose type the catalogue does not have; returns how many. Called by take.sql.';
+
+create function posthaste.hold_unfiltered(event_ids uuid[], subscription_ids integer[]) returns bigint
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
+    select u.event_id, u.subscription_id, 0, 0, 'the subscription''s filter cannot be evaluated on the payload'
+    from unnest(event_ids, subscription_ids) u (event_id, subscription_id);
+    return cardinality(event_ids);
+end
+$$;
+comment on function posthaste.hold_unfiltered(uuid[], integer[]) is 'Quarantines deliveries on whose payload a filter cannot be evaluated; returns how many. Called by take.sql.';
+
 create function posthaste.free_keys(most integer) returns table (subscription_id integer, ordering_key text)
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
@@ -1953,22 +1994,12 @@ begin atomic
         select posthaste.follow(array_agg(g.event_id), array_agg(g.subscription_id), array_agg(g.replay), array_agg(g.ordering_key),
                                 array_agg(null::text), null)
         from given g where g.ordering_key is not null having count(*) > 0
-    ), queued as (
-        insert into posthaste.queue (event_id, subscription_id, replay, due_at, expires_at)
-        select g.event_id, g.subscription_id, g.replay, greatest(now(), g.deliver_after), g.expires_at
-        from given g where g.ordering_key is null
-        returning subscription_id, due_at
-    ), lowest as materialized (
-        select subscription_id, min(due_at) as due_at from queued group by subscription_id
-    ), locked as materialized (
-        -- In one order everywhere, so that two workers never wait for each other.
-        select l.subscription_id from posthaste.lane l
-        where l.subscription_id = any (array(select w.subscription_id from lowest w))
-        order by l.subscription_id for update
     )
-    update posthaste.lane l
-    set wake_at = least(l.wake_at, (select w.due_at from lowest w where w.subscription_id = l.subscription_id))
-    where l.subscription_id = any (array(select k.subscription_id from locked k)) and (select count(*) from followed) >= 0;
+    select posthaste.let_wait(array_agg(g.event_id), array_agg(g.subscription_id), array_agg(g.replay), array_agg(null::text), array_agg(0::smallint),
+                              array_agg(greatest(now(), g.deliver_after)), array_agg(g.expires_at))
+    from given g
+    where g.ordering_key is null and (select count(*) from followed) >= 0
+    having count(*) > 0;
 end;
 comment on function posthaste.enqueue(uuid[], integer[], smallint[]) is 'Puts new deliveries into the queue and wakes their lanes; those with an ordering key go behind what waits of it. Called where workers carry out what people asked for.';
 
@@ -5475,6 +5506,9 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function carry_out_cancels',           '', 'execute', '', ''),
     ('function follow',                      '', 'execute', '', ''),
     ('function find_leases',                 '', 'execute', '', ''),
+    ('function let_wait',                    '', 'execute', '', ''),
+    ('function note_unknown',                '', 'execute', '', ''),
+    ('function hold_unfiltered',             '', 'execute', '', ''),
     ('function free_keys',                   '', 'execute', '', ''),
     ('function fill_secret',                 '', 'execute', '', ''),
     ('function figures',                     '', 'execute', 'execute', 'execute'),

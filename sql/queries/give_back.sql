@@ -11,22 +11,10 @@ with found as materialized (
     delete from posthaste.lease l using found f
     where l.ctid = f.address and l.holder = $5::integer and l.number = f.number
     returning l.event_id, l.subscription_id, l.replay, l.number, l.ordering_key
-), queued as (
-    insert into posthaste.queue (event_id, subscription_id, replay, ordering_key, attempts, due_at, expires_at)
-    select event_id, subscription_id, replay, ordering_key, number - 1, least(now(), posthaste.event_time(event_id)),
-           (select o.expires_at from posthaste.outbox o where o.event_id = released.event_id)
-    from released
-    returning subscription_id, due_at
-), lowest as materialized (
-    select subscription_id, min(due_at) as due_at from queued group by subscription_id
-), locked as materialized (
-    -- In one order everywhere, so that two workers never wait for each other.
-    select subscription_id from posthaste.lane
-    where subscription_id = any (array(select subscription_id from lowest))
-    order by subscription_id for update
-), woken as (
-    update posthaste.lane l
-    set wake_at = least(l.wake_at, (select w.due_at from lowest w where w.subscription_id = l.subscription_id))
-    where l.subscription_id = any (array(select subscription_id from locked))
 )
-select count(*) from released
+select posthaste.let_wait(
+           array_agg(event_id), array_agg(subscription_id), array_agg(replay), array_agg(ordering_key), array_agg((number - 1)::smallint),
+           array_agg(least(now(), posthaste.event_time(event_id))),
+           array_agg((select o.expires_at from posthaste.outbox o where o.event_id = released.event_id)))
+from released
+having count(*) > 0

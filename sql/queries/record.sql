@@ -9,16 +9,14 @@
 -- after it: every time that is written comes from the database's clock.
 -- $25 ordering keys, or no element at all where none of the attempts has one; else free_heads.sql follows in the same transaction
 with result as materialized (
-    select r.*, now() + make_interval(secs => r.retry_in) as due_at
-    from unnest(
-        $1::uuid[], $2::integer[], $3::smallint[], $4::smallint[], $5::integer[], $6::integer[], $7::integer[],
-        $8::float8[], $9::float8[], $10::integer[], $11::integer[], $12::integer[], $13::integer[], $14::integer[],
-        $15::text[], $16::text[], $17::smallint[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::boolean[], $24::tid[], $25::text[]
-    ) with ordinality as r (
-        event_id, subscription_id, replay, number, holder, worker_id, revision,
-        age, retry_in, duration_us, dns_us, connect_us, tls_us, body_us,
-        outcome, verdict, http_status, remote_address, signed_with, error, response, rule, expires, address, ordering_key,
-        place)
+    -- Side by side in the list of columns: in FROM, each array would be kept by itself and read anew.
+    select generate_subscripts($1::uuid[], 1)::bigint as place, unnest($1) as event_id, unnest($2::integer[]) as subscription_id, unnest($3::smallint[]) as replay,
+           unnest($4::smallint[]) as number, unnest($5::integer[]) as holder, unnest($6::integer[]) as worker_id, unnest($7::integer[]) as revision,
+           unnest($8::float8[]) as age, now() + make_interval(secs => unnest($9::float8[])) as due_at, unnest($10::integer[]) as duration_us,
+           unnest($11::integer[]) as dns_us, unnest($12::integer[]) as connect_us, unnest($13::integer[]) as tls_us, unnest($14::integer[]) as body_us,
+           unnest($15::text[]) as outcome, unnest($16::text[]) as verdict, unnest($17::smallint[]) as http_status, unnest($18::text[]) as remote_address,
+           unnest($19::text[]) as signed_with, unnest($20::text[]) as error, unnest($21::text[]) as response, unnest($22::text[]) as rule,
+           unnest($23::boolean[]) as expires, unnest($24::tid[]) as address, unnest($25::text[]) as ordering_key
 ), there as materialized (
     -- `limit 1` makes this a look-up by address for each result, whatever the planner believes about the table's size.
     select r.place, r.holder, r.number, l.address
@@ -40,27 +38,17 @@ with result as materialized (
     delete from posthaste.lease l using found f
     where l.ctid = f.address and l.holder = f.holder and l.number = f.number
     returning f.place
-), rescheduled as (
-    insert into posthaste.queue (event_id, subscription_id, replay, ordering_key, attempts, due_at, expires_at)
-    select event_id, subscription_id, replay, ordering_key, number,
-           -- Whoever lost an attempt through no fault of its partner does not go behind what came later.
-           case when outcome = 'abandoned' then least(due_at, posthaste.event_time(event_id)) else due_at end,
-           case when expires then (select o.expires_at from posthaste.outbox o where o.event_id = result.event_id) end
+), requeued as materialized (
+    -- What is rare is written by functions: one more table to write to would cost every call the time to open it.
+    select posthaste.let_wait(
+               array_agg(event_id), array_agg(subscription_id), array_agg(replay), array_agg(ordering_key), array_agg(number),
+               -- Whoever lost an attempt through no fault of its partner does not go behind what came later.
+               array_agg(case when outcome = 'abandoned' then least(due_at, posthaste.event_time(event_id)) else due_at end),
+               array_agg(case when expires then (select o.expires_at from posthaste.outbox o where o.event_id = result.event_id) end)) as how_many
     from result
     -- `is true` keeps this from becoming a join, which might compare each result with each lease: it is a hashed look-up.
     where verdict = 'retry' and (place in (select place from ended)) is true
-    returning subscription_id, due_at
-), lowest as materialized (
-    select subscription_id, min(due_at) as due_at from rescheduled group by subscription_id
-), locked as materialized (
-    -- In one order everywhere, so that two workers never wait for each other.
-    select subscription_id from posthaste.lane
-    where subscription_id = any (array(select subscription_id from lowest))
-    order by subscription_id for update
-), woken as (
-    update posthaste.lane l
-    set wake_at = least(l.wake_at, (select w.due_at from lowest w where w.subscription_id = l.subscription_id))
-    where l.subscription_id = any (array(select subscription_id from locked))
+    having count(*) > 0
 ), recorded as (
     insert into posthaste.attempt (
         event_id, subscription_id, replay, number, worker_id, subscription_revision,
@@ -79,12 +67,14 @@ with result as materialized (
     -- Where nothing ended badly, there is no row here, and the function is not called.
     select posthaste.tell_ended(jsonb_agg(jsonb_build_object(
                'event_id', event_id, 'subscription_id', subscription_id, 'replay', replay, 'number', number, 'worker_id', worker_id,
-               'verdict', verdict, 'outcome', outcome, 'http_status', http_status, 'error', error))) as how_many
+               'verdict', verdict, 'outcome', outcome, 'http_status', http_status, 'error', error)))::bigint as how_many
     from result
     where verdict in ('exhausted', 'rejected') and replay >= 0 and (place in (select place from ended)) is true
     having count(*) > 0
 )
-select place from result where (place in (select place from ended)) is not true
+select place from result where (select count(*) from ended) < cardinality($1) and (place in (select place from ended)) is not true
 union all
--- Never a row: it is read so that it runs.
-select how_many::bigint from told where how_many is null
+-- Never a row: they are read so that they run.
+select how_many from requeued where how_many is null
+union all
+select how_many from told where how_many is null

@@ -65,14 +65,6 @@ with late as materialized (
         select active, schema is not null as has_schema, revision from posthaste.event_type
         where event_type.event_type = t.event_type limit 1
     ) c on true
-), unknown as (
-    insert into posthaste.unknown_event_type as u (event_type, events, last_event)
-    select r.event_type, count(*), (array_agg(r.event_id order by r.event_id desc))[1]
-    from read r join kind k using (event_type)
-    -- Asked first of all, so that a batch without any reads nothing here.
-    where (select bool_or(not is_known) from kind) and not k.is_known
-    group by r.event_type order by r.event_type
-    on conflict (event_type) do update set events = u.events + excluded.events, last_at = now(), last_event = excluded.last_event
 ), asked as materialized (
     -- Each type once for subscriptions without a tenant, and once for each tenant that comes with it in the batch, where any of them
     -- has subscribed: the subscriptions of other tenants are never looked at.
@@ -108,10 +100,6 @@ with late as materialized (
     ) r
     full join route s using (event_type, tenant)
     where coalesce(r.bytes, -1) >= 0 and coalesce(s.subscription_id, 0) > 0
-), held as (
-    insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
-    select event_id, subscription_id, 0, 0, 'the subscription''s filter cannot be evaluated on the payload' from met
-    where (select bool_or(filter is not null) from route) and passes is null and ordering_key is null
 ), matched as (
     select event_id, deliver_after, expires_at, ordering_key, subscription_id, revision, schema_revision, max_age, wants_more, bytes,
            ordering_key is null and row_number() over (partition by subscription_id, ordering_key is null order by event_id) <= slots
@@ -128,12 +116,7 @@ with late as materialized (
     insert into posthaste.lease (event_id, subscription_id, holder, ends_at)
     select event_id, subscription_id, $4::integer, now() + make_interval(secs => $5::float8) from placed where leased
     returning event_id, subscription_id, ctid as address
-), queued as (
-    insert into posthaste.queue (event_id, subscription_id, due_at, expires_at)
-    select event_id, subscription_id, greatest(deliver_after, now()), expires_at from placed where not leased and ordering_key is null
-    returning subscription_id, due_at
 ), followed as materialized (
-    -- By a function: one more table to write to would cost every call the time to open it.
     select posthaste.follow(array_agg(event_id), array_agg(subscription_id), array_agg(0::smallint), array_agg(ordering_key), array_agg(quarantine), null),
            count(*) filter (where quarantine is null) as followers, array_agg(subscription_id) as subscriptions, array_agg(ordering_key) as keys
     from (
@@ -143,22 +126,6 @@ with late as materialized (
         where (select bool_or(filter is not null) from route) and ordering_key is not null and passes is null
     ) o
     having count(*) > 0
-), lowest as materialized (
-    select subscription_id, min(due_at) as due_at from queued group by subscription_id
-), locked as materialized (
-    -- In one order everywhere, so that two workers never wait for each other.
-    select subscription_id, wake_at from posthaste.lane
-    where subscription_id = any (array(select subscription_id from lowest))
-    order by subscription_id for update
-), asleep as materialized (
-    -- What is awake stays as it is. That is asked of what we have locked: this snapshot may hold a lane awake that somebody put to
-    -- sleep while we waited for it.
-    select k.subscription_id, w.due_at from locked k full join lowest w using (subscription_id)
-    where coalesce(k.wake_at > w.due_at, false)
-), woken as (
-    update posthaste.lane l
-    set wake_at = (select w.due_at from asleep w where w.subscription_id = l.subscription_id)
-    where subscription_id = any (array(select subscription_id from asleep))
 )
 select null::uuid as event_id, null::integer as subscription_id, null::integer as revision, null::integer as schema_revision,
        null::text as event_type, null::timestamptz as occurred_at, null::integer as bytes, null::text as payload, null::text as metadata, null::text as tenant, null::text as traceparent, null::float8 as expires_in, null::float8 as deliver_after, null::tid as address,
@@ -166,7 +133,17 @@ select null::uuid as event_id, null::integer as subscription_id, null::integer a
        (select coalesce(sum(events), 0)::bigint from kind) as events_taken,
        (select count(*) from placed) as deliveries_made,
        (select coalesce(sum(events), 0)::bigint from kind) - (select count(distinct event_id) from placed) as unrouted,
-       (select coalesce(sum(events), 0)::bigint from kind where not is_known) as unknown,
+       -- What is rare is written by functions: one more table to write to would cost every call the time to open it.
+       (select posthaste.note_unknown(array_agg(event_type), array_agg(event_id)) from read
+        where (select bool_or(not is_known) from kind) and (event_type in (select event_type from kind where not is_known)) is true
+        having count(*) > 0) as unknown,
+       (select posthaste.hold_unfiltered(array_agg(event_id), array_agg(subscription_id)) from met
+        where (select bool_or(filter is not null) from route) and passes is null and ordering_key is null
+        having count(*) > 0) as held,
+       (select posthaste.let_wait(array_agg(event_id), array_agg(subscription_id), array_agg(0::smallint), array_agg(null::text), array_agg(0::smallint),
+                                 array_agg(greatest(deliver_after, now())), array_agg(expires_at)) from placed
+        where not leased and ordering_key is null
+        having count(*) > 0) as waiting,
        (select watermark::text from next) as watermark,
        case when (select is_same from next) then $2::text[]
             else array(select x::text from pg_snapshot_xip(pg_current_snapshot()) x where x < (select watermark from next)) end as still_open,
@@ -181,7 +158,7 @@ select p.event_id, p.subscription_id, p.revision, p.schema_revision, r.event_typ
        -- An end may lie at infinity, which no time can be subtracted from.
        case when p.expires_at is not null or p.max_age is not null then
            (extract(epoch from least(p.expires_at, posthaste.event_time(p.event_id) + p.max_age)) - extract(epoch from now()))::float8 end,
-       extract(epoch from p.deliver_after)::float8, l.address, null, null, null, null, null, null, null, null, null, null
+       extract(epoch from p.deliver_after)::float8, l.address, null, null, null, null, null, null, null, null, null, null, null, null
 -- Full joins that no condition turns into others can be done by hash alone: never each delivery against each event.
 from leased l full join placed p using (event_id, subscription_id) full join read r on r.event_id = p.event_id
 where coalesce(l.subscription_id, 0) > 0

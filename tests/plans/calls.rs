@@ -167,7 +167,7 @@ pub(crate) const RECORD: Call = Call {
             trial.each(array_agg(case when fails then 'interval' end)), trial.all(false, count(*)), trial.each(array_agg(address)), '{}']
         from (select event_id, subscription_id, ctid as address, row_number() over (order by event_id) % 16 = 0 as fails
               from posthaste.lease where holder = 1 order by event_id limit 512) q",
-    indexes: &["lane_pkey", "outbox_pkey"],
+    indexes: &["outbox_pkey"],
     reads_whole: &[],
     returns: 0.0,
 };
@@ -193,7 +193,7 @@ pub(crate) const GIVE_BACK: Call = Call {
             trial.each(array_agg(event_id)), trial.each(array_agg(subscription_id)),
             trial.all(0, count(*)), trial.all(1, count(*)), '1']
         from (select event_id, subscription_id from posthaste.lease where holder = 1 order by event_id limit 512) q",
-    indexes: &["lane_pkey", "outbox_pkey"],
+    indexes: &["outbox_pkey"],
     reads_whole: &["lease"],
     returns: 1.0,
 };
