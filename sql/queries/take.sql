@@ -65,13 +65,16 @@ with late as materialized (
         select active, schema is not null as has_schema, revision from posthaste.event_type
         where event_type.event_type = t.event_type limit 1
     ) c on true
+), summed as materialized (
+    select coalesce(sum(events), 0)::bigint as events, coalesce(bool_or(not is_known), false) as has_unknown, coalesce(bool_or(is_of_tenants), false) as has_tenants
+    from kind
 ), asked as materialized (
     -- Each type once for subscriptions without a tenant, and once for each tenant that comes with it in the batch, where any of them
     -- has subscribed: the subscriptions of other tenants are never looked at.
     select event_type, '' as tenant, patterns, is_known, schema_revision from kind
     union all
     select k.event_type, p.tenant, k.patterns, k.is_known, k.schema_revision
-    from (select distinct event_type, tenant from read where (select bool_or(is_of_tenants) from kind) and tenant > '') p
+    from (select distinct event_type, tenant from read where (select has_tenants from summed) and tenant > '') p
     full join kind k using (event_type)
     where coalesce(k.is_of_tenants, false) and coalesce(p.tenant, '') > ''
 ), route as materialized (
@@ -96,7 +99,7 @@ with late as materialized (
         select event_type, '' as tenant, event_id, deliver_after, expires_at, ordering_key, bytes, metadata_bytes, payload from read
         union all
         select event_type, tenant, event_id, deliver_after, expires_at, ordering_key, bytes, metadata_bytes, payload from read
-        where (select bool_or(is_of_tenants) from kind) and tenant > ''
+        where (select has_tenants from summed) and tenant > ''
     ) r
     full join route s using (event_type, tenant)
     where coalesce(r.bytes, -1) >= 0 and coalesce(s.subscription_id, 0) > 0
@@ -117,39 +120,32 @@ with late as materialized (
     select event_id, subscription_id, $4::integer, now() + make_interval(secs => $5::float8) from placed where leased
     returning event_id, subscription_id, ctid as address
 ), followed as materialized (
-    select posthaste.follow(array_agg(event_id), array_agg(subscription_id), array_agg(0::smallint), array_agg(ordering_key), array_agg(quarantine), null),
-           count(*) filter (where quarantine is null) as followers, array_agg(subscription_id) as subscriptions, array_agg(ordering_key) as keys
-    from (
-        select event_id, subscription_id, ordering_key, null::text as quarantine from placed where ordering_key is not null
-        union all
-        select event_id, subscription_id, ordering_key, 'the subscription''s filter cannot be evaluated on the payload' from met
-        where (select bool_or(filter is not null) from route) and ordering_key is not null and passes is null
-    ) o
+    select posthaste.follow(array_agg(event_id), array_agg(subscription_id), array_agg(0::smallint), array_agg(ordering_key),
+                            array_agg(case when passes is null then 'the subscription''s filter cannot be evaluated on the payload' end), null),
+           count(*) filter (where passes) as followers, array_agg(subscription_id) as subscriptions, array_agg(ordering_key) as keys
+    from met
+    where ordering_key is not null and passes is not false
     having count(*) > 0
 )
 select null::uuid as event_id, null::integer as subscription_id, null::integer as revision, null::integer as schema_revision,
        null::text as event_type, null::timestamptz as occurred_at, null::integer as bytes, null::text as payload, null::text as metadata, null::text as tenant, null::text as traceparent, null::float8 as expires_in, null::float8 as deliver_after, null::tid as address,
-       (select picked from next) as events_seen,
-       (select coalesce(sum(events), 0)::bigint from kind) as events_taken,
-       (select count(*) from placed) as deliveries_made,
-       (select coalesce(sum(events), 0)::bigint from kind) - (select count(distinct event_id) from placed) as unrouted,
+       n.picked as events_seen, t.events as events_taken, m.deliveries as deliveries_made, t.events - m.events as unrouted,
        -- What is rare is written by functions: one more table to write to would cost every call the time to open it.
        (select posthaste.note_unknown(array_agg(event_type), array_agg(event_id)) from read
-        where (select bool_or(not is_known) from kind) and (event_type in (select event_type from kind where not is_known)) is true
+        where (select has_unknown from summed) and (event_type in (select event_type from kind where not is_known)) is true
         having count(*) > 0) as unknown,
        (select posthaste.hold_unfiltered(array_agg(event_id), array_agg(subscription_id)) from met
-        where (select bool_or(filter is not null) from route) and passes is null and ordering_key is null
+        where passes is null and ordering_key is null
         having count(*) > 0) as held,
        (select posthaste.let_wait(array_agg(event_id), array_agg(subscription_id), array_agg(0::smallint), array_agg(null::text), array_agg(0::smallint),
-                                 array_agg(greatest(deliver_after, now())), array_agg(expires_at)) from placed
+                                  array_agg(greatest(deliver_after, now())), array_agg(expires_at)) from placed
         where not leased and ordering_key is null
         having count(*) > 0) as waiting,
-       (select watermark::text from next) as watermark,
-       case when (select is_same from next) then $2::text[]
-            else array(select x::text from pg_snapshot_xip(pg_current_snapshot()) x where x < (select watermark from next)) end as still_open,
-       (select followers from followed) as followers,
+       n.watermark::text as watermark,
+       case when n.is_same then $2::text[] else array(select x::text from pg_snapshot_xip(pg_current_snapshot()) x where x < n.watermark) end as still_open,
        -- Which keys they are of: an array for each column.
-       (select subscriptions from followed) as ordered_subscriptions, (select keys from followed) as ordered_keys
+       f.followers, f.subscriptions as ordered_subscriptions, f.keys as ordered_keys
+from next n, summed t, (select count(*) as deliveries, count(distinct event_id) as events from placed) m left join followed f on true
 union all
 select p.event_id, p.subscription_id, p.revision, p.schema_revision, r.event_type, r.occurred_at,
        r.bytes + case when p.wants_more then r.metadata_bytes else 0 end,
