@@ -1330,7 +1330,8 @@ create table posthaste.unknown_event_type (
     events     bigint      not null,
     first_at   timestamptz not null default now(),
     last_at    timestamptz not null default now(),
-    last_event uuid        not null
+    last_event uuid        not null,
+    constraint event_type_is_bounded check (length(event_type) <= 128)
 );
 comment on table posthaste.unknown_event_type is 'Event types that came and that the catalogue does not have, or not as active ones; one row each, however many events, and 1000 at most.';
 
@@ -1674,19 +1675,19 @@ comment on function posthaste.pause_failing(integer) is
     'Pauses subscriptions whose receiver wants nothing more, or that have had nothing but failures for longer than pause_after, on the record, and returns them. Called by workers. To go on, propose {"active": true}.';
 
 create function posthaste.let_wait(
-    event_ids uuid[], subscription_ids integer[], replays smallint[], ordering_keys text[], attempts smallint[], due_at timestamptz[], expires_at timestamptz[])
+    event_ids uuid[], subscription_ids integer[], replays smallint[], ordering_keys text[], attempts_made smallint[], due_times timestamptz[], expiry_times timestamptz[])
     returns bigint
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
 begin
     insert into posthaste.queue (event_id, subscription_id, replay, ordering_key, attempts, due_at, expires_at)
-    select * from unnest(event_ids, subscription_ids, replays, ordering_keys, attempts, due_at, expires_at);
+    select * from unnest(event_ids, subscription_ids, replays, ordering_keys, attempts_made, due_times, expiry_times);
     -- In one order everywhere, so that two workers never wait for each other.
     perform from posthaste.lane l where l.subscription_id = any (subscription_ids) order by l.subscription_id for update;
     -- What is awake stays as it is. This sees what was committed until we had the locks: a lane may have been put to sleep while we waited.
     update posthaste.lane l set wake_at = w.due_at
-    from (select u.subscription_id, min(u.due_at) as due_at from unnest(subscription_ids, due_at) u (subscription_id, due_at) group by u.subscription_id) w
+    from (select u.subscription_id, min(u.due_at) as due_at from unnest(subscription_ids, due_times) u (subscription_id, due_at) group by u.subscription_id) w
     where l.subscription_id = w.subscription_id and l.wake_at > w.due_at;
     return cardinality(event_ids);
 end

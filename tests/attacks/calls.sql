@@ -16,7 +16,8 @@ with likely (name, literal) as (
            ('counts_stop_at', '10'), ('over_seconds', '10'), ('named', '''{harbour}'''), ('days_ahead', '0'), ('most', '10'), ('at', 'pg_catalog.now()'), ('value', '''a.b'''), ('what', '''x'''), ('given', '''y'''), ('allowed', '''z'''),
            ('predicate', '''http_status = 500'''), ('dry_run', 'false'), ('rate', '5'), ('replay_id', '1'),
            ('event_ids', '''{01900000-0000-7000-8000-000000000001}'''), ('subscription_ids', '''{1}'''), ('last_attempts', '''{2026-01-01}'''),
-           ('replays', '''{0}'''), ('ordering_keys', '''{ship-1}'''), ('quarantine', '''{too odd}'''), ('due_at', 'pg_catalog.now()')
+           ('replays', '''{0}'''), ('ordering_keys', '''{ship-1}'''), ('quarantine', '''{too odd}'''), ('due_at', 'pg_catalog.now()'),
+           ('attempts_made', '''{0}'''), ('due_times', '''{2026-01-01}'''), ('expiry_times', '''{NULL}''')
 ), parameter as (
     select p.oid, n as place, p.proargnames[n] as name, t.typname as type
     from posthaste.access a
