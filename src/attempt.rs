@@ -138,7 +138,8 @@ async fn send(
         let begun = Instant::now();
         // Whoever lets us in does not use up the time of whom we send to: that would count as its fault.
         let patience = circumstances.timeout / 2;
-        let obtained = access.obtain(endpoint, &mut headers, patience, preparations);
+        // Rare and large: on the heap, so that every other attempt's task is small.
+        let obtained = Box::pin(access.obtain(endpoint, &mut headers, patience, preparations));
         tokio::select! {
             obtained = obtained => obtained?,
             () = circumstances.cut.cancelled() => return Ok(cut()),

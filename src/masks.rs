@@ -84,11 +84,15 @@ impl Masks {
     /// What may be seen of a lease's event. Where an external id is missing and the mask makes one up, that is stored first, so
     /// that it stays the same on every attempt of every worker.
     pub async fn seen(&self, lease: &Lease, terms: &Terms) -> Result<Seen, Unseen> {
-        let masking = match &terms.masking {
-            Ok(None) => return Ok(Seen::Everything),
-            Ok(Some(masking)) => Arc::clone(masking),
-            Err(why) => return Err(Unseen::NotNow(why.clone())),
-        };
+        match &terms.masking {
+            Ok(None) => Ok(Seen::Everything),
+            // Rare and large: on the heap, so that every other attempt's task is small.
+            Ok(Some(masking)) => Box::pin(self.masked(lease, Arc::clone(masking))).await,
+            Err(why) => Err(Unseen::NotNow(why.clone())),
+        }
+    }
+
+    async fn masked(&self, lease: &Lease, masking: Arc<Masking>) -> Result<Seen, Unseen> {
         let metadata = lease.context.as_deref();
         let whole = Whole {
             // The attempt says why there is none.

@@ -1,9 +1,13 @@
 //! A batch of attempts as record.sql takes it: an array for each column.
 
 use std::borrow::Cow;
+use std::error::Error;
+use std::fmt::{self, Write as _};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use tokio_postgres::types::ToSql;
+use bytes::BytesMut;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
 
 use crate::delivery::{Address, Attempt, Outcome, Rule, Verdict};
@@ -31,8 +35,8 @@ pub(super) struct Columns<'a> {
     expires: Vec<bool>,
     address: Vec<Address>,
     http_status: Vec<Option<i16>>,
-    remote: Vec<Option<String>>,
-    signed_with: Vec<Option<String>>,
+    remote: Vec<Option<Text<IpAddr>>>,
+    signed_with: Vec<Option<Text<Joined<'a>>>>,
     error: Vec<Option<Cow<'a, str>>>,
     response: Vec<Option<Cow<'a, str>>>,
     ordering_key: Vec<Option<&'a str>>,
@@ -82,8 +86,7 @@ impl<'a> Columns<'a> {
                 .http_status
                 .and_then(|status| i16::try_from(status).ok()),
         );
-        self.remote
-            .push(report.remote.map(|address| address.to_string()));
+        self.remote.push(report.remote.map(Text));
         self.signed_with.push(joined(&attempt.signed_with));
         self.error
             .push(report.error.as_deref().map(|text| bounded(text, 2048)));
@@ -158,7 +161,59 @@ fn micros(duration: Duration) -> i32 {
     i32::try_from(duration.as_micros()).unwrap_or(i32::MAX)
 }
 
-fn joined(numbers: &[i16]) -> Option<String> {
-    let words: Vec<String> = numbers.iter().map(i16::to_string).collect();
-    (!words.is_empty()).then(|| words.join(","))
+fn joined(numbers: &[i16]) -> Option<Text<Joined<'_>>> {
+    (!numbers.is_empty()).then_some(Text(Joined(numbers)))
+}
+
+/// Numbers with commas between them.
+#[derive(Debug)]
+struct Joined<'a>(&'a [i16]);
+
+impl fmt::Display for Joined<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, number) in self.0.iter().enumerate() {
+            let comma = if place > 0 { "," } else { "" };
+            write!(f, "{comma}{number}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The text of something, written straight into the statement.
+#[derive(Debug)]
+struct Text<T>(T);
+
+impl<T: fmt::Display + fmt::Debug> ToSql for Text<T> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        write!(out, "{}", self.0)?;
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        <&str as ToSql>::accepts(ty)
+    }
+
+    to_sql_checked!();
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn addresses_and_numbers_are_sent_as_the_text_that_a_string_of_them_would_be() {
+        let address: IpAddr = "2001:db8::7".parse().unwrap();
+        assert_eq!(sent(&Text(address)), sent(&"2001:db8::7"));
+        assert_eq!(sent(&joined(&[1, -2, 30])), sent(&"1,-2,30"));
+        assert_eq!(sent(&joined(&[7])), sent(&"7"));
+        assert!(joined(&[]).is_none());
+    }
+
+    fn sent(value: &dyn ToSql) -> BytesMut {
+        let mut out = BytesMut::new();
+        value.to_sql_checked(&Type::TEXT, &mut out).unwrap();
+        out
+    }
 }

@@ -191,7 +191,10 @@ impl Shift {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                _ = self.finished.1.recv_many(&mut over, AT_ONCE) => self.pass_on(&mut over),
+                _ = self.finished.1.recv_many(&mut over, AT_ONCE) => {
+                    self.gather(&mut over).await;
+                    self.pass_on(&mut over);
+                }
                 Some(left) = self.left.1.recv() => self.make_room(left),
                 Some((id, wait)) = self.holds.recv() => self.hold(id, wait),
                 Some(ready) = self.released.1.recv() => self.admit(vec![ready], now),
@@ -540,6 +543,17 @@ impl Shift {
             .timeout
             .unwrap_or(self.config.request_timeout)
             .min(longest)
+    }
+
+    /// Lets go first whatever can, and takes along the attempts that ended by then: a round of the loop costs the same for one as for
+    /// many.
+    async fn gather(&mut self, over: &mut Vec<Over>) {
+        tokio::task::yield_now().await;
+        while over.len() < AT_ONCE
+            && let Ok(another) = self.finished.1.try_recv()
+        {
+            over.push(another);
+        }
     }
 
     /// Attempts are over: their results go to the recorder, and their lanes send the next.
