@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
+    Manager, ManagerConfig, Pool, PoolError, QueueMode, RecyclingMethod, Runtime, TimeoutType,
 };
 use futures_util::future::poll_fn;
 use tokio::sync::Notify;
@@ -32,6 +32,8 @@ pub(super) fn pool(config: &Config) -> Result<Pool> {
     };
     Pool::builder(manager)
         .max_size(config.database_connections)
+        // The session used last: its plans and its server's caches are warm, and a few sessions do as long as they can.
+        .queue_mode(QueueMode::Lifo)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(Duration::from_secs(30)))
         .create_timeout(Some(CONNECT_TIMEOUT))

@@ -458,15 +458,16 @@ impl Lane {
     }
 
     /// Whether it finishes so much that room in it is worth waiting a moment for. One that filled up
-    /// before its pace was measured gets the benefit of the doubt.
+    /// before its pace was measured, or would have if it had not been so fast, gets the benefit of the doubt.
     fn is_brisk(&self, limits: Limits, now: Instant) -> bool {
         let limits = Limits {
             free: usize::MAX,
             ..limits
         };
-        let fresh_and_filling =
-            self.pace.is_fresh(now) && self.held() >= self.share(limits, now) / 2;
-        fresh_and_filling || self.pace.recent(now) >= self.fresh_share(limits)
+        let finished = self.pace.recent(now);
+        let got = self.held() + finished;
+        let fresh_and_filling = self.pace.is_fresh(now) && got >= self.share(limits, now) / 2;
+        fresh_and_filling || finished >= self.fresh_share(limits)
     }
 
     /// Its free slots besides those promised, if they are enough to be worth a statement.
@@ -704,6 +705,22 @@ mod tests {
         let own: Vec<Ready> = (0..5).map(|_| ready(7)).collect();
         lanes.took(10, &own, now);
         assert_eq!(lanes.free(None, now).events, Some(0));
+    }
+
+    #[test]
+    fn no_more_is_taken_than_an_endpoint_may_hold_that_empties_as_fast_as_it_fills() {
+        let now = Instant::now();
+        let mut lanes = lanes_with(FRESH, 7, now);
+        while lanes.next(7, now).is_some() {
+            lanes.finished(7, now);
+        }
+        assert_eq!(lanes.free(None, now).events, Some(FRESH));
+        // One that got little shows nothing of the kind.
+        let lanes = &mut lanes_with(3, 7, now);
+        while lanes.next(7, now).is_some() {
+            lanes.finished(7, now);
+        }
+        assert_eq!(lanes.free(None, now).events, None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -51,7 +51,8 @@ impl Board {
 impl Observer {
     /// Looks now and then until it is stopped, and shows nothing from then on. A reading under way is waited for by nobody.
     pub(super) async fn run(mut self) {
-        let mut rounds = tokio::time::interval(self.config.observe_interval);
+        let often = self.config.observe_interval;
+        let mut rounds = time::interval_at(time::Instant::now() + often.min(FIRST), often);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut readings = Readings::new(Instant::now());
         loop {
@@ -190,6 +191,8 @@ impl Readings {
     }
 }
 
+/// A worker that just began has more to do than to look: what waited for it goes first.
+const FIRST: Duration = Duration::from_secs(1);
 /// Where counting stops.
 const COUNTED: usize = 100_000;
 /// How often sizes are read.
