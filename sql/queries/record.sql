@@ -18,26 +18,22 @@ with result as materialized (
            unnest($19::text[]) as signed_with, unnest($20::text[]) as error, unnest($21::text[]) as response, unnest($22::text[]) as rule,
            unnest($23::boolean[]) as expires, unnest($24::tid[]) as address, unnest($25::text[]) as ordering_key
 ), there as materialized (
-    -- `limit 1` makes this a look-up by address for each result, whatever the planner believes about the table's size.
-    select r.place, r.holder, r.number, l.address
-    from result r
-    cross join lateral (
-        select ctid as address from posthaste.lease
-        where ctid = r.address and event_id = r.event_id and subscription_id = r.subscription_id and replay = r.replay
-        limit 1
-    ) l
-), found as materialized (
-    select * from there
-    union all
-    -- What is not there is lost; or somebody has had the table written anew (VACUUM FULL), and it lies elsewhere.
-    select place, ($5::integer[])[place], ($4::smallint[])[place], address
-    from posthaste.find_leases($1, $2, $3)
-    where (select count(*) from there) < cardinality($1) and place <> all (array(select place from there))
+    -- The fence stands in the DELETE, where a lease that changed since we looked is checked again. By address: never each lease against
+    -- each result.
+    delete from posthaste.lease l using result r
+    where l.ctid = r.address and l.event_id = r.event_id and l.subscription_id = r.subscription_id and l.replay = r.replay
+      and l.holder = r.holder and l.number = r.number
+    returning r.place
+), elsewhere as materialized (
+    -- What was not there is lost; or somebody has had the table written anew (VACUUM FULL), and it lies elsewhere.
+    select f.place, f.address from posthaste.find_leases($1, $2, $3) f
+    where (select count(*) from there) < cardinality($1) and f.place <> all (array(select place from there))
+), moved as materialized (
+    delete from posthaste.lease l using elsewhere e
+    where l.ctid = e.address and l.holder = ($5::integer[])[e.place] and l.number = ($4::smallint[])[e.place]
+    returning e.place
 ), ended as materialized (
-    -- The fence stands in the DELETE, where a lease that changed since we looked is checked again.
-    delete from posthaste.lease l using found f
-    where l.ctid = f.address and l.holder = f.holder and l.number = f.number
-    returning f.place
+    select place from there union all select place from moved
 ), requeued as materialized (
     -- What is rare is written by functions: one more table to write to would cost every call the time to open it.
     select posthaste.let_wait(
@@ -46,8 +42,8 @@ with result as materialized (
                array_agg(case when outcome = 'abandoned' then least(due_at, posthaste.event_time(event_id)) else due_at end),
                array_agg(case when expires then (select o.expires_at from posthaste.outbox o where o.event_id = result.event_id) end)) as how_many
     from result
-    -- `is true` keeps this from becoming a join, which might compare each result with each lease: it is a hashed look-up.
-    where verdict = 'retry' and (place in (select place from ended)) is true
+    -- A hashed look-up, and only where there is something to look up.
+    where case when verdict = 'retry' then place in (select place from ended) end
     having count(*) > 0
 ), recorded as (
     insert into posthaste.attempt (
@@ -69,7 +65,7 @@ with result as materialized (
                'event_id', event_id, 'subscription_id', subscription_id, 'replay', replay, 'number', number, 'worker_id', worker_id,
                'verdict', verdict, 'outcome', outcome, 'http_status', http_status, 'error', error)))::bigint as how_many
     from result
-    where verdict in ('exhausted', 'rejected') and replay >= 0 and (place in (select place from ended)) is true
+    where case when verdict in ('exhausted', 'rejected') and replay >= 0 then place in (select place from ended) end
     having count(*) > 0
 )
 select place from result where (select count(*) from ended) < cardinality($1) and (place in (select place from ended)) is not true
