@@ -1141,8 +1141,8 @@ create table posthaste.lease (
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
         vacuum_truncate = off);
 -- No index, and so no key: each delivery would pay for it twice. Whoever makes a lease is told its address (ctid) and finds it there; that it
--- is still the same lease is asked of its columns. The table holds no more than what workers have in their hands, so what does not go by
--- address (adopt.sql, people, posthaste.find_leases) reads all of it.
+-- is still the same lease is asked of its columns. The table holds no more than what workers have in their hands, so whoever has no address
+-- (adopt.sql, people) reads all of it.
 alter table posthaste.lease replica identity full; -- as of intake
 comment on table posthaste.lease is
     'One row per delivery under way: the holder alone may make this one attempt, until the lease ends. Deleted by the statement that records the attempt.';
@@ -1151,19 +1151,34 @@ comment on column posthaste.lease.holder is 'worker_id of the worker that may ma
 comment on column posthaste.lease.number is 'The attempt that it is for. With the delivery and the holder, the lease''s identity.';
 comment on column posthaste.lease.ordering_key is 'As in queue.';
 
-create function posthaste.find_leases(event_ids uuid[], subscription_ids integer[], replays smallint[]) returns table (place bigint, address tid)
+create function posthaste.find_leases(event_ids uuid[], subscription_ids integer[], replays smallint[], addresses tid[]) returns table (place bigint, address tid)
     language sql stable
     set search_path = pg_catalog, pg_temp
 begin atomic
-    select u.place, l.ctid
-    from posthaste.lease l
-    -- A full join that no condition turns into another can be done by hash alone: never each lease against each delivery.
-    full join unnest(find_leases.event_ids, find_leases.subscription_ids, find_leases.replays) with ordinality u (event_id, subscription_id, replay, place)
-        using (event_id, subscription_id, replay)
-    where coalesce(l.number, 0) > 0 and coalesce(u.place, 0) > 0;
+    with sought as materialized (
+        select u.event_id, u.subscription_id, u.replay, u.address, u.place
+        from unnest(find_leases.event_ids, find_leases.subscription_ids, find_leases.replays, find_leases.addresses)
+            with ordinality u (event_id, subscription_id, replay, address, place)
+    ), there as materialized (
+        -- `limit 1` makes this a look-up by address for each, whatever the planner believes about the table's size.
+        select s.place, s.address from sought s
+        cross join lateral (
+            select from posthaste.lease l
+            where l.ctid = s.address and l.event_id = s.event_id and l.subscription_id = s.subscription_id and l.replay = s.replay
+            limit 1
+        ) l
+    )
+    select t.place, t.address from there t
+    union all
+    -- What is not there is lost; or somebody has had the table written anew (VACUUM FULL), and it lies elsewhere. A full join that no
+    -- condition turns into another can be done by hash alone: never each lease against each delivery.
+    select s.place, l.ctid
+    from posthaste.lease l full join sought s using (event_id, subscription_id, replay)
+    where (select count(*) from there) < (select count(*) from sought)
+      and coalesce(l.number, 0) > 0 and coalesce(s.place, 0) > 0 and s.place <> all (array(select t.place from there t));
 end;
-comment on function posthaste.find_leases(uuid[], integer[], smallint[]) is
-    'Where the leases of these deliveries are, by reading the whole table: the place in the arrays, from 1, and the address. Called by workers where addresses are not known, or are no longer true.';
+comment on function posthaste.find_leases(uuid[], integer[], smallint[], tid[]) is
+    'Where the leases of these deliveries are: the place in the arrays, from 1, and the address. They are looked for where they were written; the whole table is read only where some are not there. Called by workers.';
 
 create type posthaste.breaker as enum (
     'closed',     -- deliveries are sent
@@ -1730,12 +1745,14 @@ begin atomic
         where (q.event_id, q.subscription_id, q.replay) = (r.event_id, r.subscription_id, r.replay)
         returning q.*
     )
-    select coalesce(posthaste.let_wait(
-        array_agg(m.event_id), array_agg(m.subscription_id), array_agg(m.replay), array_agg(o.ordering_key), array_agg(m.attempts),
-        array_agg(greatest(now(), o.deliver_after)), array_agg(o.expires_at)), 0)::integer
-    from marked m
-    left join lateral (select x.ordering_key, x.deliver_after, x.expires_at from posthaste.outbox x where x.event_id = m.event_id limit 1) o on true
-    having count(*) > 0;
+    select coalesce((
+        select posthaste.let_wait(
+            array_agg(m.event_id), array_agg(m.subscription_id), array_agg(m.replay), array_agg(o.ordering_key), array_agg(m.attempts),
+            array_agg(greatest(now(), o.deliver_after)), array_agg(o.expires_at))
+        from marked m
+        left join lateral (select x.ordering_key, x.deliver_after, x.expires_at from posthaste.outbox x where x.event_id = m.event_id limit 1) o on true
+        having count(*) > 0
+    ), 0)::integer;
 end;
 comment on function posthaste.requeue_released(integer) is 'Puts deliveries that were released from quarantine back into the queue, and returns how many. Called by workers.';
 

@@ -48,7 +48,7 @@ settings! {
     /// The name of this worker in attempt rows; the host's name and the process id where none is given.
     worker_name: Option<String> = None, Name("host:pid");
     /// Deliveries leased to this worker at once.
-    max_in_flight: usize = 2048, Count("deliveries", 1, 65_536);
+    max_in_flight: usize = 4096, Count("deliveries", 1, 65_536);
     /// Bodies held in memory by this worker at once, all together.
     max_in_flight_bytes: usize = 64 * MIB, Size("1MiB", "4GiB");
     /// Rows taken by one claim and written by one record.

@@ -307,33 +307,30 @@ impl Store {
     }
 
     /// Gives up leases whose attempts were never begun.
-    pub async fn give_back(&self, worker_id: i32, leases: &[(DeliveryKey, i16)]) -> Result<()> {
-        let Leases {
-            events,
-            subscriptions,
-            replays,
-            numbers,
-        } = Leases::of(leases);
-        self.query(
-            GIVE_BACK,
-            &[&events, &subscriptions, &replays, &numbers, &worker_id],
-        )
-        .await?;
-        Ok(())
+    pub async fn give_back(&self, worker_id: i32, leases: &[&Lease]) -> Result<()> {
+        let leases = Leases::of(leases);
+        let parameters: [&(dyn ToSql + Sync); 6] = [
+            &leases.events,
+            &leases.subscriptions,
+            &leases.replays,
+            &leases.numbers,
+            &worker_id,
+            &leases.addresses,
+        ];
+        self.query(GIVE_BACK, &parameters).await.map(drop)
     }
 
     /// Ends deliveries that were claimed and are not to be sent any more: their attempts are never made.
-    pub async fn expire(&self, worker_id: i32, leases: &[(DeliveryKey, i16)]) -> Result<()> {
-        let parameters = Leases::of(leases);
-        let holders = vec![worker_id; leases.len()];
-        let Leases {
-            events,
-            subscriptions,
-            replays,
-            numbers,
-        } = &parameters;
-        let parameters: [&(dyn ToSql + Sync); 5] =
-            [events, subscriptions, replays, numbers, &holders];
+    pub async fn expire(&self, leases: &[&Lease]) -> Result<()> {
+        let leases = Leases::of(leases);
+        let parameters: [&(dyn ToSql + Sync); 6] = [
+            &leases.events,
+            &leases.subscriptions,
+            &leases.replays,
+            &leases.numbers,
+            &leases.holders,
+            &leases.addresses,
+        ];
         self.query(EXPIRE, &parameters).await.map(drop)
     }
 
@@ -446,15 +443,22 @@ struct Leases {
     subscriptions: Vec<i32>,
     replays: Vec<i16>,
     numbers: Vec<i16>,
+    holders: Vec<i32>,
+    addresses: Vec<Address>,
 }
 
 impl Leases {
-    fn of(leases: &[(DeliveryKey, i16)]) -> Self {
+    fn of(leases: &[&Lease]) -> Self {
+        fn each<T>(leases: &[&Lease], column: impl Fn(&Lease) -> T) -> Vec<T> {
+            leases.iter().map(|lease| column(lease)).collect()
+        }
         Self {
-            events: leases.iter().map(|(key, _)| key.event_id).collect(),
-            subscriptions: leases.iter().map(|(key, _)| key.subscription_id).collect(),
-            replays: leases.iter().map(|(key, _)| key.replay).collect(),
-            numbers: leases.iter().map(|(_, number)| *number).collect(),
+            events: each(leases, |lease| lease.key.event_id),
+            subscriptions: each(leases, |lease| lease.key.subscription_id),
+            replays: each(leases, |lease| lease.key.replay),
+            numbers: each(leases, |lease| lease.number),
+            holders: each(leases, |lease| lease.holder),
+            addresses: each(leases, |lease| lease.address),
         }
     }
 }

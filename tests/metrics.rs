@@ -153,7 +153,7 @@ async fn each_metric_of_the_list_is_fed_and_says_what_happened() {
         ("posthaste_workers_alive", 1.0),
         ("posthaste_worker_settings", 1.0),
         ("posthaste_unknown_event_types", 1.0),
-        ("posthaste_delivery_capacity", 2048.0),
+        ("posthaste_delivery_capacity", 4096.0),
         ("posthaste_byte_capacity", 67_108_864.0),
         ("posthaste_start_time_seconds", 1.7e9),
         ("posthaste_oldest_owed_seconds", 0.1),

@@ -254,6 +254,8 @@ async fn a_schema_takes_effect_on_deliveries_that_wait_too() {
         .await;
     world.until_all_is_done().await;
     assert_eq!(world.story(id).await, "1 rejected retry, 2 accepted done");
+    // Whoever comes second finds nothing to put back.
+    assert!(world.holds("posthaste.requeue_released(10) = 0").await);
 }
 
 #[tokio::test]

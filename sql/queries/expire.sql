@@ -2,10 +2,10 @@
 -- the probe of a breaker leaves that to the next.
 --
 -- Called by: worker, for one lane; it has advance.sql let their ordering keys go on. Relies on: the lease as the fence; ordering_pkey.
--- $1.. arrays of equal length: event_id, subscription_id, replay, number, holder
+-- $1.. arrays of equal length: event_id, subscription_id, replay, number, holder, address
 with found as materialized (
     select u.number, u.holder, f.address
-    from posthaste.find_leases($1, $2, $3) f
+    from posthaste.find_leases($1, $2, $3, $6) f
     join unnest($4::smallint[], $5::integer[]) with ordinality u (number, holder, place) using (place)
 ), ended as (
     delete from posthaste.lease l using found f

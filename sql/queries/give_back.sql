@@ -2,10 +2,10 @@
 -- what came later.
 --
 -- Called by: worker, when it stops, and for leases too short to be used. Relies on: the lease as the fence.
--- $1.. arrays of equal length: event_id, subscription_id, replay, number; $5 worker_id
+-- $1.. arrays of equal length: event_id, subscription_id, replay, number; $5 worker_id; $6 addresses, an array as the first four
 with found as materialized (
     select u.number, f.address
-    from posthaste.find_leases($1, $2, $3) f
+    from posthaste.find_leases($1, $2, $3, $6) f
     join unnest($4::smallint[]) with ordinality u (number, place) using (place)
 ), released as (
     delete from posthaste.lease l using found f

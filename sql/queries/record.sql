@@ -26,7 +26,7 @@ with result as materialized (
     returning r.place
 ), elsewhere as materialized (
     -- What was not there is lost; or somebody has had the table written anew (VACUUM FULL), and it lies elsewhere.
-    select f.place, f.address from posthaste.find_leases($1, $2, $3) f
+    select f.place, f.address from posthaste.find_leases($1, $2, $3, $24) f
     where (select count(*) from there) < cardinality($1) and f.place <> all (array(select place from there))
 ), moved as materialized (
     delete from posthaste.lease l using elsewhere e

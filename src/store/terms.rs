@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::requests::Requests;
 use super::{
     ADD_SECRET, CANCEL_REMOVED, CHANGED_TERMS, EVENT_TYPES, EXPIRE_WAITING, FILL_SECRET, HOLD,
-    REQUEUE_RELEASED, SECRETS_ASKED_FOR, SETTLE_LANES, Statement, Store, TERMS, Weighed, health,
-    int, long, places,
+    Leases, REQUEUE_RELEASED, SECRETS_ASKED_FOR, SETTLE_LANES, Statement, Store, TERMS, Weighed,
+    health, int, long, places,
 };
 use crate::delivery::Lease;
 use crate::retry::{ClientErrors, Jitter, RetryPolicy};
@@ -297,28 +297,18 @@ impl Store {
     /// Quarantines deliveries, each for its reason. Returns the places of those that were released from it before: they keep
     /// their leases.
     pub async fn hold(&self, broken: &[(&Lease, &str)]) -> Result<Vec<usize>> {
-        let leases = || broken.iter().map(|(lease, _)| *lease);
-        let events: Vec<Uuid> = leases().map(|lease| lease.key.event_id).collect();
-        let subscriptions: Vec<i32> = leases().map(|lease| lease.key.subscription_id).collect();
-        let replays: Vec<i16> = leases().map(|lease| lease.key.replay).collect();
-        let numbers: Vec<i16> = leases().map(|lease| lease.number).collect();
-        let holders: Vec<i32> = leases().map(|lease| lease.holder).collect();
-        let reasons: Vec<&str> = broken.iter().map(|(_, reason)| *reason).collect();
-        places(
-            &self
-                .query(
-                    HOLD,
-                    &[
-                        &events,
-                        &subscriptions,
-                        &replays,
-                        &numbers,
-                        &holders,
-                        &reasons,
-                    ],
-                )
-                .await?,
-        )
+        let (leases, reasons): (Vec<&Lease>, Vec<&str>) = broken.iter().copied().unzip();
+        let leases = Leases::of(&leases);
+        let parameters: [&(dyn ToSql + Sync); 7] = [
+            &leases.events,
+            &leases.subscriptions,
+            &leases.replays,
+            &leases.numbers,
+            &leases.holders,
+            &reasons,
+            &leases.addresses,
+        ];
+        places(&self.query(HOLD, &parameters).await?)
     }
 
     /// The schemas of these event types, of those that have one.

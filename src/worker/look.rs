@@ -152,10 +152,7 @@ async fn with_terms(
         failed => failed,
     };
     if let Err(error) = learned {
-        let leases: Vec<_> = leases
-            .iter()
-            .map(|lease| (lease.key, lease.number))
-            .collect();
+        let leases: Vec<_> = leases.iter().collect();
         store.give_back(room.worker_id, &leases).await?;
         return Err(error);
     }

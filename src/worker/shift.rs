@@ -25,7 +25,7 @@ use crate::Result;
 use crate::attempt::{self, Circumstances, Made};
 use crate::catalogue::Catalogue;
 use crate::config::Config;
-use crate::delivery::{Attempt, DeliveryKey, Lease, OrderingKey, Outcome};
+use crate::delivery::{Attempt, Lease, OrderingKey, Outcome};
 use crate::directory::{Directory, Terms};
 use crate::jwks::KeySets;
 use crate::masks::{Masks, Seen, Unseen};
@@ -682,12 +682,11 @@ impl Shift {
         let (store, left, keys) = (self.store.clone(), self.left.0.clone(), self.keys.clone());
         let (health, risen) = (self.health.clone(), Arc::clone(&self.risen));
         self.errands.spawn(async move {
-            for (holder, leases) in by_holder(&late) {
-                match store.expire(holder, &leases).await {
-                    Ok(()) => telemetry::finished("EXPIRED", leases.len() as u64),
-                    Err(error) => {
-                        tracing::warn!(%error, "deliveries cannot be ended; their leases will end by themselves");
-                    }
+            let leases: Vec<&Lease> = late.iter().map(|(lease, _)| lease).collect();
+            match store.expire(&leases).await {
+                Ok(()) => telemetry::finished("EXPIRED", leases.len() as u64),
+                Err(error) => {
+                    tracing::warn!(%error, "deliveries cannot be ended; their leases will end by themselves");
                 }
             }
             let over = late.iter().filter_map(|(lease, _)| {
@@ -891,15 +890,15 @@ async fn give_back(store: &Store, unbegun: &[Ready]) -> Result<()> {
     Ok(())
 }
 
-fn by_holder(ready: &[Ready]) -> Vec<(i32, Vec<(DeliveryKey, i16)>)> {
-    let mut by_holder: Vec<(i32, Vec<(DeliveryKey, i16)>)> = Vec::new();
+fn by_holder(ready: &[Ready]) -> Vec<(i32, Vec<&Lease>)> {
+    let mut by_holder: Vec<(i32, Vec<&Lease>)> = Vec::new();
     for (lease, _) in ready {
         match by_holder
             .iter_mut()
             .find(|(holder, _)| *holder == lease.holder)
         {
-            Some((_, leases)) => leases.push((lease.key, lease.number)),
-            None => by_holder.push((lease.holder, vec![(lease.key, lease.number)])),
+            Some((_, leases)) => leases.push(lease),
+            None => by_holder.push((lease.holder, vec![lease])),
         }
     }
     by_holder

@@ -17,7 +17,7 @@ with likely (name, literal) as (
            ('predicate', '''http_status = 500'''), ('dry_run', 'false'), ('rate', '5'), ('replay_id', '1'),
            ('event_ids', '''{01900000-0000-7000-8000-000000000001}'''), ('subscription_ids', '''{1}'''), ('last_attempts', '''{2026-01-01}'''),
            ('replays', '''{0}'''), ('ordering_keys', '''{ship-1}'''), ('quarantine', '''{too odd}'''), ('due_at', 'pg_catalog.now()'),
-           ('attempts_made', '''{0}'''), ('due_times', '''{2026-01-01}'''), ('expiry_times', '''{NULL}''')
+           ('addresses', '''{"(0,1)"}'''), ('attempts_made', '''{0}'''), ('due_times', '''{2026-01-01}'''), ('expiry_times', '''{NULL}''')
 ), parameter as (
     select p.oid, n as place, p.proargnames[n] as name, t.typname as type
     from posthaste.access a

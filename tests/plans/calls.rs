@@ -188,13 +188,13 @@ pub(crate) const RECORDED_ALREADY: Call = Call {
 pub(crate) const GIVE_BACK: Call = Call {
     name: "give_back",
     text: include_str!("../../sql/queries/give_back.sql"),
-    // event, subscription, replay, number, worker
+    // event, subscription, replay, number, worker, address
     arguments: "select array[
             trial.each(array_agg(event_id)), trial.each(array_agg(subscription_id)),
-            trial.all(0, count(*)), trial.all(1, count(*)), '1']
-        from (select event_id, subscription_id from posthaste.lease where holder = 1 order by event_id limit 512) q",
+            trial.all(0, count(*)), trial.all(1, count(*)), '1', trial.each(array_agg(address))]
+        from (select event_id, subscription_id, ctid as address from posthaste.lease where holder = 1 order by event_id limit 512) q",
     indexes: &["outbox_pkey"],
-    reads_whole: &["lease"],
+    reads_whole: &[],
     returns: 1.0,
 };
 
