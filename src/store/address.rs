@@ -9,12 +9,13 @@ use crate::delivery::Address;
 
 impl<'a> FromSql<'a> for Address {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
-        let &[a, b, c, d, e, f] = raw else {
+        let halves = raw.split_first_chunk().zip(raw.split_last_chunk());
+        let Some(((page, _), (_, row))) = halves.filter(|_| raw.len() == 6) else {
             return Err(format!("a tid of {} bytes, not 6", raw.len()).into());
         };
         Ok(Self {
-            page: u32::from_be_bytes([a, b, c, d]),
-            row: u16::from_be_bytes([e, f]),
+            page: u32::from_be_bytes(*page),
+            row: u16::from_be_bytes(*row),
         })
     }
 
