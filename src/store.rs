@@ -307,31 +307,15 @@ impl Store {
     }
 
     /// Gives up leases whose attempts were never begun.
-    pub async fn give_back(&self, worker_id: i32, leases: &[&Lease]) -> Result<()> {
+    pub async fn give_back(&self, leases: &[&Lease]) -> Result<()> {
         let leases = Leases::of(leases);
-        let parameters: [&(dyn ToSql + Sync); 6] = [
-            &leases.events,
-            &leases.subscriptions,
-            &leases.replays,
-            &leases.numbers,
-            &worker_id,
-            &leases.addresses,
-        ];
-        self.query(GIVE_BACK, &parameters).await.map(drop)
+        self.query(GIVE_BACK, &leases.identity()).await.map(drop)
     }
 
     /// Ends deliveries that were claimed and are not to be sent any more: their attempts are never made.
     pub async fn expire(&self, leases: &[&Lease]) -> Result<()> {
         let leases = Leases::of(leases);
-        let parameters: [&(dyn ToSql + Sync); 6] = [
-            &leases.events,
-            &leases.subscriptions,
-            &leases.replays,
-            &leases.numbers,
-            &leases.holders,
-            &leases.addresses,
-        ];
-        self.query(EXPIRE, &parameters).await.map(drop)
+        self.query(EXPIRE, &leases.identity()).await.map(drop)
     }
 
     /// Workers whose session lock is gone and who did not say goodbye.
@@ -460,6 +444,18 @@ impl Leases {
             holders: each(leases, |lease| lease.holder),
             addresses: each(leases, |lease| lease.address),
         }
+    }
+
+    /// As the statements that end leases take it.
+    fn identity(&self) -> [&(dyn ToSql + Sync); 6] {
+        [
+            &self.events,
+            &self.subscriptions,
+            &self.replays,
+            &self.numbers,
+            &self.holders,
+            &self.addresses,
+        ]
     }
 }
 

@@ -2,14 +2,14 @@
 -- what came later.
 --
 -- Called by: worker, when it stops, and for leases too short to be used. Relies on: the lease as the fence.
--- $1.. arrays of equal length: event_id, subscription_id, replay, number; $5 worker_id; $6 addresses, an array as the first four
+-- $1.. arrays of equal length: event_id, subscription_id, replay, number, holder, address
 with found as materialized (
-    select u.number, f.address
+    select u.number, u.holder, f.address
     from posthaste.find_leases($1, $2, $3, $6) f
-    join unnest($4::smallint[]) with ordinality u (number, place) using (place)
+    join unnest($4::smallint[], $5::integer[]) with ordinality u (number, holder, place) using (place)
 ), released as (
     delete from posthaste.lease l using found f
-    where l.ctid = f.address and l.holder = $5::integer and l.number = f.number
+    where l.ctid = f.address and l.holder = f.holder and l.number = f.number
     returning l.event_id, l.subscription_id, l.replay, l.number, l.ordering_key
 )
 select posthaste.let_wait(

@@ -2,9 +2,9 @@
 --
 -- Called by: worker. Returns the place (from 1) of each that was released from quarantine before: it keeps its lease, and is sent.
 -- Relies on: the lease as the fence. Attempts made before count on.
--- $1.. arrays of equal length: event_id, subscription_id, replay, number, holder, reason, address
+-- $1.. arrays of equal length: event_id, subscription_id, replay, number, holder, address, reason
 with broken as materialized (
-    select * from unnest($1::uuid[], $2::integer[], $3::smallint[], $4::smallint[], $5::integer[], $6::text[])
+    select * from unnest($1::uuid[], $2::integer[], $3::smallint[], $4::smallint[], $5::integer[], $7::text[])
         with ordinality u (event_id, subscription_id, replay, number, holder, reason, place)
 ), released as materialized (
     select b.place from broken b
@@ -14,7 +14,7 @@ with broken as materialized (
     ) q
 ), found as materialized (
     select b.place, b.number, b.holder, f.address
-    from posthaste.find_leases($1, $2, $3, $7) f join broken b using (place)
+    from posthaste.find_leases($1, $2, $3, $6) f join broken b using (place)
     where (b.place in (select place from released)) is not true
 ), ended as materialized (
     delete from posthaste.lease l using found f

@@ -299,14 +299,15 @@ impl Store {
     pub async fn hold(&self, broken: &[(&Lease, &str)]) -> Result<Vec<usize>> {
         let (leases, reasons): (Vec<&Lease>, Vec<&str>) = broken.iter().copied().unzip();
         let leases = Leases::of(&leases);
+        let [events, subscriptions, replays, numbers, holders, addresses] = leases.identity();
         let parameters: [&(dyn ToSql + Sync); 7] = [
-            &leases.events,
-            &leases.subscriptions,
-            &leases.replays,
-            &leases.numbers,
-            &leases.holders,
+            events,
+            subscriptions,
+            replays,
+            numbers,
+            holders,
+            addresses,
             &reasons,
-            &leases.addresses,
         ];
         places(&self.query(HOLD, &parameters).await?)
     }

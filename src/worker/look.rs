@@ -94,7 +94,6 @@ impl Take {
             ready: with_terms(
                 &self.store,
                 (&self.directory, &self.catalogue),
-                &self.room,
                 taken.leases,
             )
             .await?,
@@ -129,13 +128,7 @@ impl Claim {
                 Due::In(wait) => Some(wait),
                 Due::Now | Due::Never => None,
             },
-            ready: with_terms(
-                &self.store,
-                (&self.directory, &self.catalogue),
-                &self.room,
-                leases,
-            )
-            .await?,
+            ready: with_terms(&self.store, (&self.directory, &self.catalogue), leases).await?,
         })
     }
 }
@@ -144,7 +137,6 @@ impl Claim {
 async fn with_terms(
     store: &Store,
     (directory, catalogue): (&Directory, &Catalogue),
-    room: &Room,
     leases: Vec<Lease>,
 ) -> Result<Vec<Ready>> {
     let learned = match directory.learn(&leases).await {
@@ -153,7 +145,7 @@ async fn with_terms(
     };
     if let Err(error) = learned {
         let leases: Vec<_> = leases.iter().collect();
-        store.give_back(room.worker_id, &leases).await?;
+        store.give_back(&leases).await?;
         return Err(error);
     }
     Ok(directory.with_terms(leases))

@@ -884,24 +884,11 @@ async fn register(
 }
 
 async fn give_back(store: &Store, unbegun: &[Ready]) -> Result<()> {
-    for (holder, leases) in by_holder(unbegun) {
-        store.give_back(holder, &leases).await?;
+    if unbegun.is_empty() {
+        return Ok(());
     }
-    Ok(())
-}
-
-fn by_holder(ready: &[Ready]) -> Vec<(i32, Vec<&Lease>)> {
-    let mut by_holder: Vec<(i32, Vec<&Lease>)> = Vec::new();
-    for (lease, _) in ready {
-        match by_holder
-            .iter_mut()
-            .find(|(holder, _)| *holder == lease.holder)
-        {
-            Some((_, leases)) => leases.push(lease),
-            None => by_holder.push((lease.holder, vec![lease])),
-        }
-    }
-    by_holder
+    let leases: Vec<&Lease> = unbegun.iter().map(|(lease, _)| lease).collect();
+    store.give_back(&leases).await
 }
 
 fn succeeded<T>(look: Option<Result<T>>) -> Option<T> {
