@@ -12,8 +12,16 @@ with found as materialized (
     where l.ctid = f.address and l.holder = f.holder and l.number = f.number
     returning l.event_id, l.subscription_id, l.replay, l.number, l.ordering_key
 ), freed as (
-    delete from posthaste.ordering o using ended e
-    where (o.subscription_id, o.ordering_key, o.event_id, o.replay) = (e.subscription_id, e.ordering_key, e.event_id, e.replay)
+    -- A look-up for each, whatever the planner believed about both when the session began.
+    delete from posthaste.ordering where ctid = any (array(
+        select o.address from ended e
+        cross join lateral (
+            select ctid as address from posthaste.ordering
+            where ordering.subscription_id = e.subscription_id and ordering.ordering_key = e.ordering_key
+              and ordering.event_id = e.event_id and ordering.replay = e.replay
+            limit 1
+        ) o
+    ))
 ), noted as (
     insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason, is_expired)
     select event_id, subscription_id, replay, number - 1, 'it was not to be sent any more', true from ended

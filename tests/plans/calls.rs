@@ -172,6 +172,27 @@ pub(crate) const RECORD: Call = Call {
     returns: 0.0,
 };
 
+/// Of leases that lie elsewhere than where they were written, every other one.
+pub(crate) const RECORD_MOVED: Call = Call {
+    name: "record_moved",
+    arguments: "select array[
+            trial.each(array_agg(event_id)), trial.each(array_agg(subscription_id)),
+            trial.all(0, count(*)), trial.all(1, count(*)),
+            trial.all(1, count(*)), trial.all(1, count(*)), trial.all(1, count(*)),
+            trial.all(0.1, count(*)), trial.all(null::text, count(*)),
+            trial.all(100, count(*)),
+            trial.all(null::text, count(*)), trial.all(null::text, count(*)), trial.all(null::text, count(*)),
+            trial.all(null::text, count(*)),
+            trial.all('accepted'::text, count(*)), trial.all('done'::text, count(*)), trial.all(200, count(*)),
+            trial.all(null::text, count(*)), trial.all(null::text, count(*)),
+            trial.all(null::text, count(*)), trial.all(null::text, count(*)),
+            trial.all(null::text, count(*)), trial.all(false, count(*)), trial.each(array_agg(address)), '{}']
+        from (select event_id, subscription_id, case when row_number() over (order by event_id) % 2 = 0 then ctid else '(1000000,1)' end as address
+              from posthaste.lease where holder = 1 order by event_id limit 512) q",
+    reads_whole: &["lease"],
+    ..RECORD
+};
+
 pub(crate) const RECORDED_ALREADY: Call = Call {
     name: "recorded_already",
     text: include_str!("../../sql/queries/recorded_already.sql"),
@@ -188,14 +209,67 @@ pub(crate) const RECORDED_ALREADY: Call = Call {
 pub(crate) const GIVE_BACK: Call = Call {
     name: "give_back",
     text: include_str!("../../sql/queries/give_back.sql"),
-    // event, subscription, replay, number, worker, address
+    // event, subscription, replay, number, holder, address
     arguments: "select array[
             trial.each(array_agg(event_id)), trial.each(array_agg(subscription_id)),
-            trial.all(0, count(*)), trial.all(1, count(*)), '1', trial.each(array_agg(address))]
+            trial.all(0, count(*)), trial.all(1, count(*)), trial.all(1, count(*)), trial.each(array_agg(address))]
         from (select event_id, subscription_id, ctid as address from posthaste.lease where holder = 1 order by event_id limit 512) q",
     indexes: &["outbox_pkey"],
     reads_whole: &[],
     returns: 1.0,
+};
+
+/// Of leases that lie elsewhere than where they were written, every other one.
+pub(crate) const GIVE_BACK_MOVED: Call = Call {
+    name: "give_back_moved",
+    arguments: "select array[
+            trial.each(array_agg(event_id)), trial.each(array_agg(subscription_id)),
+            trial.all(0, count(*)), trial.all(1, count(*)), trial.all(1, count(*)), trial.each(array_agg(address))]
+        from (select event_id, subscription_id, case when row_number() over (order by event_id) % 2 = 0 then ctid else '(1000000,1)' end as address
+              from posthaste.lease where holder = 1 order by event_id limit 512) q",
+    reads_whole: &["lease"],
+    ..GIVE_BACK
+};
+
+pub(crate) const EXPIRE: Call = Call {
+    name: "expire",
+    text: include_str!("../../sql/queries/expire.sql"),
+    indexes: &["lane_pkey", "ordering_pkey"],
+    ..GIVE_BACK
+};
+
+/// Nothing has changed.
+pub(crate) const CHANGED_TERMS: Call = Call {
+    name: "changed_terms",
+    text: include_str!("../../sql/queries/changed_terms.sql"),
+    // where to start, seconds
+    arguments: "select array[pg_snapshot_xmin(pg_current_snapshot())::text, '10']",
+    indexes: &[
+        "cancel_request_open",
+        "lane_by_weighing",
+        "lane_to_pause",
+        "partner_key_asked_for",
+        "quarantine_open",
+        "replay_under_way",
+        "signing_secret_asked_for",
+        "skip_pkey",
+        "subscription_revision_by_xid",
+    ],
+    reads_whole: &[],
+    returns: 1.0,
+};
+
+pub(crate) const HOLD: Call = Call {
+    name: "hold",
+    text: include_str!("../../sql/queries/hold.sql"),
+    // event, subscription, replay, number, holder, address, reason
+    arguments: "select array[
+            trial.each(array_agg(event_id)), trial.each(array_agg(subscription_id)),
+            trial.all(0, count(*)), trial.all(1, count(*)), trial.all(1, count(*)), trial.each(array_agg(address)), trial.all('broken'::text, count(*))]
+        from (select event_id, subscription_id, ctid as address from posthaste.lease where holder = 1 order by event_id limit 512) q",
+    indexes: &["lane_pkey", "quarantine_pkey"],
+    reads_whole: &[],
+    returns: 0.0,
 };
 
 /// Leases that have ended, beside those that stand.
@@ -276,8 +350,13 @@ pub(crate) const CALLS: &[&Call] = &[
     &CLAIM_WAITING,
     &CLAIM_WAITING_OF_ONE,
     &RECORD,
+    &RECORD_MOVED,
     &RECORDED_ALREADY,
     &GIVE_BACK,
+    &GIVE_BACK_MOVED,
+    &EXPIRE,
+    &HOLD,
+    &CHANGED_TERMS,
     &TERMS,
     &GONE_WORKERS,
     &INSERT,

@@ -10,6 +10,7 @@ alter table posthaste.follower set (autovacuum_enabled = off);
 alter table posthaste.ordering set (autovacuum_enabled = off);
 alter table posthaste.subscription set (autovacuum_enabled = off);
 alter table posthaste.subscription_event_type set (autovacuum_enabled = off);
+alter table posthaste.subscription_revision set (autovacuum_enabled = off);
 alter table posthaste.signing_secret set (autovacuum_enabled = off);
 alter table posthaste.event_type set (autovacuum_enabled = off);
 alter table posthaste.worker set (autovacuum_enabled = off);
@@ -77,6 +78,9 @@ begin
     from generate_series(case when low = 1 then 0 else 1 + (low - 1) / 100 end, high / 100) n;
     insert into posthaste.subscription_event_type (event_type, tenant, subscription_id)
     select '*', coalesce(tenant, ''), subscription_id from posthaste.subscription
+    on conflict do nothing;
+    insert into posthaste.subscription_revision (subscription_id, revision, terms, signing_secrets, xid)
+    select s.subscription_id, n, '{}', '{1}', '3' from posthaste.subscription s cross join generate_series(1, 5) n
     on conflict do nothing;
     insert into posthaste.lane (subscription_id) select subscription_id from posthaste.subscription on conflict do nothing;
     insert into posthaste.signing_secret (secret_id, subscription_id, number, key_id, ciphertext)
