@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Version};
 use rustls::ServerConfig;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -115,7 +115,7 @@ impl Partner {
                 error,
             )
         };
-        let listener = TcpListener::bind(config.addr).await.map_err(refused)?;
+        let listener = listen(config.addr).map_err(refused)?;
         let addr = listener.local_addr().map_err(refused)?;
         let scheme = if config.tls.is_some() {
             "https"
@@ -220,6 +220,22 @@ struct Settings {
     tolerance: Duration,
     replies: Replies,
 }
+
+/// Listens with room for many who knock at once: a worker with many subscriptions to one host opens thousands of connections in a
+/// moment, and what finds no room waits for a second or longer before it knocks again.
+fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match addr {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(KNOCKING)
+}
+
+/// Connections that may wait to be taken; the system may allow fewer.
+const KNOCKING: u32 = 8192;
 
 #[cfg(test)]
 mod tests;
