@@ -67,7 +67,7 @@ pub(super) struct Shift {
     claimed_at: Instant,
     /// Rings when a worker is gone, whose unfinished look may have had events in hand.
     dropped: Arc<Notify>,
-    /// Deliveries to an event, lately.
+    /// Deliveries to an event, lately; before any was seen, a guess.
     fan_out: usize,
     /// Where attempts report. They go on to the recorder, and leave.
     finished: (mpsc::Sender<Over>, mpsc::Receiver<Over>),
@@ -157,7 +157,7 @@ impl Shift {
             took_at: now,
             claimed_at: now,
             dropped: Arc::new(Notify::new()),
-            fan_out: 1,
+            fan_out: UNKNOWN_FAN_OUT,
             finished: mpsc::channel(config.max_in_flight),
             released: mpsc::unbounded_channel(),
             results,
@@ -940,6 +940,9 @@ fn unix_now() -> i64 {
 
 /// How often it is counted how many lanes are full.
 const COUNT_EVERY: Duration = Duration::from_millis(200);
+/// Deliveries to an event, of which nothing is known yet. Whatever finds no room waits in the queue first: better to take a few events,
+/// and soon as many as there is room for, than thousands of deliveries too many.
+const UNKNOWN_FAN_OUT: usize = 64;
 /// Attempts passed on in one go.
 const AT_ONCE: usize = 256;
 /// With little room left, looks are at least this far apart.
