@@ -446,7 +446,7 @@ impl Leases {
         }
     }
 
-    /// As the statements that end leases take it.
+    /// As the statements that give leases back, end them or have them held take them.
     fn identity(&self) -> [&(dyn ToSql + Sync); 6] {
         [
             &self.events,
@@ -473,11 +473,15 @@ impl Room {
         own.map_or(self.slots_of_others, |(_, slots)| *slots)
     }
 
+    /// Subscription ids in ascending order, and the slots of each.
     fn slot_arrays(&self) -> (Vec<i32>, Vec<i32>) {
-        self.slots
+        let mut slots: Vec<_> = self
+            .slots
             .iter()
             .map(|(id, slots)| (*id, int(*slots)))
-            .unzip()
+            .collect();
+        slots.sort_unstable();
+        slots.into_iter().unzip()
     }
 }
 

@@ -544,6 +544,10 @@ create table posthaste.subscription (
     constraint removed_is_not_active check (removed_at is null or not active)
 );
 create unique index subscription_name on posthaste.subscription (name) where removed_at is null;
+-- Serves cancel_removed.
+create index subscription_removed on posthaste.subscription (subscription_id) where removed_at is not null;
+-- Serves expire_waiting.
+create index subscription_with_max_age on posthaste.subscription (subscription_id) where max_age is not null and removed_at is null;
 comment on table posthaste.subscription is
     'What a partner gets, where, and on what terms. Made and changed by posthaste.approve alone, but for the pause, posthaste.deactivate. A removed one stays, for whoever reads its history.';
 comment on column posthaste.subscription.tenant is 'The partner; never changes. If set, only events of this tenant match, and an administrator scoped to another partner does not see it.';
@@ -1281,7 +1285,7 @@ create table posthaste.ordering (
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
         vacuum_truncate = off);
 -- Serves free_keys: what is held for subscriptions that do not want it any more.
-create index ordering_held on posthaste.ordering (subscription_id) where held_at is not null;
+create index ordering_held on posthaste.ordering (subscription_id, held_at) where held_at is not null;
 comment on table posthaste.ordering is
     'Keys that are busy, and their heads. Inserted by advance.sql under the lane''s lock; deleted together with the queue or lease row of the head, by whoever has that.';
 comment on column posthaste.ordering.held_at is 'Since when the head is a dead letter that holds the key. Null: it is in queue, lease or quarantine.';
@@ -1336,8 +1340,10 @@ create table posthaste.quarantine (
     constraint decided_iff_decision check ((decision is null) = (decided_at is null)),
     constraint requeued_is_released check (not is_requeued or decision = 'released')
 );
--- Serves requeue_released and posthaste.unrouted: what waits for somebody.
-create index quarantine_open on posthaste.quarantine (held_at) where decision is null or (decision = 'released' and not is_requeued);
+-- Serves cancel_removed and whoever reads what is owed: what waits for somebody, or for a worker.
+create index quarantine_open on posthaste.quarantine (subscription_id, held_at) where decision is null or (decision = 'released' and not is_requeued);
+-- Serves changed_terms.sql and requeue_released: what waits for a worker. Not among all that is held: it is asked for all the time.
+create index quarantine_released on posthaste.quarantine (held_at) where decision = 'released' and not is_requeued;
 comment on table posthaste.quarantine is
     'Deliveries that are held because the payload breaks its event type''s schema, or because a filter could not be evaluated on it, and what an administrator decided. They stay as evidence.';
 comment on column posthaste.quarantine.is_requeued is 'A worker has put it back into the queue after its release.';
@@ -1729,12 +1735,12 @@ create function posthaste.requeue_released(most integer) returns integer
     set search_path = pg_catalog, pg_temp
 begin atomic
     with released as materialized (
-        select q.event_id, q.subscription_id, q.replay from posthaste.quarantine q
+        select q.ctid as address from posthaste.quarantine q
         where q.decision = 'released' and not q.is_requeued
         order by q.held_at limit requeue_released.most for update skip locked
     ), marked as (
-        update posthaste.quarantine q set is_requeued = true from released r
-        where (q.event_id, q.subscription_id, q.replay) = (r.event_id, r.subscription_id, r.replay)
+        update posthaste.quarantine q set is_requeued = true
+        where q.ctid = any (array(select r.address from released r))
         returning q.*
     )
     select coalesce((
@@ -1753,12 +1759,12 @@ create function posthaste.expire_waiting(most integer) returns integer
     set search_path = pg_catalog, pg_temp
 begin atomic
     with past as materialized (
-        select q.event_id, q.subscription_id, q.replay
+        select q.ctid as address
         from posthaste.queue q where q.expires_at <= now()
         order by q.expires_at limit expire_waiting.most for update skip locked
     ), old as materialized (
         -- Where nothing is claimed nobody else finds out; what has been due for longest is oldest, but for what was tried again.
-        select l.event_id, l.subscription_id, l.replay
+        select l.address
         from (
             select q.event_id, q.subscription_id, q.replay
             from posthaste.subscription s
@@ -1775,24 +1781,29 @@ begin atomic
         ) found
         -- No more is locked than what goes: to lock is to write.
         cross join lateral (
-            select * from posthaste.queue q
+            select q.ctid as address from posthaste.queue q
             where (q.event_id, q.subscription_id, q.replay) = (found.event_id, found.subscription_id, found.replay)
             limit 1 for update skip locked
         ) l
     ), unqueued as (
-        delete from posthaste.queue q using (select * from past union select * from old) l
-        where (q.event_id, q.subscription_id, q.replay) = (l.event_id, l.subscription_id, l.replay)
+        -- By address, since the rows are locked; and what goes with them by a look-up for each, whatever the planner believes about sizes.
+        delete from posthaste.queue q where q.ctid = any (array(select p.address from past p union select o.address from old o))
         returning q.event_id, q.subscription_id, q.replay, q.attempts, q.ordering_key
     ), freed as (
-        delete from posthaste.ordering o using unqueued u
-        where (o.subscription_id, o.ordering_key, o.event_id, o.replay) = (u.subscription_id, u.ordering_key, u.event_id, u.replay)
+        delete from posthaste.ordering where ctid = any (array(
+            select o.address from unqueued u
+            cross join lateral (
+                select x.ctid as address from posthaste.ordering x
+                where (x.subscription_id, x.ordering_key, x.event_id, x.replay) = (u.subscription_id, u.ordering_key, u.event_id, u.replay)
+                limit 1
+            ) o
+        ))
     ), behind as materialized (
-        select f.event_id, f.subscription_id, f.replay
+        select f.ctid as address
         from posthaste.follower f where f.expires_at <= now()
         order by f.expires_at limit expire_waiting.most for update skip locked
     ), unfollowed as (
-        delete from posthaste.follower f using behind b
-        where (f.event_id, f.subscription_id, f.replay) = (b.event_id, b.subscription_id, b.replay)
+        delete from posthaste.follower f where f.ctid = any (array(select b.address from behind b))
         returning f.event_id, f.subscription_id, f.replay
     ), ended as (
         insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason, is_expired)
@@ -1810,55 +1821,56 @@ create function posthaste.cancel_removed(most integer) returns integer
     language sql volatile security definer
     set search_path = pg_catalog, pg_temp
 begin atomic
+    -- In an order that only the index by subscription has: another one could be read from end to end.
     with gone as materialized (
-        select q.event_id, q.subscription_id, q.replay, q.attempts
+        select q.address
         from posthaste.subscription s
         cross join lateral (
-            select * from posthaste.queue q where q.subscription_id = s.subscription_id
-            limit cancel_removed.most for update skip locked
+            select x.ctid as address from posthaste.queue x where x.subscription_id = s.subscription_id
+            order by x.due_at limit cancel_removed.most for update skip locked
         ) q
         where s.removed_at is not null
         limit cancel_removed.most
     ), unqueued as (
-        delete from posthaste.queue q using gone g
-        where (q.event_id, q.subscription_id, q.replay) = (g.event_id, g.subscription_id, g.replay)
+        delete from posthaste.queue q where q.ctid = any (array(select g.address from gone g))
         returning q.event_id, q.subscription_id, q.replay, q.attempts
     ), behind as materialized (
-        select f.event_id, f.subscription_id, f.replay
+        select f.address
         from posthaste.subscription s
         cross join lateral (
-            select * from posthaste.follower f where f.subscription_id = s.subscription_id
-            limit cancel_removed.most for update skip locked
+            select x.ctid as address from posthaste.follower x where x.subscription_id = s.subscription_id
+            order by x.ordering_key, x.event_id limit cancel_removed.most for update skip locked
         ) f
         where s.removed_at is not null
         limit cancel_removed.most
     ), unfollowed as (
-        delete from posthaste.follower f using behind b
-        where (f.event_id, f.subscription_id, f.replay) = (b.event_id, b.subscription_id, b.replay)
+        delete from posthaste.follower f where f.ctid = any (array(select b.address from behind b))
         returning f.event_id, f.subscription_id, f.replay, 0::smallint as attempts
     ), busy as materialized (
-        select o.subscription_id, o.ordering_key
+        select o.address
         from posthaste.subscription s
         cross join lateral (
-            select * from posthaste.ordering o where o.subscription_id = s.subscription_id
-            limit cancel_removed.most for update skip locked
+            select x.ctid as address from posthaste.ordering x where x.subscription_id = s.subscription_id
+            order by x.ordering_key limit cancel_removed.most for update skip locked
         ) o
         where s.removed_at is not null
         limit cancel_removed.most
     ), freed as (
         -- Nothing of a removed subscription comes up any more, so its keys need no head.
-        delete from posthaste.ordering o using busy b
-        where (o.subscription_id, o.ordering_key) = (b.subscription_id, b.ordering_key)
+        delete from posthaste.ordering where ctid = any (array(select b.address from busy b))
     ), held as materialized (
-        select h.event_id, h.subscription_id, h.replay
-        from posthaste.quarantine h join posthaste.subscription s using (subscription_id)
-        where h.decision is null and s.removed_at is not null
-        limit cancel_removed.most for update of h skip locked
+        select h.address
+        from posthaste.subscription s
+        cross join lateral (
+            select x.ctid as address from posthaste.quarantine x where x.subscription_id = s.subscription_id and x.decision is null
+            order by x.held_at limit cancel_removed.most for update skip locked
+        ) h
+        where s.removed_at is not null
+        limit cancel_removed.most
     ), unheld as (
         update posthaste.quarantine q
         set decision = 'discarded', decided_at = now(), decided_by = session_user, decision_reason = 'the subscription was removed'
-        from held h
-        where (q.event_id, q.subscription_id, q.replay) = (h.event_id, h.subscription_id, h.replay)
+        where q.ctid = any (array(select h.address from held h))
         returning q.event_id, q.subscription_id, q.replay, q.attempts
     ), cancelled as (
         insert into posthaste.cancellation (event_id, subscription_id, replay, attempts, reason)
@@ -1970,7 +1982,7 @@ begin
             cross join lateral (
                 select x.ctid as address from posthaste.ordering x
                 where x.subscription_id = s.subscription_id and x.held_at is not null
-                limit most for update skip locked
+                order by x.held_at limit most for update skip locked
             ) h
             where s.after_dead_letter = 'continue' limit most))
         returning o.subscription_id, o.ordering_key;
@@ -2184,10 +2196,16 @@ begin
             returning 1
         ), freed as (
             -- Whoever was the head of its ordering key is none any more.
-            delete from posthaste.ordering o
-            using (select * from unqueued union all select * from unheld) u, posthaste.outbox x
-            where x.event_id = c.event_id and x.ordering_key is not null
-              and (o.subscription_id, o.ordering_key, o.event_id, o.replay) = (u.subscription_id, x.ordering_key, u.event_id, u.replay)
+            delete from posthaste.ordering o where o.ctid = any (array(
+                select h.address from (select * from unqueued union all select * from unheld) u
+                cross join lateral (select ordering_key from posthaste.outbox where outbox.event_id = c.event_id limit 1) x
+                cross join lateral (
+                    select ctid as address from posthaste.ordering
+                    where (ordering.subscription_id, ordering.ordering_key, ordering.event_id, ordering.replay)
+                        = (u.subscription_id, x.ordering_key, u.event_id, u.replay)
+                    limit 1
+                ) h
+            ))
             returning o.subscription_id, o.ordering_key
         )
         select (select count(*) from cancelled), array_agg(f.subscription_id), array_agg(f.ordering_key) into ended, freed_subscriptions, freed_keys

@@ -5,11 +5,11 @@
 --
 -- Called by: worker, twice a second. Returns at least one row, whose subscription_id is null: where the next look starts. A change
 -- that was not committed yet when we looked lies at or beyond that point.
--- Relies on: subscription_revision_by_xid, quarantine_open, signing_secret_asked_for, partner_key_asked_for, lane_to_pause, lane_by_weighing, replay_under_way,
+-- Relies on: subscription_revision_by_xid, quarantine_released, signing_secret_asked_for, partner_key_asked_for, lane_to_pause, lane_by_weighing, replay_under_way,
 -- cancel_request_open.
 -- $1 where to start: a transaction's id, in decimal   $2 how many seconds to look back for what was weighed
 with fresh as materialized (
-    -- By itself: to have them in the order that GROUP BY wants, a planner that knew a small table would read the key's index from end to end.
+    -- Apart from its GROUP BY: a planner that believes the table small would read the primary key from end to end to have that order.
     -- Ids that this server has not given out yet come with a restored dump, and mean nothing.
     select subscription_id, revision from posthaste.subscription_revision
     where xid >= $1::text::xid8 and xid < pg_snapshot_xmax(pg_current_snapshot())

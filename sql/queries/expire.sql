@@ -12,7 +12,7 @@ with found as materialized (
     where l.ctid = f.address and l.holder = f.holder and l.number = f.number
     returning l.event_id, l.subscription_id, l.replay, l.number, l.ordering_key
 ), freed as (
-    -- A look-up for each, whatever the planner believed about both when the session began.
+    -- A look-up for each, whatever the planner believed about both whenever it planned.
     delete from posthaste.ordering where ctid = any (array(
         select o.address from ended e
         cross join lateral (

@@ -108,6 +108,10 @@ pub struct Received {
 
 impl Partner {
     /// Listens, and serves in the background until it is stopped.
+    #[expect(
+        clippy::unused_async,
+        reason = "it may only be called where tokio runs"
+    )]
     pub async fn start(config: PartnerConfig) -> Result<Self> {
         let refused = |error| {
             Error::Io(

@@ -172,7 +172,7 @@ pub(crate) const RECORD: Call = Call {
     returns: 0.0,
 };
 
-/// Of leases that lie elsewhere than where they were written, every other one.
+/// Every other lease lies elsewhere than where it was written.
 pub(crate) const RECORD_MOVED: Call = Call {
     name: "record_moved",
     arguments: "select array[
@@ -189,7 +189,6 @@ pub(crate) const RECORD_MOVED: Call = Call {
             trial.all(null::text, count(*)), trial.all(false, count(*)), trial.each(array_agg(address)), '{}']
         from (select event_id, subscription_id, case when row_number() over (order by event_id) % 2 = 0 then ctid else '(1000000,1)' end as address
               from posthaste.lease where holder = 1 order by event_id limit 512) q",
-    reads_whole: &["lease"],
     ..RECORD
 };
 
@@ -219,7 +218,7 @@ pub(crate) const GIVE_BACK: Call = Call {
     returns: 1.0,
 };
 
-/// Of leases that lie elsewhere than where they were written, every other one.
+/// Every other lease lies elsewhere than where it was written.
 pub(crate) const GIVE_BACK_MOVED: Call = Call {
     name: "give_back_moved",
     arguments: "select array[
@@ -227,7 +226,6 @@ pub(crate) const GIVE_BACK_MOVED: Call = Call {
             trial.all(0, count(*)), trial.all(1, count(*)), trial.all(1, count(*)), trial.each(array_agg(address))]
         from (select event_id, subscription_id, case when row_number() over (order by event_id) % 2 = 0 then ctid else '(1000000,1)' end as address
               from posthaste.lease where holder = 1 order by event_id limit 512) q",
-    reads_whole: &["lease"],
     ..GIVE_BACK
 };
 
@@ -236,6 +234,39 @@ pub(crate) const EXPIRE: Call = Call {
     text: include_str!("../../sql/queries/expire.sql"),
     indexes: &["lane_pkey", "ordering_pkey"],
     ..GIVE_BACK
+};
+
+/// None of what waits is too old.
+pub(crate) const EXPIRE_WAITING: Call = Call {
+    name: "expire_waiting",
+    text: include_str!("../../sql/queries/expire_waiting.sql"),
+    // deliveries
+    arguments: "select array['512']",
+    indexes: &[],
+    reads_whole: &[],
+    returns: 1.0,
+};
+
+/// No subscription was removed.
+pub(crate) const CANCEL_REMOVED: Call = Call {
+    name: "cancel_removed",
+    text: include_str!("../../sql/queries/cancel_removed.sql"),
+    ..EXPIRE_WAITING
+};
+
+/// Nothing was released.
+pub(crate) const REQUEUE_RELEASED: Call = Call {
+    name: "requeue_released",
+    text: include_str!("../../sql/queries/requeue_released.sql"),
+    ..EXPIRE_WAITING
+};
+
+/// With room of its own for each of many lanes.
+pub(crate) const TAKE_WITH_LANES: Call = Call {
+    name: "take_with_lanes",
+    arguments: "select array['0', '{}', '512', '1', '7200', '2048', '67108864', '1048576', (select array_agg(n)::text from generate_series(1, 2000) n),
+        (select array_agg(1000)::text from generate_series(1, 2000) n), '0', '00000000-0000-0000-0000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff']",
+    ..TAKE
 };
 
 /// Nothing has changed.
@@ -249,7 +280,7 @@ pub(crate) const CHANGED_TERMS: Call = Call {
         "lane_by_weighing",
         "lane_to_pause",
         "partner_key_asked_for",
-        "quarantine_open",
+        "quarantine_released",
         "replay_under_way",
         "signing_secret_asked_for",
         "skip_pkey",
@@ -341,6 +372,7 @@ pub(crate) const CALLS: &[&Call] = &[
     &TAKE,
     &TAKE_FROM_WATERMARK,
     &TAKE_WITHOUT_ROOM,
+    &TAKE_WITH_LANES,
     &LOCK_LANES,
     &LOCK_LANES_OF,
     &ADVANCE,
@@ -356,6 +388,9 @@ pub(crate) const CALLS: &[&Call] = &[
     &GIVE_BACK_MOVED,
     &EXPIRE,
     &HOLD,
+    &EXPIRE_WAITING,
+    &CANCEL_REMOVED,
+    &REQUEUE_RELEASED,
     &CHANGED_TERMS,
     &TERMS,
     &GONE_WORKERS,

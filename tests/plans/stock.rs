@@ -71,9 +71,9 @@ impl Stock {
         long
     }
 
-    /// Makes the statistics fresh.
+    /// Makes the statistics fresh, and leaves nothing behind of what was undone.
     pub(crate) async fn analyze(&self) {
-        self.run("vacuum analyze").await;
+        self.run("vacuum (analyze, index_cleanup on)").await;
     }
 
     pub(crate) async fn run(&self, sql: &str) {

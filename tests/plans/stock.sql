@@ -11,6 +11,7 @@ alter table posthaste.ordering set (autovacuum_enabled = off);
 alter table posthaste.subscription set (autovacuum_enabled = off);
 alter table posthaste.subscription_event_type set (autovacuum_enabled = off);
 alter table posthaste.subscription_revision set (autovacuum_enabled = off);
+alter table posthaste.quarantine set (autovacuum_enabled = off);
 alter table posthaste.signing_secret set (autovacuum_enabled = off);
 alter table posthaste.event_type set (autovacuum_enabled = off);
 alter table posthaste.worker set (autovacuum_enabled = off);
@@ -117,6 +118,10 @@ begin
     insert into posthaste.ordering (event_id, subscription_id, replay, ordering_key)
     select (day || '7' || lpad(to_hex(n), 15, '0'))::uuid, 2 + (n - 1) / 100, 0, 'key ' || n
     from generate_series(low + 4000, high) n where n % 4 = 0 and n % 16 <> 0;
+
+    -- Some are held, and nobody has decided.
+    insert into posthaste.quarantine (event_id, subscription_id, replay, attempts, reason)
+    select (day || 'b' || lpad(to_hex(n), 15, '0'))::uuid, 1, 0, 0, 'it breaks its schema' from generate_series(low, high) n where n % 16 = 0;
 
     insert into posthaste.attempt (started_at, event_id, subscription_id, subscription_revision, worker_id, outcome, verdict, replay, number, http_status)
     select now(), (day || '8' || lpad(to_hex(n), 15, '0'))::uuid, 1, 1, 1, 'accepted', 'done', 0, 1, 200 from generate_series(low, high) n;
