@@ -56,10 +56,10 @@ with late as materialized (
 ), kind as materialized (
     -- What the catalogue knows of each type, and who wants it, is asked once for the batch, not once for each event.
     select t.event_type, t.events, coalesce(c.active, false) as is_known, case when c.has_schema then c.revision end as schema_revision, n.patterns,
-           exists (
+           t.has_tenant and exists (
                select from posthaste.subscription_event_type w where w.event_type = any (n.patterns) and w.tenant > '' offset 0
            ) as is_of_tenants
-    from (select event_type, count(*) as events from read group by event_type) t
+    from (select event_type, count(*) as events, bool_or(tenant > '') is true as has_tenant from read group by event_type) t
     cross join lateral (select posthaste.patterns(t.event_type) as patterns offset 0) n
     left join lateral (
         select active, schema is not null as has_schema, revision from posthaste.event_type

@@ -92,7 +92,7 @@ const SURROUNDINGS: [Surroundings; 7] = [
         ],
         are_types: false,
     },
-    // What each event costs that it is matched with: the one row that is not to be 1.
+    // Work that each event brings with it.
     Surroundings {
         what: "filters that each event is held against, and passes none",
         count: 10,
@@ -247,5 +247,5 @@ const HEADER: [&str; 11] = [
     "x nothing else",
 ];
 const NOTE: &str = "Beside each figure is its ratio to the turn with nothing else in the same round; 1.00 is the promise, but for filters, \
-    which each event is held against. Each database is vacuumed and analysed before its events are inserted, so that no vacuum of what was made \
+    which each event is held against, and types, each of which a look asks for once. Each database is vacuumed and analysed before its events are inserted, so that no vacuum of what was made \
     falls into the time of the clock.";
