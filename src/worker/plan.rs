@@ -104,17 +104,17 @@ impl Plan {
         self.rung = true;
     }
 
-    /// A look at new events found `events`, and perhaps not all there were.
+    /// A look at new events found `events`, `wanted` by somebody or by nobody, and perhaps not all there were.
     pub(super) fn saw_events(
         &mut self,
-        events: u64,
+        (events, wanted): (u64, bool),
         more: bool,
         dozing: bool,
         now: Instant,
     ) -> Sleep {
         let sleep = match events {
             0 => self.saw_nothing(more, dozing, now),
-            _ => self.saw_some(events, more, dozing, now),
+            _ => self.saw_some((events, wanted), more, dozing, now),
         };
         if self.rung {
             (self.events_at, self.source) = (now, Source::Notification);
@@ -122,14 +122,25 @@ impl Plan {
         sleep
     }
 
-    fn saw_some(&mut self, events: u64, more: bool, dozing: bool, now: Instant) -> Sleep {
+    fn saw_some(
+        &mut self,
+        (events, wanted): (u64, bool),
+        more: bool,
+        dozing: bool,
+        now: Instant,
+    ) -> Sleep {
         (self.found_at, self.idle, self.source) = (now, SHORTEST, Source::Work);
         let rouse = dozing && (more || events >= MANY || self.hectic >= HECTIC_RINGS);
         // Asleep, every later insert rings. Awake, let a few gather.
+        let gather = match (events >= MANY, wanted) {
+            (false, _) => SHORTEST,
+            (true, true) => GATHER,
+            (true, false) => GATHER_UNWANTED,
+        };
         self.events_at = match (more, dozing && !rouse) {
             (true, _) => now,
             (false, true) => now + self.poll,
-            (false, false) => now + if events >= MANY { GATHER } else { SHORTEST },
+            (false, false) => now + gather,
         };
         if rouse { Sleep::Rouse } else { Sleep::AsItIs }
     }
@@ -267,6 +278,8 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// Where many events come in, how long they are left to gather: a statement costs as much as many of
 /// its rows, and the producers need the processor too.
 const GATHER: Duration = Duration::from_millis(4);
+/// The same where nobody wanted any of them, so that nobody waits either.
+const GATHER_UNWANTED: Duration = Duration::from_millis(12);
 /// How long lanes that are full are given to empty.
 const PACE: Duration = Duration::from_millis(5);
 /// The longest that a look at waiting deliveries rests after another.
@@ -302,10 +315,10 @@ mod tests {
     fn a_worker_that_finds_nothing_tries_to_sleep_and_looks_once_more() {
         let (mut plan, begun) = plan();
         let now = begun + LINGER;
-        assert_eq!(plan.saw_events(0, false, false, now), Sleep::Try);
+        assert_eq!(plan.saw_events((0, true), false, false, now), Sleep::Try);
         plan.dozed(Doze::Asleep, now);
         assert_eq!(plan.events_at, now);
-        assert_eq!(plan.saw_events(0, false, true, now), Sleep::AsItIs);
+        assert_eq!(plan.saw_events((0, true), false, true, now), Sleep::AsItIs);
         assert_eq!(plan.events_at, now + POLL);
     }
 
@@ -328,7 +341,7 @@ mod tests {
         plan.rang(now);
         assert!(plan.events_at() <= now);
         assert_eq!(plan.look_at_events(), Source::Notification);
-        assert_eq!(plan.saw_events(1, false, true, now), Sleep::AsItIs);
+        assert_eq!(plan.saw_events((1, true), false, true, now), Sleep::AsItIs);
         assert_eq!(plan.events_at, now + POLL);
     }
 
@@ -339,22 +352,41 @@ mod tests {
             plan.look_at_events();
             plan.rang(begun);
             let now = begun + SHORTEST;
-            assert_eq!(plan.saw_events(events, false, true, now), Sleep::AsItIs);
+            assert_eq!(
+                plan.saw_events((events, true), false, true, now),
+                Sleep::AsItIs
+            );
             assert!(plan.events_at() <= now);
             plan.look_at_events();
-            plan.saw_events(events, false, true, now);
+            plan.saw_events((events, true), false, true, now);
             assert!(plan.events_at() > now, "once is enough");
         }
     }
 
     #[test]
+    fn many_events_are_left_to_gather_and_for_longer_where_nobody_wants_any() {
+        let (mut plan, now) = plan();
+        plan.saw_events((MANY - 1, false), false, false, now);
+        assert_eq!(plan.events_at, now + SHORTEST);
+        plan.saw_events((MANY, true), false, false, now);
+        assert_eq!(plan.events_at, now + GATHER);
+        plan.saw_events((MANY, false), false, false, now);
+        assert_eq!(plan.events_at, now + GATHER_UNWANTED);
+        plan.saw_events((MANY, false), true, false, now);
+        assert_eq!(plan.events_at, now, "there are more");
+    }
+
+    #[test]
     fn many_events_or_many_rings_wake_it_up() {
         let (mut plan, now) = plan();
-        assert_eq!(plan.saw_events(MANY, false, true, now), Sleep::Rouse);
+        assert_eq!(
+            plan.saw_events((MANY, true), false, true, now),
+            Sleep::Rouse
+        );
         for _ in 0..=HECTIC_RINGS {
             plan.rang(now);
         }
-        assert_eq!(plan.saw_events(1, false, true, now), Sleep::Rouse);
+        assert_eq!(plan.saw_events((1, true), false, true, now), Sleep::Rouse);
     }
 
     #[test]
@@ -386,18 +418,18 @@ mod tests {
     #[test]
     fn a_look_that_left_all_it_saw_is_made_again_at_once() {
         let (mut plan, now) = plan();
-        assert_eq!(plan.saw_events(0, true, true, now), Sleep::AsItIs);
+        assert_eq!(plan.saw_events((0, true), true, true, now), Sleep::AsItIs);
         assert_eq!(plan.events_at(), now);
     }
 
     #[test]
     fn events_are_rare_a_while_after_the_last_one() {
         let (mut plan, now) = plan();
-        plan.saw_events(1, false, false, now);
+        plan.saw_events((1, true), false, false, now);
         assert!(!plan.events_are_rare(now + LINGER));
-        plan.saw_events(0, false, false, now + RARE);
+        plan.saw_events((0, true), false, false, now + RARE);
         assert!(plan.events_are_rare(now + RARE));
-        plan.saw_events(1, false, false, now + RARE);
+        plan.saw_events((1, true), false, false, now + RARE);
         assert!(!plan.events_are_rare(now + RARE + LINGER));
     }
 
@@ -405,7 +437,7 @@ mod tests {
     fn a_backlog_rests_between_looks_while_new_events_come_and_at_no_other_time() {
         let (mut plan, begun) = plan();
         let took = Duration::from_millis(8);
-        plan.saw_events(1, false, false, begun);
+        plan.saw_events((1, true), false, false, begun);
         plan.saw_waiting(true, 3, None, took, begun);
         plan.has_room(begun);
         assert_eq!(plan.waiting_at(), begun + 2 * took);

@@ -420,10 +420,10 @@ impl Shift {
             let fan_out = taken.deliveries.div_ceil(taken.events).max(1);
             self.fan_out = usize::try_from(fan_out).unwrap_or(usize::MAX);
         }
-        let (events, more) = (taken.events, taken.more);
+        let (events, wanted, more) = (taken.events, taken.deliveries > 0, taken.more);
         self.lanes.took(events, &taken.ready, now);
         self.admit(taken.ready, now);
-        self.mind_sleep(events, more, now).await;
+        self.mind_sleep((events, wanted), more, now).await;
     }
 
     /// A look for waiting deliveries is over.
@@ -454,7 +454,7 @@ impl Shift {
         }
     }
 
-    async fn mind_sleep(&mut self, events: u64, more: bool, now: Instant) {
+    async fn mind_sleep(&mut self, events: (u64, bool), more: bool, now: Instant) {
         let Some(presence) = &mut self.presence else {
             return;
         };
