@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use posthaste::Result;
+use posthaste::config::Config;
 use serde_json::{Value, json};
 use tokio_postgres::types::ToSql;
 
@@ -51,7 +52,7 @@ impl Backlog {
         let urls = receiver.urls(self.subscriptions);
         database.subscribe_many(&urls, &self.types, &config).await?;
         if let Some((statements, extent)) = self.surroundings {
-            database.surround(statements, extent).await?;
+            database.surround(statements, extent, &config).await?;
         }
         let filled = database
             .fill_types(Fill::Outbox, self.events, &self.types)
@@ -98,14 +99,18 @@ async fn end(workers: Vec<Worker>) -> Result<Vec<Metrics>> {
 }
 
 impl Database {
-    /// Makes what else a database holds, and tidies up, so that no vacuum of it falls into the time of a clock.
-    async fn surround(&self, statements: &[&str], extent: i32) -> Result<()> {
+    /// Makes what else a database holds, has a worker do for it what is done once, and tidies up, so that neither that nor a vacuum falls
+    /// into the time of a clock.
+    async fn surround(&self, statements: &[&str], extent: i32, config: &Config) -> Result<()> {
         let parameters: [&(dyn ToSql + Sync); 1] = [&extent];
         for statement in statements {
             let statement = self.client.prepare(statement).await?;
             let wanted = &parameters[..statement.params().len()];
             self.client.query(&statement, wanted).await?;
         }
+        let worker = Worker::start(config).await?;
+        self.settled(SETTLED_WITHIN).await?;
+        worker.player.end().await;
         self.client.batch_execute("vacuum (analyze)").await?;
         Ok(())
     }
@@ -177,3 +182,6 @@ pub(super) fn patience(deliveries: u64) -> Duration {
     Duration::from_mins(1)
         + Duration::from_millis(5) * u32::try_from(deliveries).unwrap_or(u32::MAX)
 }
+
+/// How long it may take to make the secrets and lanes of all subscriptions.
+const SETTLED_WITHIN: Duration = Duration::from_mins(1);

@@ -295,12 +295,21 @@ impl Database {
 
     /// Returns when a worker sleeps, so that the next insert must ring.
     pub(super) async fn asleep(&self, within: Duration) -> Result<()> {
+        self.holds(ASLEEP, within, "no worker fell asleep").await
+    }
+
+    /// Returns when a worker has done what it does once for new subscriptions.
+    pub(super) async fn settled(&self, within: Duration) -> Result<()> {
+        let what = "no worker made the secrets and lanes of new subscriptions";
+        self.holds(SETTLED, within, what).await
+    }
+
+    /// Returns when a question is answered with yes.
+    async fn holds(&self, sql: &str, within: Duration, otherwise: &str) -> Result<()> {
         let deadline = Instant::now() + within;
-        while !self.ask_one::<bool>(ASLEEP).await? {
+        while !self.ask_one::<bool>(sql).await? {
             if Instant::now() > deadline {
-                return Err(Error::Data(format!(
-                    "no worker fell asleep within {within:?}"
-                )));
+                return Err(Error::Data(format!("{otherwise} within {within:?}")));
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
@@ -436,6 +445,7 @@ const SAME_SHAPE: &str = include_str!("../../../sql/bench/same_shape.sql");
 const ONE_ADMINISTRATOR: &str = include_str!("../../../sql/bench/one_administrator.sql");
 const CATALOGUE: &str = include_str!("../../../sql/bench/catalogue.sql");
 const SUBSCRIBE: &str = include_str!("../../../sql/bench/subscribe.sql");
+const SETTLED: &str = include_str!("../../../sql/bench/settled.sql");
 const ASLEEP: &str = include_str!("../../../sql/bench/asleep.sql");
 const OWED: &str = include_str!("../../../sql/bench/owed.sql");
 const FINISHED: &str = include_str!("../../../sql/bench/finished.sql");
