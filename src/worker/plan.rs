@@ -278,7 +278,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// Where many events come in, how long they are left to gather: a statement costs as much as many of
 /// its rows, and the producers need the processor too.
 const GATHER: Duration = Duration::from_millis(4);
-/// The same where nobody wanted any of them, so that nobody waits either.
+/// The same where nobody wanted any of them: as a rule, nobody waits for the next ones either.
 const GATHER_UNWANTED: Duration = Duration::from_millis(12);
 /// How long lanes that are full are given to empty.
 const PACE: Duration = Duration::from_millis(5);
