@@ -683,3 +683,22 @@ fn int(n: usize) -> i32 {
 fn long(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slots_go_to_postgres_in_the_order_in_which_it_looks_for_them() {
+        let room = Room {
+            worker_id: 1,
+            lease: Duration::from_mins(1),
+            deliveries: 10,
+            bytes: 1000,
+            max_body: 100,
+            slots: vec![(7, 1), (3, 2), (5, 0)],
+            slots_of_others: 4,
+        };
+        assert_eq!(room.slot_arrays(), (vec![3, 5, 7], vec![2, 0, 1]));
+    }
+}
