@@ -28,7 +28,8 @@ with relation as (
     (values ('select', 'select %2$I from %1$s limit 0'),
             ('insert', 'insert into %1$s (%2$I) overriding system value select null::%3$s where false'),
             ('update', 'update %1$s set %2$I = default where false')) v ("right", statement)
-    where r.relkind <> 'S'
+    -- Nobody can say what a generated column holds.
+    where r.relkind <> 'S' and (a.attgenerated = '' or v.right <> 'insert')
     union all
     select r.object, v.right, format(v.statement, r.target)
     from relation r, (values ('usage', 'select nextval(%L)'), ('update', 'select setval(%L, 1)'), ('select', 'select last_value from %s')) v ("right", statement)

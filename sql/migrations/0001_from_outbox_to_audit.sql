@@ -409,6 +409,27 @@ comment on column posthaste.setting.secrets_rotate is 'How old the newest signin
 comment on column posthaste.setting.dedup_window is 'For how long a dedup key keeps further events with it out. Holds for keys that come from now on.';
 insert into posthaste.setting default values;
 
+create function posthaste.patterns(event_type text) returns text[]
+    language plpgsql immutable parallel safe
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    -- Whoever gets everything did not ask for what concerns operators alone.
+    patterns text[] := case when starts_with(event_type, 'posthaste.') then array[event_type] else array[event_type, '*'] end;
+    start integer := 0;
+    dot integer;
+begin
+    loop
+        dot := strpos(substr(event_type, start + 1), '.');
+        exit when dot = 0;
+        start := start + dot;
+        patterns := patterns || (left(event_type, start) || '*');
+    end loop;
+    return patterns;
+end
+$$;
+comment on function posthaste.patterns(text) is 'Everything that can stand in a subscription''s event_types to match this type: itself, its prefixes, and *, which does not match our own types (posthaste.*).';
+
 create table posthaste.event_type (
     event_type  text primary key,
     description text        not null,
@@ -419,6 +440,7 @@ create table posthaste.event_type (
     revision    integer     not null default 1,
     created_at  timestamptz not null default now(),
     created_by  text        not null default session_user,
+    patterns    text[]      generated always as (case when length(event_type) <= 128 then posthaste.patterns(event_type) end) stored,
     constraint event_type_is_dotted_words check (posthaste.is_event_type(event_type)),
     constraint description_is_not_blank check (btrim(description) <> ''),
     constraint schema_is_an_object_or_boolean check (json_typeof(schema) in ('object', 'boolean')),
@@ -434,6 +456,7 @@ comment on column posthaste.event_type.example is 'An example payload.';
 comment on column posthaste.event_type.owner is 'Who answers for it: a team, a person.';
 comment on column posthaste.event_type.active is 'If not, it cannot be subscribed to, and its events are treated as those of an unknown type.';
 comment on column posthaste.event_type.revision is 'Counts up with every change, so that workers read the schema anew.';
+comment on column posthaste.event_type.patterns is 'What can stand in a subscription''s event_types to match it, so that no look at new events has to work that out again.';
 insert into posthaste.event_type (event_type, description, schema, example, owner, created_by)
 select t.name, t.description,
        format('{"type": "object", "required": %s, "properties": {%s}}', to_json(array['severity'] || t.required),
@@ -848,27 +871,6 @@ alter table posthaste.preparation enable always trigger no_change;
 create trigger no_truncate before truncate on posthaste.preparation
     for each statement execute function posthaste.refuse_change();
 alter table posthaste.preparation enable always trigger no_truncate;
-
-create function posthaste.patterns(event_type text) returns text[]
-    language plpgsql immutable parallel safe
-    set search_path = pg_catalog, pg_temp
-as $$
-declare
-    -- Whoever gets everything did not ask for what concerns operators alone.
-    patterns text[] := case when starts_with(event_type, 'posthaste.') then array[event_type] else array[event_type, '*'] end;
-    start integer := 0;
-    dot integer;
-begin
-    loop
-        dot := strpos(substr(event_type, start + 1), '.');
-        exit when dot = 0;
-        start := start + dot;
-        patterns := patterns || (left(event_type, start) || '*');
-    end loop;
-    return patterns;
-end
-$$;
-comment on function posthaste.patterns(text) is 'Everything that can stand in a subscription''s event_types to match this type: itself, its prefixes, and *, which does not match our own types (posthaste.*).';
 
 create function posthaste.matches(filter text, payload text) returns boolean
     language plpgsql immutable parallel safe
@@ -2991,7 +2993,7 @@ begin
     insert into posthaste.event_type (event_type, description, schema, example, owner)
     values (create_event_type.event_type, create_event_type.description, create_event_type.schema, create_event_type.example, create_event_type.owner);
     perform posthaste.note('event_type_created', create_event_type.event_type, null, null,
-        (select to_jsonb(c) from posthaste.event_type c where c.event_type = create_event_type.event_type), null);
+        (select to_jsonb(c) - 'patterns' from posthaste.event_type c where c.event_type = create_event_type.event_type), null);
 exception when unique_violation then
     perform posthaste.refuse('event_type', create_event_type.event_type, 'it is in the catalogue already; see posthaste.change_event_type');
 end
@@ -3028,7 +3030,7 @@ begin
     if changes ? 'description' and btrim(coalesce(changes ->> 'description', '')) = '' then
         perform posthaste.refuse('description', coalesce(changes ->> 'description', 'null'), 'say what it means, for whoever subscribes to it');
     end if;
-    before := to_jsonb(c);
+    before := to_jsonb(c) - 'patterns';
     update posthaste.event_type t
     set description = case when changes ? 'description' then changes ->> 'description' else t.description end,
         schema = case when changes ? 'schema' then nullif(changes -> 'schema', 'null')::json else t.schema end,
@@ -3038,7 +3040,7 @@ begin
         revision = t.revision + 1
     where t.event_type = change_event_type.event_type
     returning * into c;
-    perform posthaste.note('event_type_changed', change_event_type.event_type, null, before, to_jsonb(c), reason);
+    perform posthaste.note('event_type_changed', change_event_type.event_type, null, before, to_jsonb(c) - 'patterns', reason);
 end
 $$;
 comment on function posthaste.change_event_type(text, jsonb, text) is

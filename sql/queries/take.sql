@@ -55,14 +55,15 @@ with late as materialized (
     delete from posthaste.intake where ctid = any (array(select address from read))
 ), kind as materialized (
     -- What the catalogue knows of each type, and who wants it, is asked once for the batch, not once for each event.
-    select t.event_type, t.events, coalesce(c.active, false) as is_known, case when c.has_schema then c.revision end as schema_revision, n.patterns,
+    select t.event_type, t.events, coalesce(c.active, false) as is_known, case when c.has_schema then c.revision end as schema_revision,
+           coalesce(c.patterns, posthaste.patterns(t.event_type)) as patterns,
            t.has_tenant and exists (
-               select from posthaste.subscription_event_type w where w.event_type = any (n.patterns) and w.tenant > '' offset 0
+               select from posthaste.subscription_event_type w
+               where w.event_type = any (coalesce(c.patterns, posthaste.patterns(t.event_type))) and w.tenant > '' offset 0
            ) as is_of_tenants
     from (select event_type, count(*) as events, bool_or(tenant > '') is true as has_tenant from read group by event_type) t
-    cross join lateral (select posthaste.patterns(t.event_type) as patterns offset 0) n
     left join lateral (
-        select active, schema is not null as has_schema, revision from posthaste.event_type
+        select active, schema is not null as has_schema, revision, patterns from posthaste.event_type
         where event_type.event_type = t.event_type limit 1
     ) c on true
 ), summed as materialized (
