@@ -53,8 +53,10 @@ async fn measure(bench: &Bench) -> Result<Report> {
 enum Waiting {
     /// Committed events. They are what is delivered.
     Events,
-    /// Deliveries that are due. They are what is delivered.
+    /// Deliveries that came due in the order of their events, as those do that failed once. They are what is delivered.
     Due,
+    /// Deliveries that came due in no order: what is claimed together lies on pages far apart. They are what is delivered.
+    Scattered,
     /// Deliveries of another subscription that are due tomorrow.
     Later,
     /// Deliveries of another subscription that are due, to an endpoint that never answers.
@@ -64,9 +66,10 @@ enum Waiting {
 }
 
 /// In this order, because growing leaves the events waiting.
-const ALL: [Waiting; 5] = [
+const ALL: [Waiting; 6] = [
     Waiting::Events,
     Waiting::Due,
+    Waiting::Scattered,
     Waiting::Later,
     Waiting::Hanging,
     Waiting::Refusing,
@@ -76,7 +79,8 @@ impl Waiting {
     fn name(self) -> &'static str {
         match self {
             Self::Events => "events, before fan-out",
-            Self::Due => "deliveries, due",
+            Self::Due => "deliveries, due in the order they came",
+            Self::Scattered => "deliveries, due in no order",
             Self::Later => "others' deliveries, due tomorrow",
             Self::Hanging => "others' deliveries, endpoint hangs",
             Self::Refusing => "others' deliveries, endpoint refuses",
@@ -85,13 +89,13 @@ impl Waiting {
 
     /// Whether what waits is also what is delivered.
     fn is_delivered(self) -> bool {
-        matches!(self, Self::Events | Self::Due)
+        matches!(self, Self::Events | Self::Due | Self::Scattered)
     }
 
     /// The statement that brings what is delivered.
     fn claim(self) -> &'static str {
         match self {
-            Self::Due => "claim_waiting",
+            Self::Due | Self::Scattered => "claim_waiting",
             _ => "take",
         }
     }
@@ -157,12 +161,14 @@ impl Stage {
     async fn turn(&mut self, waiting: Waiting, rows: usize) -> Result<Turn> {
         self.client.batch_execute(OWE_NOTHING).await?;
         let delivered = self.warm_up + self.measured;
+        let owed = rows + delivered;
         match waiting {
-            Waiting::Events => self.commit(rows + delivered).await?,
-            Waiting::Due => self.queue(self.healthy, rows + delivered, -AN_HOUR).await?,
-            Waiting::Later => self.queue(self.refusing, rows, A_DAY).await?,
-            Waiting::Hanging => self.queue(self.hanging, rows, -AN_HOUR).await?,
-            Waiting::Refusing => self.queue(self.refusing, rows, -AN_HOUR).await?,
+            Waiting::Events => self.commit(owed).await?,
+            Waiting::Due => self.queue(self.healthy, owed, -AN_HOUR, true).await?,
+            Waiting::Scattered => self.queue(self.healthy, owed, -AN_HOUR, false).await?,
+            Waiting::Later => self.queue(self.refusing, rows, A_DAY, false).await?,
+            Waiting::Hanging => self.queue(self.hanging, rows, -AN_HOUR, false).await?,
+            Waiting::Refusing => self.queue(self.refusing, rows, -AN_HOUR, false).await?,
         }
         if !waiting.is_delivered() {
             self.commit(delivered).await?;
@@ -181,14 +187,20 @@ impl Stage {
         Ok(())
     }
 
-    /// Makes deliveries that wait, and are due from so many seconds on.
-    async fn queue(&self, subscription: i32, rows: usize, due_in: f64) -> Result<()> {
+    /// Makes deliveries that wait, and are due from so many seconds on, in the order of their events or in none.
+    async fn queue(
+        &self,
+        subscription: i32,
+        rows: usize,
+        due_in: f64,
+        in_order: bool,
+    ) -> Result<()> {
         if rows == 0 {
             return Ok(());
         }
         let count = i64::try_from(rows).unwrap_or(i64::MAX);
         self.client
-            .execute(FILL_QUEUE, &[&subscription, &count, &due_in])
+            .execute(FILL_QUEUE, &[&subscription, &count, &due_in, &in_order])
             .await?;
         self.client
             .execute(WAKE_LANE, &[&subscription, &due_in])

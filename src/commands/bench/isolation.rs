@@ -214,7 +214,7 @@ async fn owe(client: &Client, subscription: i32, deliveries: usize) -> Result<()
 async fn queue(client: &Client, subscription: i32, deliveries: usize) -> Result<()> {
     let count = i64::try_from(deliveries).unwrap_or(i64::MAX);
     client
-        .execute(FILL_QUEUE, &[&subscription, &count, &-TWO_HOURS])
+        .execute(FILL_QUEUE, &[&subscription, &count, &-TWO_HOURS, &false])
         .await?;
     client
         .execute(WAKE_LANE, &[&subscription, &-TWO_HOURS])
