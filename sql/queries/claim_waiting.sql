@@ -99,13 +99,14 @@ with lane as materialized (
             ) r)
     where l.subscription_id = any ($1::integer[])
 )
-select l.event_id, l.subscription_id, l.replay, l.number, l.address, f.revision,
-       (select k.revision from kind k where k.event_type = f.event_type) as schema_revision, f.event_type, f.occurred_at, f.bytes, f.payload, f.metadata, f.tenant, f.traceparent, f.ordering_key,
+select l.event_id, l.subscription_id, l.replay, l.number, l.address, f.revision, k.revision as schema_revision, f.event_type, f.occurred_at, f.bytes, f.payload, f.metadata, f.tenant, f.traceparent, f.ordering_key,
        -- A replay was asked for, however old the event is. An end may lie at infinity, which no time can be subtracted from.
        case when f.expires_at is not null or f.max_age is not null then
            (extract(epoch from least(f.expires_at, case when l.replay = 0 then posthaste.event_time(l.event_id) + f.max_age end)) - extract(epoch from now()))::float8 end as expires_in,
        extract(epoch from f.deliver_after)::float8 as deliver_after
--- A full join that no condition turns into another can be done by hash alone: never each lease against each row that fits.
+-- Full joins that no condition turns into others can be done by hash alone: never each lease against each row that fits, nor each of
+-- these against each type.
 from leased l
 full join fitting f using (event_id, subscription_id, replay)
+full join kind k on k.event_type = f.event_type
 where coalesce(l.number, 0) > 0 and coalesce(f.revision, 0) > 0
