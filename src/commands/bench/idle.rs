@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use posthaste::Result;
 use posthaste::store::connect_once;
-use posthaste::{Error, Result};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_postgres::Client;
@@ -82,7 +82,7 @@ impl Turn {
         bulk::commit(&client, EVENT_TYPE, 0, WORK).await?;
         endpoints.receiver.wait(WORK as u64, PATIENCE).await?;
         database.nothing_owed(PATIENCE).await?;
-        fallen_asleep(&client).await?;
+        database.asleep(PATIENCE).await?;
 
         let is_here = database.server_cpu().is_some();
         let reading = Reading::of(&worker).await?;
@@ -165,18 +165,6 @@ impl Seen {
     }
 }
 
-/// Returns when a worker sleeps.
-async fn fallen_asleep(client: &Client) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        if client.query_one(DOZE_LOCK, &[]).await?.try_get(0)? {
-            return Ok(());
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    Err(Error::Data("the worker did not fall asleep".to_owned()))
-}
-
 async fn worker_sessions(client: &Client, others: &[i32]) -> Result<Vec<i32>> {
     first_column(&client.query(WORKER_SESSIONS, &[&others]).await?)
 }
@@ -240,4 +228,3 @@ const RETRIES: &[&str] = &["5 seconds", "5 minutes"];
 const PATIENCE: Duration = Duration::from_secs(30);
 const SESSIONS: &str = include_str!("../../../sql/bench/sessions.sql");
 const WORKER_SESSIONS: &str = include_str!("../../../sql/bench/worker_sessions.sql");
-const DOZE_LOCK: &str = include_str!("../../../sql/bench/doze_lock.sql");

@@ -82,7 +82,7 @@ impl Site {
             .await?;
         client.batch_execute(ONE_ADMINISTRATOR).await?;
         client
-            .execute(CATALOGUE, &[&[EVENT_TYPE].as_slice()])
+            .execute(CREATE_EVENT_TYPES, &[&[EVENT_TYPE].as_slice()])
             .await?;
         client.batch_execute(PLAIN_OUTBOX).await?;
         client.batch_execute(SAME_SHAPE).await?;
@@ -247,7 +247,7 @@ impl Database {
         types: &[String],
         config: &Config,
     ) -> Result<()> {
-        self.client.execute(CATALOGUE, &[&types]).await?;
+        self.client.execute(CREATE_EVENT_TYPES, &[&types]).await?;
         let (store, keyring) = (Store::open(config)?, config.keyring()?);
         for (place, url) in urls.iter().enumerate() {
             let name = format!("bench {place}");
@@ -443,7 +443,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const PLAIN_OUTBOX: &str = include_str!("../../../sql/bench/plain_outbox.sql");
 const SAME_SHAPE: &str = include_str!("../../../sql/bench/same_shape.sql");
 const ONE_ADMINISTRATOR: &str = include_str!("../../../sql/bench/one_administrator.sql");
-const CATALOGUE: &str = include_str!("../../../sql/bench/catalogue.sql");
+const CREATE_EVENT_TYPES: &str = include_str!("../../../sql/bench/create_event_types.sql");
 const SUBSCRIBE: &str = include_str!("../../../sql/bench/subscribe.sql");
 const SETTLED: &str = include_str!("../../../sql/bench/settled.sql");
 const ASLEEP: &str = include_str!("../../../sql/bench/asleep.sql");
