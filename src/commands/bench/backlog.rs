@@ -53,7 +53,8 @@ async fn measure(bench: &Bench) -> Result<Report> {
 enum Waiting {
     /// Committed events. They are what is delivered.
     Events,
-    /// Deliveries that came due in the order of their events, as those do that failed once. They are what is delivered.
+    /// Deliveries that came due in the order of their events, none of them tried yet, as after an outage or a pause. They are what
+    /// is delivered.
     Due,
     /// Deliveries that came due in no order: what is claimed together lies on pages far apart. They are what is delivered.
     Scattered,
