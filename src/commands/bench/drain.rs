@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::drained::{Backlog, Drained, patience};
 use super::figures::{Figure, float, grouped, text};
 use super::fill::{BATCH, Fill, Filled};
-use super::meter::{Cost, Meter, checkpoint_note};
+use super::meter::{Cost, Meter, checkpoint_note, micros_each};
 use super::player::Player;
 use super::receiver::Receiver;
 use super::report::{Report, known, progress, table};
@@ -196,7 +196,7 @@ impl Turn {
 
     /// Of seconds: microseconds for each delivery.
     fn each(&self, seconds: Option<f64>) -> Option<f64> {
-        seconds.map(|seconds| seconds * 1e6 / float(self.deliveries.max(1)))
+        micros_each(seconds, self.deliveries)
     }
 
     /// Of the server, where the competitor uses it.
@@ -208,7 +208,7 @@ impl Turn {
         let filled = self.filled.as_ref()?;
         Some(Wal {
             insert: filled.wal_each(),
-            deliver: self.cost.wal / float(self.deliveries.max(1)),
+            deliver: self.cost.wal_each(self.deliveries),
             payload: filled.payload_each(),
         })
     }
@@ -422,7 +422,7 @@ impl Seen {
             };
             let pairs = filled.iter().zip(&self.alone);
             let ratio = Figure::of(pairs.map(|(filled, alone)| filled.rate() / alone.rate()));
-            let cpu = |it: &Filled| Some(it.cost.server_cpu? * 1e6 / float(it.rows.max(1)));
+            let cpu = |it: &Filled| it.cost.server_cpu_each(it.rows);
             page.add_row([
                 name.to_owned(),
                 figure(&|it| Some(it.rate()), 0),

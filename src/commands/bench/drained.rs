@@ -10,7 +10,7 @@ use tokio_postgres::types::ToSql;
 use super::Bench;
 use super::figures::float;
 use super::fill::{Fill, Filled};
-use super::meter::{Cost, Meter};
+use super::meter::{Cost, Meter, micros_each};
 use super::payload::EVENT_TYPE;
 use super::receiver::Receiver;
 use super::site::Database;
@@ -135,14 +135,14 @@ impl Drained {
 
     /// Bytes of WAL for each delivery, the insert of its event not counted.
     pub(super) fn wal_each(&self) -> f64 {
-        self.cost.wal / float(self.deliveries.max(1))
+        self.cost.wal_each(self.deliveries)
     }
 
     /// Microseconds of processor time for each delivery: in the workers, the receiver, and Postgres.
     pub(super) fn cpu_each(&self) -> [Option<f64>; 3] {
         let [workers, receiver] = self.used;
         [workers.cpu, receiver.cpu, self.cost.server_cpu]
-            .map(|seconds| seconds.map(|seconds| seconds * 1e6 / float(self.deliveries.max(1))))
+            .map(|seconds| micros_each(seconds, self.deliveries))
     }
 
     /// Microseconds of processor time for each delivery that are ours: in the workers and in Postgres.

@@ -51,7 +51,7 @@ impl Turn {
 
     /// Of an event from its insert on, for each of its deliveries.
     fn wal_with_insert(&self) -> f64 {
-        let inserted = self.drained.filled.cost.wal / float(self.drained.deliveries.max(1));
+        let inserted = self.drained.filled.cost.wal_each(self.drained.deliveries);
         inserted + self.drained.wal_each()
     }
 

@@ -51,7 +51,7 @@ impl Filled {
 
     /// Bytes of WAL for each row.
     pub(super) fn wal_each(&self) -> f64 {
-        self.cost.wal / float(self.rows.max(1))
+        self.cost.wal_each(self.rows)
     }
 
     /// Bytes of payload in each row.

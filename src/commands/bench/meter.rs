@@ -4,6 +4,7 @@ use posthaste::Result;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::figures::float;
 use super::site::{Database, WalPosition};
 
 /// Reads everything when it starts and again when it stops.
@@ -51,6 +52,16 @@ impl<'d> Meter<'d> {
 }
 
 impl Cost {
+    /// Bytes of WAL for each of so many.
+    pub(super) fn wal_each(&self, count: u64) -> f64 {
+        self.wal / float(count.max(1))
+    }
+
+    /// Microseconds of the server's processor time for each of so many.
+    pub(super) fn server_cpu_each(&self, count: u64) -> Option<f64> {
+        micros_each(self.server_cpu, count)
+    }
+
     /// Of this stretch divided by so many: seconds, bytes of WAL, and seconds of the server's processor time for each.
     pub(super) fn json(&self, count: f64) -> Value {
         json!({
@@ -61,6 +72,11 @@ impl Cost {
             "postgres_cpu_seconds": self.server_cpu,
         })
     }
+}
+
+/// Of seconds: microseconds for each of so many.
+pub(super) fn micros_each(seconds: Option<f64>, count: u64) -> Option<f64> {
+    Some(seconds? * 1e6 / float(count.max(1)))
 }
 
 /// What to say where a checkpoint fell into a stretch of time that was measured.

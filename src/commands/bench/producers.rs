@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::figures::{Figure, float, grouped, text};
 use super::fill::Fill;
-use super::meter::{Cost, Meter, checkpoint_note};
+use super::meter::{Cost, Meter, checkpoint_note, micros_each};
 use super::part;
 use super::player::Player;
 use super::receiver::Receiver;
@@ -258,7 +258,7 @@ impl Turn {
 
     /// Of seconds: microseconds for each commit.
     fn each(&self, seconds: Option<f64>) -> Option<f64> {
-        Some(seconds? * 1e6 / float(self.commits.max(1)))
+        micros_each(seconds, self.commits)
     }
 
     fn line(&self) -> String {
@@ -283,7 +283,7 @@ impl Turn {
             "cpu_seconds": {
                 "clients": self.effort.clients.cpu, "worker": self.effort.worker_cpu(), "postgres": self.cost.server_cpu,
             },
-            "wal_bytes_per_commit": self.cost.wal / float(self.commits.max(1)),
+            "wal_bytes_per_commit": self.cost.wal_each(self.commits),
             "checkpointed_meanwhile": self.cost.checkpointed,
             "worker_looks": self.effort.looks,
             "worker_looks_by_notification": self.effort.rings,
@@ -351,7 +351,7 @@ fn add_row(page: &mut Table, turns: &[Turn], clients: usize, target: Target) {
         median(&|turn| turn.each(turn.cost.server_cpu), 0),
         median(&|turn| turn.each(turn.effort.clients.cpu), 0),
         median(&|turn| turn.each(turn.effort.worker_cpu()), 0),
-        median(&|turn| Some(turn.cost.wal / float(turn.commits.max(1))), 0),
+        median(&|turn| Some(turn.cost.wal_each(turn.commits)), 0),
         median(&|turn| turn.effort.worker.map(|_| turn.effort.rings), 0),
     ]);
 }
