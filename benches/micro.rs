@@ -1,7 +1,8 @@
 //! What the worker computes for each delivery, piece by piece: `cargo bench`, or `cargo bench -- sign` for a part of it.
 //!
 //! Times are of this machine alone. They tell where an attempt's time goes, and whether a change made a piece dearer; what the
-//! whole costs, database and network with it, `posthaste bench` tells.
+//! whole costs, database and network with it, `posthaste bench` tells. Which subscriptions an event goes to, their filters among
+//! it, is for Postgres to find out, so it is not here: `posthaste bench scale` measures it.
 #![allow(
     clippy::unwrap_used,
     reason = "a benchmark that meets the unexpected has failed"
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use metrics::{counter, histogram};
+use posthaste::catalogue;
 use posthaste::delivery::{
     Address, Advice, Attempt, DeliveryKey, Outcome, Phases, Report, Ruling, Verdict,
 };
@@ -52,6 +54,35 @@ const MASK: &str = r#"{
         "/order/internal": "drop",
         "/items/*/price": {"replace": null},
         "/meta/trace": "drop"
+    }
+}"#;
+
+/// Of an order, to the kinds of its fields.
+const SCHEMA: &str = r#"{
+    "type": "object",
+    "required": ["order", "created_at", "items"],
+    "properties": {
+        "order": {
+            "type": "object",
+            "required": ["number", "state"],
+            "properties": {
+                "number": {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{4}$"},
+                "state": {"enum": ["open", "paid", "sent"]}
+            }
+        },
+        "created_at": {"type": "string", "maxLength": 40},
+        "items": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["sku", "quantity"],
+                "properties": {
+                    "sku": {"type": "string", "maxLength": 40},
+                    "quantity": {"type": "integer", "minimum": 1},
+                    "price": {"type": "number", "minimum": 0}
+                }
+            }
+        }
     }
 }"#;
 
@@ -182,6 +213,16 @@ fn wanted_ids(bencher: Bencher, size: usize) {
         .bench(|| mask.wanted(black_box(&payload)).unwrap());
 }
 
+/// Whether an order of so many bytes keeps its event type's schema: it does, so all of it is looked at.
+#[divan::bench(args = ORDERS)]
+fn check_schema(bencher: Bencher, size: usize) {
+    let (schema, payload) = (catalogue::compile(SCHEMA).unwrap(), order(size));
+    assert_eq!(catalogue::breach(&schema, &payload), None);
+    bencher
+        .counter(BytesCount::new(payload.len()))
+        .bench(|| catalogue::breach(&schema, black_box(&payload)));
+}
+
 // Its answer.
 
 /// What a receiver does, base64 of the signature read back with it.
@@ -273,6 +314,11 @@ fn parse_mask(bencher: Bencher) {
 }
 
 #[divan::bench]
+fn compile_schema(bencher: Bencher) {
+    bencher.bench(|| catalogue::compile(black_box(SCHEMA)).unwrap());
+}
+
+#[divan::bench]
 fn seal_secret(bencher: Bencher) {
     let (keyring, secret) = (keyring(), SigningSecret::generate().unwrap());
     bencher.bench(|| keyring.seal(1, Uuid::nil(), black_box(&secret)).unwrap());
@@ -347,7 +393,7 @@ fn attempt(place: i32) -> Attempt {
     }
 }
 
-/// As an attempt names them.
+/// An envelope that comes with the program, with something for each value that it asks for.
 fn compile(name: &str) -> Envelope {
     let shipped: &Shipped = SHIPPED.iter().find(|shipped| shipped.name == name).unwrap();
     let needed = envelope::values_of(shipped.template, shipped.headers).unwrap();
