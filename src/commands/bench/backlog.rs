@@ -18,6 +18,7 @@ use super::claims::{Reading, Timing};
 use super::crowd::{self, Wish};
 use super::endpoints::{Endpoints, Manner};
 use super::figures::{Figure, float, grouped, mebibytes, text};
+use super::meter::{Meter, Spent, checkpoint_note};
 use super::payload::EVENT_TYPE;
 use super::report::{Report, progress, table};
 use super::site::Database;
@@ -216,13 +217,20 @@ impl Stage {
         let worker = Worker::start(&self.config).await?;
         let warm = before + self.warm_up as u64;
         receiver.wait(warm, PATIENCE).await?;
-        let (begun, counted) = (Instant::now(), receiver.count().await?);
-        let reading = Reading::of(&worker).await?;
+        let used = worker.player.usage();
+        let meter = Meter::start(&self.database).await?;
         let all = warm + self.measured as u64;
+        let (begun, counted) = (Instant::now(), receiver.count().await?.min(all - 1));
+        let reading = Reading::of(&worker).await?;
         receiver.wait(all, PATIENCE).await?;
         let seconds = begun.elapsed().as_secs_f64();
         let reading = Reading::of(&worker).await?.since(&reading);
-        let usage = worker.player.usage();
+        // The worker goes on with what waits, so what this stretch cost is shared by all that came in it.
+        let spent = Spent {
+            worker: worker.player.usage().since(used),
+            cost: meter.stop().await?,
+            deliveries: receiver.count().await? - counted,
+        };
         worker.player.end().await;
         let came = receiver.count().await?;
         if !waiting.is_delivered() && came != all {
@@ -233,11 +241,11 @@ impl Stage {
             waiting,
             rows: 0,
             round: 0,
-            deliveries: all - counted.min(all - 1),
+            deliveries: all - counted,
             seconds,
             reading,
             upkeep: Upkeep::default(),
-            peak: usage.peak,
+            spent,
         })
     }
 }
@@ -251,7 +259,7 @@ struct Turn {
     seconds: f64,
     reading: Reading,
     upkeep: Upkeep,
-    peak: Option<u64>,
+    spent: Spent,
 }
 
 impl Turn {
@@ -296,19 +304,26 @@ impl Turn {
             "claimed_by": self.waiting.claim(),
             "statements": self.reading.json(),
             "tables": self.upkeep.json(),
-            "peak_memory_bytes": self.peak,
+            "spent": self.spent.json(),
+            "peak_memory_bytes": self.spent.worker.peak,
         })
     }
 }
 
 fn report(bench: &Bench, turns: &[Turn]) -> Report {
     let measured = grouped(float((bench.plan.events / 5).max(1) as u64), 0);
+    let mut notes: Vec<String> = NOTES.iter().map(|note| (*note).to_owned()).collect();
+    notes.extend(checkpoint_note(turns.iter().map(|turn| &turn.spent.cost)));
     Report {
         title: format!(
             "Backlog: {measured} deliveries while others wait; median (range) of the rounds, x: against none waiting in the same round"
         ),
-        tables: vec![by_rate(bench, turns), by_statement(bench, turns)],
-        notes: NOTES.iter().map(|note| (*note).to_owned()).collect(),
+        tables: vec![
+            by_rate(bench, turns),
+            by_statement(bench, turns),
+            by_cost(bench, turns),
+        ],
+        notes,
         json: json!({ "turns": turns.iter().map(Turn::json).collect::<Vec<_>>() }),
     }
 }
@@ -332,11 +347,16 @@ impl<'t> Pairs<'t> {
 
     fn against_none(&self, of: impl Fn(&Turn) -> Option<f64>) -> Option<Figure> {
         let ratios = self.0.iter();
-        Figure::of(ratios.filter_map(|(turn, none)| Some(of(turn)? / of(none)?)))
+        let ratios = ratios.filter_map(|(turn, none)| Some(of(turn)? / of(none)?));
+        // A smoke run may be over before the system has counted any processor time.
+        Figure::of(ratios.filter(|ratio| ratio.is_finite()))
     }
 
     fn peak(&self) -> Option<u64> {
-        self.0.iter().filter_map(|(turn, _)| turn.peak).max()
+        self.0
+            .iter()
+            .filter_map(|(turn, _)| turn.spent.worker.peak)
+            .max()
     }
 }
 
@@ -404,6 +424,39 @@ fn by_statement(bench: &Bench, turns: &[Turn]) -> Table {
     page
 }
 
+fn by_cost(bench: &Bench, turns: &[Turn]) -> Table {
+    let header = [
+        "waiting",
+        "rows",
+        "CPU µs a delivery: worker",
+        "x",
+        "Postgres",
+        "x",
+        "WAL bytes a delivery",
+        "x",
+    ];
+    let mut page = table(&header, 1);
+    for waiting in ALL {
+        for rows in bench.plan.backlogs() {
+            let pairs = Pairs::of(turns, waiting, rows);
+            let worker = |turn: &Turn| turn.spent.cpu_each()[0];
+            let server = |turn: &Turn| turn.spent.cpu_each()[1];
+            let wal = |turn: &Turn| Some(turn.spent.wal_each());
+            page.add_row([
+                waiting.name().to_owned(),
+                grouped(float(rows as u64), 0),
+                text(pairs.figure(worker), 0),
+                text(pairs.against_none(worker), 2),
+                text(pairs.figure(server), 0),
+                text(pairs.against_none(server), 2),
+                text(pairs.figure(wal), 0),
+                text(pairs.against_none(wal), 2),
+            ]);
+        }
+    }
+    page
+}
+
 const OTHER_TYPE: &str = "bench.other";
 const RETRIES: &[&str] = &["5 seconds", "5 minutes", "30 minutes"];
 const AN_HOUR: f64 = 3600.0;
@@ -412,11 +465,12 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const FILL_QUEUE: &str = include_str!("../../../sql/bench/fill_queue.sql");
 const WAKE_LANE: &str = include_str!("../../../sql/bench/wake_lane.sql");
 const OWE_NOTHING: &str = include_str!("../../../sql/bench/owe_nothing.sql");
-const NOTES: [&str; 3] = [
+const NOTES: [&str; 4] = [
     "The rows are inserted in bulk, then a checkpoint. Vacuum and analyze are left to the server as it is set; the JSON tells \
      how often they came by themselves.",
     "claiming: take, lock_lanes and claim_waiting together, from sending to answer as the worker sees it. p99 is read from the \
      buckets of a histogram.",
     "others': of another subscription, while the events that are measured go to an endpoint that works. 5 s, 5 min and 30 min \
      lie between attempts.",
+    "The checkpoint lies after the inserts, so the WAL holds each page that was there before whole, once it is changed: the      more pages the deliveries lie on, the more. Processor time and WAL are all of the worker's and the server's, retries to      the others' endpoints with them, shared by the deliveries that came to the endpoint that works. Processor time is      counted in 10 ms.",
 ];

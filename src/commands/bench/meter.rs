@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::figures::float;
 use super::site::{Database, WalPosition};
+use super::usage::Usage;
 
 /// Reads everything when it starts and again when it stops.
 pub(super) struct Meter<'d> {
@@ -70,6 +71,36 @@ impl Cost {
             "wal_bytes_each": self.wal / count,
             "checkpointed_meanwhile": self.checkpointed,
             "postgres_cpu_seconds": self.server_cpu,
+        })
+    }
+}
+
+/// What so many deliveries cost the worker and the server.
+pub(super) struct Spent {
+    pub(super) deliveries: u64,
+    pub(super) worker: Usage,
+    pub(super) cost: Cost,
+}
+
+impl Spent {
+    /// Microseconds of processor time for each delivery: in the worker, and in Postgres.
+    pub(super) fn cpu_each(&self) -> [Option<f64>; 2] {
+        [self.worker.cpu, self.cost.server_cpu].map(|seconds| micros_each(seconds, self.deliveries))
+    }
+
+    pub(super) fn wal_each(&self) -> f64 {
+        self.cost.wal_each(self.deliveries)
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let [worker_each, server_each] = self.cpu_each();
+        json!({
+            "deliveries": self.deliveries,
+            "seconds": self.cost.seconds,
+            "cpu_seconds": { "worker": self.worker.cpu, "postgres": self.cost.server_cpu },
+            "cpu_microseconds_per_delivery": { "worker": worker_each, "postgres": server_each },
+            "wal_bytes_per_delivery": self.wal_each(),
+            "checkpointed_meanwhile": self.cost.checkpointed,
         })
     }
 }
