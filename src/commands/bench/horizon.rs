@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use comfy_table::Table;
-use posthaste::Result;
 use posthaste::store::connect_once;
+use posthaste::{Error, Result};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -16,8 +16,10 @@ use super::claims::Reading;
 use super::crowd::{self, Wish};
 use super::endpoints::{Endpoints, Manner};
 use super::figures::{Figure, float, grouped, mebibytes, percentile, text};
+use super::meter::{Cost, Meter, Spent, checkpoint_note};
 use super::payload::EVENT_TYPE;
 use super::report::{Report, progress, table};
+use super::site::Database;
 use super::steady::{Arrivals, Committed, Load};
 use super::upkeep::{TableUpkeep, Upkeep};
 use super::worker::Worker;
@@ -85,6 +87,7 @@ struct Turn {
 /// A tenth of the run.
 struct Tenth {
     reading: Reading,
+    spent: Spent,
     /// Commit to receipt of what was due in it; milliseconds, sorted.
     receipt: Vec<f64>,
 }
@@ -104,6 +107,7 @@ impl Turn {
             tenant: None,
         };
         crowd::subscribe(&client, &config, &[wish], RETRIES).await?;
+        database.checkpoint().await;
         let worker = Worker::start(&config).await?;
         // Open until it is dropped, at the end of this function.
         let holder = connect_once(&database.url).await?;
@@ -114,19 +118,19 @@ impl Turn {
             event_types: vec![EVENT_TYPE.to_owned()],
             tenants: Vec::new(),
         };
-        let (committed, readings) = tokio::join!(
+        let warm_up = u64::from(load.rate) * WARM_UP.as_secs();
+        let tenth = (load.events() - warm_up) / 10;
+        let (committed, measured) = tokio::join!(
             load.produce(&database.url),
-            first_and_last(&worker, bench.plan.horizon())
+            first_and_last(&worker, &database, bench.plan.horizon(), tenth)
         );
-        let (committed, (first, last)) = (committed?, readings?);
+        let (committed, [first, last]) = (committed?, measured?);
         endpoints.receiver.wait(load.events(), PATIENCE).await?;
         database.nothing_owed(PATIENCE).await?;
         let usage = worker.player.usage();
         worker.player.end().await;
         let arrivals = Arrivals::of(&endpoints.receiver.stamps().await?);
         endpoints.receiver.player.end().await;
-        let warm_up = u64::from(load.rate) * WARM_UP.as_secs();
-        let tenth = (load.events() - warm_up) / 10;
         let turn = Self {
             meanwhile,
             round: 0,
@@ -146,21 +150,37 @@ impl Turn {
     }
 }
 
-/// What the worker's statements took in the first and in the last tenth of a time that begins after the warm-up.
-async fn first_and_last(worker: &Worker, horizon: Duration) -> Result<(Reading, Reading)> {
+/// What the worker's statements took, and what so many deliveries cost, in a tenth of the time.
+type Measured = (Reading, Spent);
+
+/// In the first and in the last tenth of a time that begins after the warm-up, each of which brings so many events.
+async fn first_and_last(
+    worker: &Worker,
+    database: &Database,
+    horizon: Duration,
+    events: u64,
+) -> Result<[Measured; 2]> {
     let begin = Instant::now() + WARM_UP;
-    let mut readings = Vec::new();
-    for tenths in [0, 1, 9, 10] {
-        tokio::time::sleep_until(begin + horizon * tenths / 10).await;
-        readings.push(Reading::of(worker).await?);
-    }
-    let since = |late: usize, early: usize| readings[late].since(&readings[early]);
-    Ok((since(1, 0), since(3, 2)))
+    let over = async |tenths: [u32; 2]| {
+        let [from, to] = tenths.map(|tenth| begin + horizon * tenth / 10);
+        tokio::time::sleep_until(from).await;
+        let (used, meter) = (worker.player.usage(), Meter::start(database).await?);
+        let reading = Reading::of(worker).await?;
+        tokio::time::sleep_until(to).await;
+        let reading = Reading::of(worker).await?.since(&reading);
+        let spent = Spent {
+            deliveries: events,
+            worker: worker.player.usage().since(used),
+            cost: meter.stop().await?,
+        };
+        Ok::<Measured, Error>((reading, spent))
+    };
+    Ok([over([0, 1]).await?, over([9, 10]).await?])
 }
 
 impl Tenth {
     fn of(
-        reading: Reading,
+        (reading, spent): Measured,
         committed: &[Committed],
         arrivals: &Arrivals,
         places: std::ops::Range<u64>,
@@ -172,7 +192,11 @@ impl Tenth {
             .map(|event| arrivals.latency(event))
             .collect::<Result<Vec<f64>>>()?;
         receipt.sort_by(f64::total_cmp);
-        Ok(Self { reading, receipt })
+        Ok(Self {
+            reading,
+            spent,
+            receipt,
+        })
     }
 
     /// Mean and p99, or for the receipt p50 and p99, in milliseconds.
@@ -190,11 +214,18 @@ impl Tenth {
             "take": self.reading.timing("take").json(),
             "record": self.reading.timing("record").json(),
             "to_receipt_ms": { "p50": p50, "p99": p99 },
+            "spent": self.spent.json(),
         })
     }
 }
 
 impl Turn {
+    /// Of the tenth into which a checkpoint fell, if one did.
+    fn worse_cost(&self) -> &Cost {
+        let [first, last] = [&self.first, &self.last].map(|tenth| &tenth.spent.cost);
+        if first.checkpointed { first } else { last }
+    }
+
     fn line(&self) -> String {
         let mean = |tenth: &Tenth| text(Figure::of(tenth.times("take")[0]), 2);
         format!(
@@ -221,16 +252,21 @@ impl Turn {
 fn report(bench: &Bench, turns: &[Turn]) -> Report {
     let rate = grouped(f64::from(bench.plan.steady_rate(RATE)), 0);
     let horizon = bench.plan.horizon();
+    let mut notes = vec![
+        format!(
+            "A tenth is {:?}; the first {WARM_UP:?} are left out. p99 of a statement is read from the buckets of a histogram. \
+             Of commit to receipt, the mean column is the median.",
+            horizon / 10
+        ),
+        COST_NOTE.to_owned(),
+    ];
+    notes.extend(checkpoint_note(turns.iter().map(Turn::worse_cost)));
     Report {
         title: format!(
             "Horizon: {rate} events/s for {horizon:?} while a transaction stays open elsewhere; median (range) of the rounds"
         ),
-        tables: vec![by_time(turns), by_table(turns)],
-        notes: vec![format!(
-            "A tenth is {:?}; the first {WARM_UP:?} are left out. p99 of a statement is read from the buckets of a histogram. \
-             Of commit to receipt, the mean column is the median.",
-            horizon / 10
-        )],
+        tables: vec![by_time(turns), by_cost(turns), by_table(turns)],
+        notes,
         json: json!({ "turns": turns.iter().map(Turn::json).collect::<Vec<_>>() }),
     }
 }
@@ -276,6 +312,40 @@ fn by_time(turns: &[Turn]) -> Table {
     page
 }
 
+/// What was spent on each delivery, by one measure.
+type Each = fn(&Spent) -> Option<f64>;
+
+fn by_cost(turns: &[Turn]) -> Table {
+    let header = [
+        "meanwhile",
+        "a delivery's",
+        "first tenth",
+        "last tenth",
+        "x",
+    ];
+    let costs: [(&str, Each); 3] = [
+        ("CPU µs, worker", |spent| spent.cpu_each()[0]),
+        ("CPU µs, Postgres", |spent| spent.cpu_each()[1]),
+        ("WAL bytes", |spent| Some(spent.wal_each())),
+    ];
+    let mut page = table(&header, 2);
+    for meanwhile in ALL {
+        let ours = || turns.iter().filter(move |turn| turn.meanwhile == meanwhile);
+        for (what, of) in costs {
+            let pairs =
+                || ours().filter_map(|turn| of(&turn.first.spent).zip(of(&turn.last.spent)));
+            page.add_row([
+                meanwhile.name().to_owned(),
+                what.to_owned(),
+                text(Figure::of(pairs().map(|(first, _)| first)), 0),
+                text(Figure::of(pairs().map(|(_, last)| last)), 0),
+                text(Figure::of(pairs().map(|(first, last)| last / first)), 2),
+            ]);
+        }
+    }
+    page
+}
+
 /// At the end of the last round.
 fn by_table(turns: &[Turn]) -> Table {
     let header = [
@@ -306,6 +376,8 @@ fn by_table(turns: &[Turn]) -> Table {
     page
 }
 
+const COST_NOTE: &str = "Processor time and WAL are all of the worker's and the server's, so the inserts, and what the server does by itself, are \
+    part of them. Processor time is counted in 10 ms. The checkpoint lies before the worker starts.";
 const RATE: u32 = 500;
 const RECEIPT: &str = "commit to receipt";
 const RETRIES: &[&str] = &["5 seconds", "5 minutes"];
