@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::forgetting::Forgetting;
@@ -36,24 +36,32 @@ pub(super) struct Housekeeping {
 }
 
 impl Housekeeping {
-    /// Makes its rounds until it is stopped.
+    /// Makes its rounds until it is stopped. What others left does not wait for the rest: it is to be sent again within two seconds.
     pub(super) async fn run(self) {
-        let mut rounds = tokio::time::interval(ROUND);
-        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tokio::join!(self.look_after_others(), self.keep_house());
+    }
+
+    async fn look_after_others(&self) {
+        let mut rounds = rounds();
         let mut leases_due = Instant::now();
+        let mut missing = Vec::new();
+        while self.goes_on(&mut rounds).await {
+            if let Err(error) = self.take_over(&mut leases_due, &mut missing).await {
+                tracing::warn!(%error, "cannot look after the other workers' leases");
+            }
+        }
+    }
+
+    async fn keep_house(&self) {
+        let mut rounds = rounds();
         let mut partitions_due = Instant::now();
         let mut clock_due = Instant::now();
-        let mut missing = Vec::new();
         let mut terms = TermsWatch::new();
         let mut forgetting = Forgetting::new();
         let mut publishing = Publishing::new();
-        loop {
-            tokio::select! {
-                _ = rounds.tick() => {}
-                () = self.stop.cancelled() => return,
-            }
+        while self.goes_on(&mut rounds).await {
             let now = Instant::now();
-            if let Err(error) = terms.round(&self, now).await {
+            if let Err(error) = terms.round(self, now).await {
                 tracing::warn!(%error, "cannot see what has changed in the control plane");
             }
             let has_news = std::mem::take(&mut terms.has_news);
@@ -74,10 +82,13 @@ impl Housekeeping {
             if let Err(error) = forgetting.round(&self.books.store, now).await {
                 tracing::warn!(%error, "cannot delete dedup keys that have expired");
             }
-            if let Err(error) = self.take_over(&mut leases_due, &mut missing).await {
-                tracing::warn!(%error, "cannot look after the other workers' leases");
-            }
         }
+    }
+
+    /// Waits for the next round; false where there is none any more.
+    async fn goes_on(&self, rounds: &mut Interval) -> bool {
+        let tick = self.stop.run_until_cancelled(rounds.tick()).await;
+        tick.is_some()
     }
 
     /// Adopts leases that ended, and those of workers that are gone, and records each as abandoned.
@@ -358,7 +369,13 @@ const MOMENT: Duration = Duration::from_millis(300);
 /// Deliveries cancelled or put back in one statement.
 const AT_ONCE: usize = 1000;
 
-/// How often it looks after the others.
+fn rounds() -> Interval {
+    let mut rounds = tokio::time::interval(ROUND);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    rounds
+}
+
+/// How often it looks after the house, and after the others.
 const ROUND: Duration = Duration::from_millis(500);
 /// How often clocks are compared.
 const CLOCK_EVERY: Duration = Duration::from_mins(1);
