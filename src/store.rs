@@ -134,6 +134,19 @@ pub struct Adopted {
     pub expires: Option<Instant>,
 }
 
+/// What a look for waiting deliveries brought.
+#[derive(Debug)]
+pub struct Claims {
+    /// Whether any lane had something due, or when the next one has.
+    pub due: Due,
+    /// The deliveries, now this worker's.
+    pub leases: Vec<Lease>,
+    /// Where the next look may start: no lane had anything before.
+    pub next: Option<String>,
+    /// How long it took to find and lock the lanes.
+    pub locking: Duration,
+}
+
 /// When waiting deliveries are due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
@@ -217,20 +230,25 @@ impl Store {
     }
 
     /// Leases waiting deliveries that are due, from at most `lanes` subscriptions, leaving out those
-    /// that have no room here. Tells, too, whether any lane had something due, or when the next one has.
-    pub async fn claim_waiting(&self, room: &Room, lanes: usize) -> Result<(Due, Vec<Lease>)> {
-        let answer = tokio::time::timeout(PATIENCE, self.lock_and_claim(room, lanes)).await;
+    /// that have no room here, and whatever was due before `start`: as an earlier call told, or `None` for all.
+    pub async fn claim_waiting(
+        &self,
+        room: &Room,
+        lanes: usize,
+        start: Option<&str>,
+    ) -> Result<Claims> {
+        let answer = tokio::time::timeout(PATIENCE, self.lock_and_claim(room, lanes, start)).await;
         answer.unwrap_or_else(|_| Err(unanswered(CLAIM_WAITING.0, PATIENCE)))
     }
 
-    async fn lock_and_claim(&self, room: &Room, lanes: usize) -> Result<(Due, Vec<Lease>)> {
+    async fn lock_and_claim(
+        &self,
+        room: &Room,
+        lanes: usize,
+        start: Option<&str>,
+    ) -> Result<Claims> {
         let asked = Instant::now();
-        let full: Vec<i32> = room
-            .slots
-            .iter()
-            .filter(|(_, n)| *n == 0)
-            .map(|(id, _)| *id)
-            .collect();
+        let full = room.full();
         let mut session = self.session().await?;
         let [lock, claim] = [
             session.prepare_cached(LOCK_LANES.1).await?,
@@ -238,20 +256,30 @@ impl Store {
         ];
         let begun = Instant::now();
         let transaction = session.transaction().await.map_err(failed("begin"))?;
-        let locked = transaction
-            .query(&lock, &[&long(lanes), &full])
+        let rows = transaction
+            .query(&lock, &[&long(lanes), &full, &start])
             .await
             .map_err(failed(LOCK_LANES.0))?;
-        if locked.is_empty() {
+        let (locking, mut ids, mut next) = (begun.elapsed(), Vec::with_capacity(rows.len()), None);
+        for row in &rows {
+            match row.try_get("subscription_id")? {
+                Some(id) => ids.push(id),
+                None => next = row.try_get("start")?,
+            }
+        }
+        let mut claims = Claims {
+            due: Due::Now,
+            leases: Vec::new(),
+            next,
+            locking,
+        };
+        if ids.is_empty() {
             transaction.rollback().await.map_err(failed("rollback"))?;
             crate::telemetry::statement(LOCK_LANES.0, begun.elapsed());
             drop(session);
-            return Ok((self.next_lane(&full).await?, Vec::new()));
+            claims.due = self.next_lane(&full).await?;
+            return Ok(claims);
         }
-        let ids = locked
-            .iter()
-            .map(|row| row.try_get(0))
-            .collect::<Result<Vec<i32>, _>>()?;
         let slots: Vec<i32> = ids.iter().map(|id| int(room.slots_of(*id))).collect();
         let parameters: &[&(dyn ToSql + Sync)] = &[
             &ids,
@@ -268,7 +296,7 @@ impl Store {
             .map_err(failed(CLAIM_WAITING.0))?;
         transaction.commit().await.map_err(failed("commit"))?;
         crate::telemetry::statement(CLAIM_WAITING.0, begun.elapsed());
-        let leases = rows
+        claims.leases = rows
             .iter()
             .map(|row| {
                 let (replay, number) = (row.try_get("replay")?, row.try_get("number")?);
@@ -278,7 +306,7 @@ impl Store {
                 })
             })
             .collect::<Result<_>>()?;
-        Ok((Due::Now, leases))
+        Ok(claims)
     }
 
     async fn next_lane(&self, full: &[i32]) -> Result<Due> {
@@ -471,6 +499,14 @@ impl Room {
     fn slots_of(&self, subscription_id: i32) -> usize {
         let own = self.slots.iter().find(|(id, _)| *id == subscription_id);
         own.map_or(self.slots_of_others, |(_, slots)| *slots)
+    }
+
+    /// The subscriptions that have none, in ascending order.
+    fn full(&self) -> Vec<i32> {
+        let full = self.slots.iter().filter(|(_, slots)| *slots == 0);
+        let mut full: Vec<i32> = full.map(|(id, _)| *id).collect();
+        full.sort_unstable();
+        full
     }
 
     /// Subscription ids in ascending order, and the slots of each.

@@ -107,11 +107,16 @@ pub(super) struct Claim {
     pub(super) directory: Arc<Directory>,
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) room: Room,
+    /// Where among the lanes that are due; see [`LaneFrontier`].
+    pub(super) start: Option<String>,
 }
 
 /// What a look for waiting deliveries brought.
 pub(super) struct Claimed {
     pub(super) ready: Vec<Ready>,
+    start: Option<String>,
+    next: Option<String>,
+    locking: Duration,
     /// Whether any lane had something due.
     pub(super) any: bool,
     /// If not, when the next one has.
@@ -120,15 +125,26 @@ pub(super) struct Claimed {
 
 impl Claim {
     pub(super) async fn run(self) -> Result<Claimed> {
-        let (due, leases) = self.store.claim_waiting(&self.room, LANES_AT_ONCE).await?;
-        telemetry::batch("claim_waiting", leases.len() as u64);
+        let claims = self
+            .store
+            .claim_waiting(&self.room, LANES_AT_ONCE, self.start.as_deref())
+            .await?;
+        telemetry::batch("claim_waiting", claims.leases.len() as u64);
         Ok(Claimed {
-            any: due == Due::Now,
-            due_in: match due {
+            any: claims.due == Due::Now,
+            due_in: match claims.due {
                 Due::In(wait) => Some(wait),
                 Due::Now | Due::Never => None,
             },
-            ready: with_terms(&self.store, (&self.directory, &self.catalogue), leases).await?,
+            start: self.start,
+            next: claims.next,
+            locking: claims.locking,
+            ready: with_terms(
+                &self.store,
+                (&self.directory, &self.catalogue),
+                claims.leases,
+            )
+            .await?,
         })
     }
 }
@@ -236,6 +252,32 @@ impl Frontier {
     }
 }
 
+/// Where the next look for lanes that are due starts.
+///
+/// Before that lies nothing but what is dead, and what was made due earlier since the last look. So now and then a look starts at the
+/// beginning: the rarer, the longer that takes, and as good as always where nothing keeps vacuum back.
+#[derive(Debug, Default)]
+pub(super) struct LaneFrontier {
+    start: Option<String>,
+    next_sweep: Option<Instant>,
+}
+
+impl LaneFrontier {
+    /// `None` is the beginning.
+    pub(super) fn next(&self, now: Instant) -> Option<String> {
+        let swept = self.next_sweep.is_some_and(|at| now < at);
+        self.start.clone().filter(|_| swept)
+    }
+
+    pub(super) fn advance(&mut self, claimed: &Claimed, now: Instant) {
+        if claimed.start.is_none() {
+            let rest = (claimed.locking * LANE_SWEEP_REST).min(SWEEP_AT_LEAST_EVERY);
+            self.next_sweep = Some(now + rest);
+        }
+        self.start.clone_from(&claimed.next);
+    }
+}
+
 /// The ids of events made about `now`: a UUID of version 7 begins with its milliseconds.
 fn ids_near(now: SystemTime) -> (Uuid, Uuid) {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -249,6 +291,8 @@ const LANES_AT_ONCE: usize = 64;
 const NEAR: Duration = Duration::from_hours(24);
 /// How often the intake is scanned from the beginning.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How many times as long as it took lanes rest before they are looked through from the beginning again.
+const LANE_SWEEP_REST: u32 = 20;
 /// However slow that is.
 const SWEEP_AT_LEAST_EVERY: Duration = Duration::from_mins(1);
 
@@ -320,6 +364,33 @@ mod tests {
         assert!(!frontier.next(now).sweep);
         frontier.sweep_soon();
         assert!(frontier.next(now).sweep);
+    }
+
+    #[test]
+    fn lanes_are_looked_through_from_the_beginning_the_rarer_the_longer_that_takes() {
+        let claimed = |start: Option<&str>, next: &str, locking| Claimed {
+            ready: Vec::new(),
+            any: false,
+            due_in: None,
+            start: start.map(str::to_owned),
+            next: Some(next.to_owned()),
+            locking,
+        };
+        let (mut frontier, now) = (LaneFrontier::default(), Instant::now());
+        let (slow, quick) = (Duration::from_millis(50), Duration::from_micros(200));
+        assert_eq!(frontier.next(now), None);
+        frontier.advance(&claimed(None, "a", slow), now);
+        let soon = now + Duration::from_millis(999);
+        assert_eq!(frontier.next(soon).as_deref(), Some("a"));
+        frontier.advance(&claimed(Some("a"), "b", quick), soon);
+        assert_eq!(frontier.next(soon).as_deref(), Some("b"));
+        let later = now + slow * LANE_SWEEP_REST;
+        assert_eq!(frontier.next(later), None);
+        frontier.advance(&claimed(None, "c", quick), later);
+        assert_eq!(frontier.next(later + quick * LANE_SWEEP_REST), None);
+        // An hour's worth of dead entries still lets a lane be found within a minute.
+        frontier.advance(&claimed(None, "d", Duration::from_hours(1)), later);
+        assert_eq!(frontier.next(later + SWEEP_AT_LEAST_EVERY), None);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::Worker;
 use super::health::{Health, Hold};
 use super::housekeeping::Housekeeping;
 use super::lanes::{Free, Lanes, Limits, Ready};
-use super::look::{Claimed, Frontier, Taken};
+use super::look::{Claimed, Frontier, LaneFrontier, Taken};
 use super::observer::{Board, Observer};
 use super::ordering::{self, Keys};
 use super::plan::Plan;
@@ -51,6 +51,7 @@ pub(super) struct Shift {
     lanes: Lanes,
     plan: Plan,
     frontier: Frontier,
+    lane_frontier: LaneFrontier,
     presence: Option<Presence>,
     /// The way back after the presence was lost.
     registering: Option<JoinHandle<Presence>>,
@@ -147,6 +148,7 @@ impl Shift {
             lanes: Lanes::new(limits),
             plan: Plan::new(config.poll_interval, now),
             frontier: Frontier::new(),
+            lane_frontier: LaneFrontier::default(),
             presence: None,
             registering: None,
             rounds: CancellationToken::new(),
@@ -261,6 +263,7 @@ impl Shift {
         self.presence = Some(presence);
         self.plan = Plan::new(self.config.poll_interval, Instant::now());
         self.frontier.begin_anew();
+        self.lane_frontier = LaneFrontier::default();
         self.keys.sweep();
         self.say_ready(true);
     }

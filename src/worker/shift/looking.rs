@@ -70,6 +70,7 @@ impl Shift {
             directory: Arc::clone(&self.directory),
             catalogue: Arc::clone(&self.catalogue),
             room,
+            start: self.lane_frontier.next(now),
         };
         self.promised_to_claiming = Some(free);
         self.claiming = Some(tokio::spawn(look.run()));
@@ -155,6 +156,7 @@ impl Shift {
             return self.plan.failed_at_waiting(now);
         };
         let (found, took) = (claimed.ready.len(), now.duration_since(self.claimed_at));
+        self.lane_frontier.advance(&claimed, now);
         self.plan
             .saw_waiting(claimed.any, found, claimed.due_in, took, now);
         self.admit(claimed.ready, now);
