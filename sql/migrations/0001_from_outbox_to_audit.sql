@@ -1574,8 +1574,10 @@ declare
 begin
     unsettled := array(
         select l.subscription_id from posthaste.lane l join posthaste.subscription s using (subscription_id)
-        cross join lateral posthaste.pace(posthaste.rates(s)) p
-        where (l.active, l.rate_capacity, l.rate_interval, l.rate_block) <> (s.active, p.capacity, p.seconds, p.block)
+        -- Most have none, and theirs need not be worked out.
+        left join lateral (select p.* from posthaste.pace(posthaste.rates(s)) p where s.rates <> '[]' or s.handshake is not null) p on true
+        where (l.active, l.rate_capacity, l.rate_interval, l.rate_block)
+              <> (s.active, coalesce(p.capacity, '{}'), coalesce(p.seconds, '{}'), coalesce(p.block, '{}'))
            or s.breaker is null and (l.breaker <> 'closed' or l.openings > 0)
            -- Nothing leaves the sandbox, so nothing that is sent there could ever close a breaker, or end what failed before.
            or s.sandbox and (l.breaker <> 'closed' or l.hold_until > now() or l.failing_since is not null or l.to_pause is not null)
@@ -1710,6 +1712,48 @@ end
 $$;
 comment on function posthaste.pause_failing(integer) is
     'Pauses subscriptions whose receiver wants nothing more, or that have had nothing but failures for longer than pause_after, on the record, and returns them. Called by workers. To go on, propose {"active": true}.';
+
+-- Statements that run all day ask these for what is in the outbox, since whoever names a partitioned table opens all of its partitions
+-- each time it starts, even if it reads none: beside a year of days that is a millisecond.
+
+create function posthaste.events(event_ids uuid[]) returns setof posthaste.outbox
+    language plpgsql stable rows 100
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    -- Known before the first row is read, these keep all partitions but those between from being opened.
+    first uuid;
+    last uuid;
+begin
+    select u.id into first from unnest(event_ids) u (id) order by u.id limit 1;
+    select u.id into last from unnest(event_ids) u (id) where u.id is not null order by u.id desc limit 1;
+    if first is not null then
+        return query
+            select o.* from (select distinct u.id from unnest(event_ids) u (id)) i
+            -- `limit 1` makes this a look-up by key for each.
+            cross join lateral (select * from posthaste.outbox x where x.event_id = i.id and x.event_id between first and last limit 1) o;
+    end if;
+end
+$$;
+comment on function posthaste.events(uuid[]) is 'The events with these ids, each once, as far as there are any. Opens only the days between the first and the last. Called by workers.';
+
+create function posthaste.expiry_times(event_ids uuid[]) returns timestamptz[]
+    language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if array_remove(event_ids, null) = '{}' then
+        return array_fill(null::timestamptz, array[cardinality(event_ids)]);
+    end if;
+    return array(
+        select o.expires_at from unnest(event_ids) with ordinality u (id, place)
+        -- A full join that no condition turns into another can be done by hash alone: never each id against each event.
+        full join posthaste.events(event_ids) o on o.event_id = u.id
+        where coalesce(u.place, 0) > 0
+        order by u.place);
+end
+$$;
+comment on function posthaste.expiry_times(uuid[]) is 'When each of these events expires: null where it does not, where there is none, and where there is no id. Called by workers.';
 
 create function posthaste.let_wait(
     event_ids uuid[], subscription_ids integer[], replays smallint[], ordering_keys text[], attempts_made smallint[], due_times timestamptz[], expiry_times timestamptz[])
@@ -5560,6 +5604,8 @@ insert into posthaste.access (object, producer, worker, admin, auditor) values
     ('function follow',                      '', 'execute', '', ''),
     ('function find_leases',                 '', 'execute', '', ''),
     ('function let_wait',                    '', 'execute', '', ''),
+    ('function events',                      '', 'execute', '', ''),
+    ('function expiry_times',                '', 'execute', '', ''),
     ('function note_unknown',                '', 'execute', '', ''),
     ('function hold_unfiltered',             '', 'execute', '', ''),
     ('function free_keys',                   '', 'execute', '', ''),

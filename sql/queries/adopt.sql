@@ -10,16 +10,22 @@ with picked as materialized (
     where ends_at < now() or holder = any ($3::integer[])
     limit $4::bigint
     for update skip locked
+), adopted as materialized (
+    update posthaste.lease l
+    set holder = $1::integer, ends_at = now() + make_interval(secs => $2::float8)
+    from picked p
+    where l.ctid = p.address
+    returning l.ctid as address, l.event_id, l.subscription_id, l.replay, l.number, l.ordering_key, p.holder as worker_id, p.ends_at as ended_at
+), placed as materialized (
+    select *, row_number() over () as place from adopted
+), expiry as materialized (
+    select posthaste.expiry_times(array_agg(event_id order by place)) as times from placed having count(*) > 0
 )
-update posthaste.lease l
-set holder = $1::integer, ends_at = now() + make_interval(secs => $2::float8)
-from picked p
-where l.ctid = p.address
-returning l.ctid as address, l.event_id, l.subscription_id, l.replay, l.number, l.ordering_key, p.holder as worker_id,
-    -- How long ago the lease began, in seconds.
-    coalesce((select extract(epoch from now() - p.ends_at + w.lease) from posthaste.worker w where w.worker_id = p.holder), 0)::float8 as age,
-    (select s.revision from posthaste.subscription s where s.subscription_id = l.subscription_id) as revision,
-    -- How long the event may still be sent, in seconds; for ever, where its end lies at infinity, which no time can be subtracted from.
-    (select (extract(epoch from least(o.expires_at, case when l.replay = 0 then posthaste.event_time(l.event_id) + s.max_age end)) - extract(epoch from now()))::float8
-     from posthaste.outbox o, posthaste.subscription s
-     where o.event_id = l.event_id and s.subscription_id = l.subscription_id) as expires_in
+select p.address, p.event_id, p.subscription_id, p.replay, p.number, p.ordering_key, p.worker_id,
+       -- How long ago the lease began, in seconds.
+       coalesce((select extract(epoch from now() - p.ended_at + w.lease) from posthaste.worker w where w.worker_id = p.worker_id), 0)::float8 as age,
+       s.revision,
+       -- How long the event may still be sent, in seconds; for ever, where its end lies at infinity, which no time can be subtracted from.
+       (extract(epoch from least((select times from expiry)[p.place], case when p.replay = 0 then posthaste.event_time(p.event_id) + s.max_age end)) - extract(epoch from now()))::float8 as expires_in
+from placed p
+left join lateral (select revision, max_age from posthaste.subscription where subscription.subscription_id = p.subscription_id limit 1) s on true

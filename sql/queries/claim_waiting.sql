@@ -6,7 +6,8 @@
 -- Where its breaker is not closed, one is leased, to find out, and the lane is held until that is over.
 -- What is too old to be sent is leased beside that, so that it can be ended: no request comes of it, so it uses up no rate and is no probe.
 -- Called by: worker, after lock_lanes.sql in the same transaction. Returns one row per delivery leased.
--- Relies on: queue_by_due; the lock on the lanes, which makes us their only claimer.
+-- Relies on: queue_by_due; the lock on the lanes, which makes us their only claimer. Its full joins are such as no condition turns into
+-- others, and so are done by hash alone: never each row against each.
 --
 -- $1 locked subscription ids   $2 how many deliveries each may be leased here
 -- $3 worker_id   $4 lease in seconds   $5 how many deliveries in all   $6 how many payload bytes   $7 longest payload to fetch
@@ -46,8 +47,9 @@ with lane as materialized (
            case when w.wants_more and not w.is_over and size.bytes <= $7::integer then o.metadata::text end as metadata,
            case when w.wants_more then o.tenant end as tenant, o.traceparent
     from wanted w
-    left join lateral (select * from posthaste.outbox where outbox.event_id = w.event_id limit 1) o on true
+    full join posthaste.events(array(select event_id from wanted)) o on o.event_id = w.event_id
     cross join lateral (select octet_length(o.payload::text) + case when w.wants_more then coalesce(octet_length(o.metadata::text), 0) else 0 end as bytes offset 0) size
+    where coalesce(w.place, 0) > 0
 ), fitting as materialized (
     select * from (
         select r.*, sum(least(coalesce(r.bytes, 0), $7::integer)) over running as running_bytes
@@ -104,8 +106,6 @@ select l.event_id, l.subscription_id, l.replay, l.number, l.address, f.revision,
        case when f.expires_at is not null or f.max_age is not null then
            (extract(epoch from least(f.expires_at, case when l.replay = 0 then posthaste.event_time(l.event_id) + f.max_age end)) - extract(epoch from now()))::float8 end as expires_in,
        extract(epoch from f.deliver_after)::float8 as deliver_after
--- Full joins that no condition turns into others can be done by hash alone: never each lease against each row that fits, nor each of
--- these against each type.
 from leased l
 full join fitting f using (event_id, subscription_id, replay)
 full join kind k on k.event_type = f.event_type

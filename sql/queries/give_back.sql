@@ -15,6 +15,6 @@ with found as materialized (
 select posthaste.let_wait(
            array_agg(event_id), array_agg(subscription_id), array_agg(replay), array_agg(ordering_key), array_agg((number - 1)::smallint),
            array_agg(least(now(), posthaste.event_time(event_id))),
-           array_agg((select o.expires_at from posthaste.outbox o where o.event_id = released.event_id)))
+           posthaste.expiry_times(array_agg(event_id)))
 from released
 having count(*) > 0

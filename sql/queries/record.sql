@@ -40,7 +40,7 @@ with result as materialized (
                array_agg(event_id), array_agg(subscription_id), array_agg(replay), array_agg(ordering_key), array_agg(number),
                -- Whoever lost an attempt through no fault of its partner does not go behind what came later.
                array_agg(case when outcome = 'abandoned' then least(due_at, posthaste.event_time(event_id)) else due_at end),
-               array_agg(case when expires then (select o.expires_at from posthaste.outbox o where o.event_id = result.event_id) end)) as how_many
+               posthaste.expiry_times(array_agg(case when expires then event_id end))) as how_many
     from result
     -- A hashed look-up, and only where there is something to look up.
     where case when verdict = 'retry' then place in (select place from ended) end
