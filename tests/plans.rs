@@ -7,7 +7,10 @@ mod readings;
 mod session;
 mod stock;
 
-use self::calls::{BATCH, CALLS, CLAIM_WAITING_OF_ONE, Call, INSERT, RECORD, TAKE_FROM_WATERMARK};
+use self::calls::{
+    BATCH, CALLS, CLAIM_WAITING_OF_ONE, Call, INSERT, LOCK_LANES, LOCK_LANES_FROM, RECORD,
+    TAKE_FROM_WATERMARK,
+};
 use self::cost::Cost;
 use self::readings::{EARLY, FEW_ROWS, FRESH, LATE, MANY_ROWS, Reading, STALE, reading, readings};
 use self::session::Session;
@@ -66,6 +69,23 @@ async fn nor_what_is_dead_behind_a_transaction_that_has_written() {
     let _long = stock.write_for_long().await;
     let (first, last) = first_and_last_round(&stock, &worker).await;
     assert_none(&growth_between(&first, &last));
+}
+
+#[tokio::test]
+async fn nor_is_what_lanes_were_due_at_once() {
+    let stock = Stock::in_swing().await;
+    let worker = stock.planned_session().await;
+    let _long = stock.read_for_long().await;
+    for minute in 1..=60 {
+        stock
+            .run(&format!("update posthaste.lane set wake_at = now() - interval '2 hours' + interval '{minute} minutes'"))
+            .await;
+    }
+    stock.run("update posthaste.lane set wake_at = now()").await;
+    let index = "lane_by_next_claim";
+    let from_there = worker.cost_for_good(&LOCK_LANES_FROM).await.rows_of(index);
+    let all = worker.cost_for_good(&LOCK_LANES).await.rows_of(index);
+    assert!(from_there * 50.0 < all, "{from_there} of {all} entries");
 }
 
 /// What is wrong with the costs of some readings, each with its statement, its size and its statistics.

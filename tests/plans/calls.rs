@@ -49,11 +49,20 @@ pub(crate) const TAKE_WITHOUT_ROOM: Call = Call {
 pub(crate) const LOCK_LANES: Call = Call {
     name: "lock_lanes",
     text: include_str!("../../sql/queries/lock_lanes.sql"),
-    // lanes, full ones
-    arguments: "select array['64', '{}']",
+    // lanes, full ones, where to start
+    arguments: "select array['64', '{}', null]",
     indexes: &["lane_by_next_claim"],
     reads_whole: &[],
-    returns: 64.0,
+    // One tells where to start next.
+    returns: 65.0,
+};
+
+/// From where a look ended that was made a moment ago.
+pub(crate) const LOCK_LANES_FROM: Call = Call {
+    name: "lock_lanes_from",
+    arguments: "select array['64', '{}', (now() - interval '10 seconds')::text]",
+    returns: 1.0,
+    ..LOCK_LANES
 };
 
 /// Keys of which something may come up, the deep one among them.
@@ -130,7 +139,6 @@ pub(crate) const CLAIM_WAITING: Call = Call {
     indexes: &[
         "event_type_pkey",
         "lane_pkey",
-        "outbox_pkey",
         "queue_by_due",
         "subscription_pkey",
     ],
@@ -167,7 +175,7 @@ pub(crate) const RECORD: Call = Call {
             trial.each(array_agg(case when fails then 'interval' end)), trial.all(false, count(*)), trial.each(array_agg(address)), '{}']
         from (select event_id, subscription_id, ctid as address, row_number() over (order by event_id) % 16 = 0 as fails
               from posthaste.lease where holder = 1 order by event_id limit 512) q",
-    indexes: &["outbox_pkey"],
+    indexes: &[],
     reads_whole: &[],
     returns: 0.0,
 };
@@ -213,7 +221,7 @@ pub(crate) const GIVE_BACK: Call = Call {
             trial.each(array_agg(event_id)), trial.each(array_agg(subscription_id)),
             trial.all(0, count(*)), trial.all(1, count(*)), trial.all(1, count(*)), trial.each(array_agg(address))]
         from (select event_id, subscription_id, ctid as address from posthaste.lease where holder = 1 order by event_id limit 512) q",
-    indexes: &["outbox_pkey"],
+    indexes: &[],
     reads_whole: &[],
     returns: 1.0,
 };
@@ -309,7 +317,7 @@ pub(crate) const ADOPT: Call = Call {
     text: include_str!("../../sql/queries/adopt.sql"),
     // worker, lease, workers that are gone, leases
     arguments: "select array['1', '7200', '{}', '200']",
-    indexes: &["outbox_pkey", "subscription_pkey", "worker_pkey"],
+    indexes: &["subscription_pkey", "worker_pkey"],
     reads_whole: &["lease"],
     returns: 200.0,
 };
@@ -374,6 +382,7 @@ pub(crate) const CALLS: &[&Call] = &[
     &TAKE_WITHOUT_ROOM,
     &TAKE_WITH_LANES,
     &LOCK_LANES,
+    &LOCK_LANES_FROM,
     &LOCK_LANES_OF,
     &ADVANCE,
     &IDLE_KEYS,

@@ -35,6 +35,13 @@ struct Node {
 }
 
 impl Cost {
+    /// How many rows or entries of a table or an index its scans went over, dead ones too.
+    pub(crate) fn rows_of(&self, relation: &str) -> f64 {
+        self.touched
+            .get(relation)
+            .map_or(0.0, |touched| touched.rows)
+    }
+
     pub(crate) fn new(
         call: &Call,
         plan: &Value,
