@@ -72,7 +72,7 @@ pub(super) struct Shift {
     finished: mpsc::Receiver<Over>,
     /// Deliveries that were held before, and that are not held again: somebody released them.
     released: (mpsc::UnboundedSender<Ready>, mpsc::UnboundedReceiver<Ready>),
-    results: mpsc::Sender<Attempt>,
+    results: mpsc::Sender<Box<Attempt>>,
     health: Health,
     weighing: JoinHandle<()>,
     /// Cancelled when nothing more is noted that is to be weighed.

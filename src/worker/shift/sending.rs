@@ -46,17 +46,17 @@ impl Shift {
                 let over = match look_at(&shared, &lease, &terms).await {
                     // Looking took so long that another worker could begin before this one is over.
                     Ok(_) if !lasts(&lease, timeout, Instant::now()) => {
-                        Over::Unbegun((lease, terms))
+                        Over::Unbegun(Box::new((lease, terms)))
                     }
                     Ok(seen) => match attempt::make(lease, seen, &terms, circumstances).await {
-                        Made::Attempt(attempt) => Over::Attempted(*attempt),
-                        Made::NotYet(lease) => Over::Unbegun((*lease, terms)),
+                        Made::Attempt(attempt) => Over::Attempted(attempt),
+                        Made::NotYet(lease) => Over::Unbegun(Box::new((*lease, terms))),
                     },
                     // Nobody would look for the answer to a test in quarantine.
                     Err(why) if lease.key.is_test() => {
-                        Over::Attempted(attempt::refused(&lease, &terms, why))
+                        Over::Attempted(Box::new(attempt::refused(&lease, &terms, why)))
                     }
-                    Err(why) => Over::Broken((lease, terms), why),
+                    Err(why) => Over::Broken(Box::new((lease, terms)), why),
                 };
                 // The receiver lives until every attempt has reported.
                 let _ = shared.finished.send(over).await;
@@ -121,9 +121,9 @@ impl Shift {
                         tracing::error!("the recorder is gone");
                     }
                 }
-                Over::Broken(ready, why) => broken.push((ready, why)),
+                Over::Broken(ready, why) => broken.push((*ready, why)),
                 Over::Unbegun(ready) => {
-                    unbegun.push(ready);
+                    unbegun.push(*ready);
                     unbegun.extend(self.rest(id, NOT_YET, now));
                 }
             }
@@ -148,21 +148,21 @@ pub(super) struct Shared {
     pub(super) cut: CancellationToken,
 }
 
-/// What became of a delivery in hand.
+/// What became of a delivery in hand. On the heap, since it is handed on from channel to channel.
 pub(super) enum Over {
     /// An attempt was made.
-    Attempted(Attempt),
+    Attempted(Box<Attempt>),
     /// None may be: the payload breaks its schema, or its mask misses an id, in this way.
-    Broken(Ready, String),
+    Broken(Box<Ready>, String),
     /// None may be yet.
-    Unbegun(Ready),
+    Unbegun(Box<Ready>),
 }
 
 impl Over {
     fn subscription_id(&self) -> i32 {
         match self {
             Self::Attempted(attempt) => attempt.key.subscription_id,
-            Self::Broken((lease, _), _) | Self::Unbegun((lease, _)) => lease.key.subscription_id,
+            Self::Broken(ready, _) | Self::Unbegun(ready) => ready.0.key.subscription_id,
         }
     }
 }
