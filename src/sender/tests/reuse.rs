@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
+use tokio::sync::Barrier;
 
 use super::harness::{CA, PATIENT, Peer, Talk, config, post, sender, until};
 use crate::delivery::Outcome::{Accepted, Unreachable};
@@ -47,6 +48,27 @@ async fn a_connection_serves_one_request_at_a_time() {
     }
     assert!((1..=8).contains(&peer.accepts()), "{}", peer.accepts());
     assert_eq!(peer.requests(), 40);
+}
+
+#[tokio::test]
+async fn as_many_as_are_in_use_at_once_are_used_again() {
+    const AT_ONCE: usize = 100;
+    let all_are_here = Arc::new(Barrier::new(AT_ONCE));
+    let peer = Peer::plain(move |mut talk: Talk| {
+        let all_are_here = Arc::clone(&all_are_here);
+        async move {
+            while talk.request().await.is_some() {
+                all_are_here.wait().await;
+                talk.say(OK).await;
+            }
+        }
+    })
+    .await;
+    let endpoint = peer.endpoint(&sender(config()));
+    for _ in 0..2 {
+        join_all((0..AT_ONCE).map(|_| post(&endpoint, PATIENT))).await;
+    }
+    assert_eq!((peer.accepts(), peer.requests()), (AT_ONCE, 2 * AT_ONCE));
 }
 
 #[tokio::test]
