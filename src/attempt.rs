@@ -19,8 +19,8 @@ use crate::signature::Unsigned;
 use crate::spans::{Begun, Spans, Told};
 
 /// What an attempt takes from the world outside: the clock, chance, and how much patience is left.
-#[derive(Clone, Debug)]
-pub struct Circumstances {
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'w> {
     /// Unix seconds, for `webhook-timestamp`.
     pub timestamp: i64,
     /// A random number in 0..1, for jitter.
@@ -28,9 +28,9 @@ pub struct Circumstances {
     /// From name resolution to the last byte.
     pub timeout: Duration,
     /// Cancelled when the worker can wait no longer.
-    pub cut: CancellationToken,
+    pub cut: &'w CancellationToken,
     /// Where the attempt's span goes.
-    pub spans: Spans,
+    pub spans: &'w Spans,
 }
 
 /// What came of a lease.
@@ -47,7 +47,7 @@ pub async fn make(
     lease: Lease,
     seen: Result<Seen, Unseen>,
     terms: &Terms,
-    circumstances: Circumstances,
+    circumstances: Circumstances<'_>,
 ) -> Made {
     let began = Instant::now();
     let left = lease.expires.map(|at| at.saturating_duration_since(began));
@@ -122,7 +122,7 @@ pub async fn make(
 /// Is let in, and sends. An error where we are not let in: then nothing was sent.
 async fn send(
     request: Request<'_>,
-    circumstances: &Circumstances,
+    circumstances: &Circumstances<'_>,
     preparations: &mut Vec<Preparation>,
 ) -> Result<Report, Denied> {
     let Request {
@@ -148,6 +148,8 @@ async fn send(
     }
     let shown = headers.get(AUTHORIZATION).cloned();
     let report = tokio::select! {
+        // All attempts contend for the token: it is not asked where the answer is there.
+        biased;
         report = endpoint.post(headers, body, left) => report,
         () = circumstances.cut.cancelled() => cut(),
     };

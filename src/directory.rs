@@ -120,14 +120,14 @@ impl Terms {
         let live = secrets
             .iter()
             .filter(|secret| secret.ends.is_none_or(|ends| now < ends));
-        let (mut numbers, secrets): (Vec<_>, Vec<_>) =
-            live.map(|live| (live.number, live.secret.clone())).unzip();
-        if numbers.is_empty() {
+        let secrets: Vec<_> = live.clone().map(|live| live.secret.clone()).collect();
+        if secrets.is_empty() {
             return Err("the subscription has no signing secret that is live".to_owned());
         }
         let shape = self.shape.as_ref().map_err(String::clone)?;
-        let mut used = shape.signer.used(&secrets).into_iter();
-        numbers.retain(|_| used.next().unwrap_or_default());
+        let signing = live.zip(shape.signer.used(&secrets));
+        let signing = signing.filter(|(_, is_used)| *is_used);
+        let numbers = signing.map(|(live, _)| live.number).collect();
         Ok((numbers, secrets))
     }
 }

@@ -128,9 +128,10 @@ impl Shape {
             is_test,
         };
         let body = self.envelope.body(&facts);
-        let id = event.key.event_id.to_string();
+        let mut letters = Uuid::encode_buffer();
+        let id: &str = event.key.event_id.hyphenated().encode_lower(&mut letters);
         let message = Message {
-            id: &id,
+            id,
             timestamp: occasion.timestamp,
             body: &body,
             event_type: event.event_type,
@@ -155,7 +156,7 @@ impl Shape {
             headers.insert(TRACEPARENT, value(trace)?);
         }
         // Ours come last: none of the others can take their place.
-        headers.insert(HeaderName::from_static(WEBHOOK_ID), value(&id)?);
+        headers.insert(HeaderName::from_static(WEBHOOK_ID), value(id)?);
         headers.insert(
             HeaderName::from_static(WEBHOOK_TIMESTAMP),
             HeaderValue::from(occasion.timestamp),

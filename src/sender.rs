@@ -312,7 +312,7 @@ impl Inner {
         &self,
         method: &Method,
         mut headers: HeaderMap,
-        body: Bytes,
+        mut body: Bytes,
         most: usize,
         clock: Clock,
         progress: &mut Progress,
@@ -321,12 +321,15 @@ impl Inner {
         loop {
             let (mut link, pooled) = self.link(clock, progress).await?;
             progress.remote = Some(link.remote);
-            let request = self.request(method, headers, body.clone(), &link);
+            let request = self.request(method, headers, body, &link);
             match timeout_at(clock.deadline, link.send(request, most)).await {
                 Ok(Ok(response)) => return Ok((link, response)),
                 Ok(Err(Unanswered::Unsent(request, _))) if pooled => {
                     self.pool.retire(&link);
-                    headers = request.into_parts().0.headers;
+                    let (head, unread) = request.into_parts();
+                    headers = head.headers;
+                    // Nothing of it was read: there is none only where it is empty.
+                    body = unread.into_inner().unwrap_or_default();
                 }
                 Ok(Err(Unanswered::Unsent(_, error) | Unanswered::Lost(error))) => {
                     return Err(link.fault(&error));

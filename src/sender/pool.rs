@@ -101,12 +101,8 @@ impl Pool {
         }
         link.last_used = Instant::now();
         let mut state = self.lock();
-        let full = state.idle.len() >= MAX_IDLE;
-        if full
-            || state
-                .idle
-                .front()
-                .is_some_and(|oldest| !self.is_usable(oldest, link.last_used))
+        while let Some(oldest) = state.idle.front()
+            && (state.idle.len() >= MAX_IDLE || !self.is_usable(oldest, link.last_used))
         {
             state.idle.pop_front();
         }
@@ -147,7 +143,9 @@ impl Pool {
     }
 }
 
-const MAX_IDLE: usize = 64;
+/// What a subscription may have under way at once, at most: whatever is closed for want of room has to be opened anew a moment later.
+/// Few endpoints come near it, since none is opened while another is idle.
+const MAX_IDLE: usize = 1024;
 
 #[cfg(test)]
 impl Pool {

@@ -77,8 +77,8 @@ impl Signer {
     }
 
     /// Which of the live secrets, the oldest first, [`sign`](Self::sign) signs with: true in the place of each that it uses.
-    pub fn used(&self, secrets: &[SigningSecret]) -> Vec<bool> {
-        let is_used = |secret: &SigningSecret| {
+    pub fn used(&self, secrets: &[SigningSecret]) -> impl Iterator<Item = bool> {
+        let is_used = move |secret: &SigningSecret| {
             self.profiles().any(|profile| {
                 let fits = profile.takes(secret.kind());
                 // A list has room for all that fit.
@@ -86,7 +86,7 @@ impl Signer {
                     || only_one(profile, secrets).is_some_and(|one| std::ptr::eq(one, secret)))
             })
         };
-        secrets.iter().map(is_used).collect()
+        secrets.iter().map(is_used)
     }
 
     /// The headers to set beside `webhook-id` and `webhook-timestamp`, which the caller sets in any case. Of the live

@@ -275,11 +275,7 @@ fn the_secrets_that_sign_are_known() {
     ];
     let used = |profiles: &[Profile]| {
         let signer = Signer::new(profiles.iter().copied(), PREFIX).unwrap();
-        signer
-            .used(&secrets)
-            .iter()
-            .map(|used| u8::from(*used))
-            .collect::<Vec<_>>()
+        signer.used(&secrets).map(u8::from).collect::<Vec<_>>()
     };
     assert_eq!(used(&[Profile::StandardV1]), [1, 1, 0, 0, 0]);
     assert_eq!(used(&[Profile::StandardV1a]), [0, 0, 0, 0, 1]);

@@ -130,26 +130,27 @@ impl Health {
 
     /// What a batch tells of the subscriptions that failed in it, or before.
     fn tallies(&self, attempts: &[Attempt]) -> Vec<Tally> {
-        let mut all: BTreeMap<i32, Tally> = BTreeMap::new();
-        let mut worth: HashSet<i32> = self
-            .ailing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        if worth.is_empty() && attempts.iter().all(is_plain) {
-            return Vec::new();
-        }
+        let mut told: BTreeMap<i32, Tally> = BTreeMap::new();
+        let worth = self.worth(attempts);
         for attempt in attempts {
             let id = attempt.key.subscription_id;
-            let tally = all.entry(id).or_insert_with(|| Tally::of(id));
-            tally.count(attempt);
-            if !is_plain(attempt) {
-                worth.insert(id);
+            if worth.contains(&id) {
+                let tally = told.entry(id).or_insert_with(|| Tally::of(id));
+                tally.count(attempt);
             }
         }
-        let told = all.into_values();
-        told.filter(|tally| worth.contains(&tally.subscription_id) && tally.says_something())
-            .collect()
+        let told = told.into_values();
+        told.filter(Tally::says_something).collect()
+    }
+
+    /// The subscriptions of a batch of which anything is to be weighed.
+    fn worth(&self, attempts: &[Attempt]) -> HashSet<i32> {
+        let ailing = self.ailing.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed_or_ailing = attempts
+            .iter()
+            .filter(|attempt| !is_plain(attempt) || ailing.contains(&attempt.key.subscription_id));
+        let ids = failed_or_ailing.map(|attempt| attempt.key.subscription_id);
+        ids.collect()
     }
 }
 

@@ -45,7 +45,7 @@ impl Recorder {
     /// gathers for a moment.
     pub(super) async fn run(
         self,
-        mut attempts: mpsc::Receiver<Attempt>,
+        mut attempts: mpsc::Receiver<Box<Attempt>>,
         left: mpsc::UnboundedSender<Left>,
     ) {
         let Self {
@@ -54,14 +54,16 @@ impl Recorder {
             batch,
             give_up,
         } = self;
+        let mut arrived = Vec::with_capacity(batch);
         let mut results = Vec::with_capacity(batch);
         let mut not_before = Instant::now();
         // At most one for each subscription in half a minute.
         let mut keeping = JoinSet::new();
-        while attempts.recv_many(&mut results, batch).await > 0 {
-            if results.len() < ENOUGH {
-                gather(&mut attempts, &mut results, batch, not_before).await;
+        while attempts.recv_many(&mut arrived, batch).await > 0 {
+            if arrived.len() < ENOUGH {
+                gather(&mut attempts, &mut arrived, batch, not_before).await;
             }
+            results.extend(arrived.drain(..).map(|attempt| *attempt));
             record(&books, &results, &give_up).await;
             prepared(&books.store, &results).await;
             keep_grants(&books.store, &results, &mut keeping);
@@ -131,15 +133,15 @@ fn preparations(results: &[Attempt]) -> impl Iterator<Item = (i32, &Preparation)
 }
 
 /// Takes in what else arrives until then.
-async fn gather(
-    attempts: &mut mpsc::Receiver<Attempt>,
-    results: &mut Vec<Attempt>,
+async fn gather<T>(
+    arriving: &mut mpsc::Receiver<T>,
+    arrived: &mut Vec<T>,
     batch: usize,
     until: Instant,
 ) {
     let more = async {
-        while results.len() < batch {
-            if attempts.recv_many(results, batch - results.len()).await == 0 {
+        while arrived.len() < batch {
+            if arriving.recv_many(arrived, batch - arrived.len()).await == 0 {
                 break;
             }
         }

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::sending::{AT_ONCE, Over};
+use self::sending::{AT_ONCE, Over, Shared};
 use super::Worker;
 use super::health::{Health, Hold};
 use super::housekeeping::Housekeeping;
@@ -28,13 +28,10 @@ use super::ordering::{self, Keys};
 use super::plan::Plan;
 use super::recorder::{Books, Left, Recorder};
 use crate::Result;
-use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::delivery::Attempt;
 use crate::directory::Directory;
 use crate::jwks::KeySets;
-use crate::masks::Masks;
-use crate::spans::Spans;
 use crate::store::{Presence, Store};
 use crate::telemetry::{self, Dials, Load};
 
@@ -43,9 +40,7 @@ pub(super) struct Shift {
     name: String,
     store: Store,
     directory: Arc<Directory>,
-    catalogue: Arc<Catalogue>,
-    masks: Arc<Masks>,
-    spans: Spans,
+    shared: Arc<Shared>,
     ready: watch::Sender<bool>,
     published: watch::Sender<Option<Arc<KeySets>>>,
     lanes: Lanes,
@@ -74,11 +69,11 @@ pub(super) struct Shift {
     dropped: Arc<Notify>,
     /// Deliveries to an event, lately; before any was seen, a guess.
     fan_out: usize,
-    /// Where attempts report. They go on to the recorder, and leave.
-    finished: (mpsc::Sender<Over>, mpsc::Receiver<Over>),
+    /// What attempts report. They go on to the recorder, and leave.
+    finished: mpsc::Receiver<Over>,
     /// Deliveries that were held before, and that are not held again: somebody released them.
     released: (mpsc::UnboundedSender<Ready>, mpsc::UnboundedReceiver<Ready>),
-    results: mpsc::Sender<Attempt>,
+    results: mpsc::Sender<Box<Attempt>>,
     health: Health,
     weighing: JoinHandle<()>,
     /// Cancelled when nothing more is noted that is to be weighed.
@@ -94,8 +89,6 @@ pub(super) struct Shift {
     risen: Arc<Notify>,
     /// What gives leases back or has them held, beside the loop.
     errands: TaskTracker,
-    /// Cancelled when requests under way may not be waited for any longer.
-    cut: CancellationToken,
     /// Cancelled when results in hand may not be held any longer.
     give_up: CancellationToken,
 }
@@ -135,14 +128,20 @@ impl Shift {
             concurrency: config.endpoint_concurrency,
             free: config.max_in_flight,
         };
+        let (report, finished) = mpsc::channel(config.max_in_flight);
+        let shared = Arc::new(Shared {
+            catalogue: Arc::clone(&worker.catalogue),
+            masks: Arc::clone(&worker.masks),
+            spans: worker.spans.clone(),
+            finished: report,
+            cut: CancellationToken::new(),
+        });
         let now = Instant::now();
         let mut shift = Self {
             name: config.name_of_worker(),
             store,
             directory: Arc::clone(&worker.directory),
-            catalogue: Arc::clone(&worker.catalogue),
-            masks: Arc::clone(&worker.masks),
-            spans: worker.spans.clone(),
+            shared,
             ready: worker.ready.clone(),
             published: worker.published.clone(),
             lanes: Lanes::new(limits),
@@ -164,7 +163,7 @@ impl Shift {
             claimed_at: now,
             dropped: Arc::new(Notify::new()),
             fan_out: UNKNOWN_FAN_OUT,
-            finished: mpsc::channel(config.max_in_flight),
+            finished,
             released: mpsc::unbounded_channel(),
             results,
             health,
@@ -178,7 +177,6 @@ impl Shift {
             ordering,
             risen,
             errands: TaskTracker::new(),
-            cut: CancellationToken::new(),
             give_up,
             config,
         };
@@ -197,7 +195,7 @@ impl Shift {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                _ = self.finished.1.recv_many(&mut over, AT_ONCE) => {
+                _ = self.finished.recv_many(&mut over, AT_ONCE) => {
                     self.gather(&mut over).await;
                     self.pass_on(&mut over);
                 }

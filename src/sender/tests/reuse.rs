@@ -1,11 +1,12 @@
 //! HTTP/1.1 connections that serve more than one request.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{Barrier, Notify};
 
 use super::harness::{CA, PATIENT, Peer, Talk, config, post, sender, until};
 use crate::delivery::Outcome::{Accepted, Unreachable};
@@ -47,6 +48,27 @@ async fn a_connection_serves_one_request_at_a_time() {
     }
     assert!((1..=8).contains(&peer.accepts()), "{}", peer.accepts());
     assert_eq!(peer.requests(), 40);
+}
+
+#[tokio::test]
+async fn as_many_as_are_in_use_at_once_are_used_again() {
+    const AT_ONCE: usize = 100;
+    let all_are_here = Arc::new(Barrier::new(AT_ONCE));
+    let peer = Peer::plain(move |mut talk: Talk| {
+        let all_are_here = Arc::clone(&all_are_here);
+        async move {
+            while talk.request().await.is_some() {
+                all_are_here.wait().await;
+                talk.say(OK).await;
+            }
+        }
+    })
+    .await;
+    let endpoint = peer.endpoint(&sender(config()));
+    for _ in 0..2 {
+        join_all((0..AT_ONCE).map(|_| post(&endpoint, PATIENT))).await;
+    }
+    assert_eq!((peer.accepts(), peer.requests()), (AT_ONCE, 2 * AT_ONCE));
 }
 
 #[tokio::test]
@@ -126,6 +148,41 @@ async fn a_connection_that_the_peer_closed_costs_no_attempt() {
         until(|| endpoint.inner.pool.idle_are_closed()).await;
     }
     assert_eq!((peer.requests(), peer.accepts()), (10, 10));
+}
+
+#[test]
+fn a_request_that_was_not_written_goes_whole_to_another_connection() {
+    let (heard, hang_up) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Notify::new()));
+    let (told, asked) = (Arc::clone(&heard), Arc::clone(&hang_up));
+    let script = move |mut talk: Talk| {
+        let (heard, hang_up) = (Arc::clone(&told), Arc::clone(&asked));
+        async move {
+            let request = talk.request().await;
+            heard.lock().unwrap().extend(request);
+            talk.say(OK).await;
+            hang_up.notified().await;
+        }
+    };
+    // Sockets are looked at after each task: the connection, which has its turn after the peer, learns that nobody is there just as
+    // it gets the request.
+    let mut runtime = Builder::new_current_thread();
+    let runtime = runtime.enable_all().event_interval(1).build().unwrap();
+    runtime.block_on(async {
+        let peer = Peer::plain(script).await;
+        let endpoint = peer.endpoint(&sender(config()));
+        assert_eq!(post(&endpoint, PATIENT).await.outcome, Accepted);
+        // Nothing of the first request may be left to do, or the connection has its turn before.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        hang_up.notify_one();
+        assert!(!endpoint.inner.pool.idle_are_closed());
+        assert_eq!(post(&endpoint, PATIENT).await.outcome, Accepted);
+        assert_eq!(peer.accepts(), 2);
+    });
+    let heard = heard.lock().unwrap();
+    assert!(heard[0].ends_with("\r\n\r\n{\"n\":1}"), "{}", heard[0]);
+    assert_eq!(heard[0], heard[1]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

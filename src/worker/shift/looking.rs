@@ -68,7 +68,7 @@ impl Shift {
         let look = Claim {
             store: self.store.clone(),
             directory: Arc::clone(&self.directory),
-            catalogue: Arc::clone(&self.catalogue),
+            catalogue: Arc::clone(&self.shared.catalogue),
             room,
             start: self.lane_frontier.next(now),
         };
@@ -100,7 +100,7 @@ impl Shift {
         let look = Take {
             store: self.store.clone(),
             directory: Arc::clone(&self.directory),
-            catalogue: Arc::clone(&self.catalogue),
+            catalogue: Arc::clone(&self.shared.catalogue),
             keys: self.keys.clone(),
             batch: batch.min(free.deliveries / self.fan_out).max(1),
             room,

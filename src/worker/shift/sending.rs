@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
 use super::Shift;
 use crate::attempt::{self, Circumstances, Made};
 use crate::catalogue::Catalogue;
@@ -10,6 +13,7 @@ use crate::delivery::{Attempt, Lease, Outcome};
 use crate::directory::Terms;
 use crate::masks::{Masks, Seen, Unseen};
 use crate::request::Shape;
+use crate::spans::Spans;
 use crate::worker::lanes::Ready;
 
 impl Shift {
@@ -30,33 +34,32 @@ impl Shift {
                 unfit.push((lease, terms));
                 continue;
             }
-            let circumstances = Circumstances {
-                timestamp: unix_now(),
-                chance: fastrand::f64(),
-                timeout,
-                cut: self.cut.clone(),
-                spans: self.spans.clone(),
-            };
-            let (catalogue, masks) = (Arc::clone(&self.catalogue), Arc::clone(&self.masks));
-            let finished = self.finished.0.clone();
+            let shared = Arc::clone(&self.shared);
             tokio::spawn(async move {
-                let over = match look_at(&catalogue, &masks, &lease, &terms).await {
+                let circumstances = Circumstances {
+                    timestamp: unix_now(),
+                    chance: fastrand::f64(),
+                    timeout,
+                    cut: &shared.cut,
+                    spans: &shared.spans,
+                };
+                let over = match look_at(&shared, &lease, &terms).await {
                     // Looking took so long that another worker could begin before this one is over.
                     Ok(_) if !lasts(&lease, timeout, Instant::now()) => {
-                        Over::Unbegun((lease, terms))
+                        Over::Unbegun(Box::new((lease, terms)))
                     }
                     Ok(seen) => match attempt::make(lease, seen, &terms, circumstances).await {
-                        Made::Attempt(attempt) => Over::Attempted(*attempt),
-                        Made::NotYet(lease) => Over::Unbegun((*lease, terms)),
+                        Made::Attempt(attempt) => Over::Attempted(attempt),
+                        Made::NotYet(lease) => Over::Unbegun(Box::new((*lease, terms))),
                     },
                     // Nobody would look for the answer to a test in quarantine.
                     Err(why) if lease.key.is_test() => {
-                        Over::Attempted(attempt::refused(&lease, &terms, why))
+                        Over::Attempted(Box::new(attempt::refused(&lease, &terms, why)))
                     }
-                    Err(why) => Over::Broken((lease, terms), why),
+                    Err(why) => Over::Broken(Box::new((lease, terms)), why),
                 };
                 // The receiver lives until every attempt has reported.
-                let _ = finished.send(over).await;
+                let _ = shared.finished.send(over).await;
             });
         }
         self.give_back(unfit);
@@ -88,7 +91,7 @@ impl Shift {
     pub(super) async fn gather(&mut self, over: &mut Vec<Over>) {
         tokio::task::yield_now().await;
         while over.len() < AT_ONCE
-            && let Ok(another) = self.finished.1.try_recv()
+            && let Ok(another) = self.finished.try_recv()
         {
             over.push(another);
         }
@@ -118,9 +121,9 @@ impl Shift {
                         tracing::error!("the recorder is gone");
                     }
                 }
-                Over::Broken(ready, why) => broken.push((ready, why)),
+                Over::Broken(ready, why) => broken.push((*ready, why)),
                 Over::Unbegun(ready) => {
-                    unbegun.push(ready);
+                    unbegun.push(*ready);
                     unbegun.extend(self.rest(id, NOT_YET, now));
                 }
             }
@@ -133,21 +136,33 @@ impl Shift {
     }
 }
 
-/// What became of a delivery in hand.
+/// What every attempt needs. It holds one handle on all of it: each further one would be another count, or lock, that all attempts
+/// contend for.
+pub(super) struct Shared {
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) masks: Arc<Masks>,
+    pub(super) spans: Spans,
+    /// Where attempts report.
+    pub(super) finished: mpsc::Sender<Over>,
+    /// Cancelled when requests under way may not be waited for any longer.
+    pub(super) cut: CancellationToken,
+}
+
+/// What became of a delivery in hand. On the heap, since it is handed on from channel to channel.
 pub(super) enum Over {
     /// An attempt was made.
-    Attempted(Attempt),
+    Attempted(Box<Attempt>),
     /// None may be: the payload breaks its schema, or its mask misses an id, in this way.
-    Broken(Ready, String),
+    Broken(Box<Ready>, String),
     /// None may be yet.
-    Unbegun(Ready),
+    Unbegun(Box<Ready>),
 }
 
 impl Over {
     fn subscription_id(&self) -> i32 {
         match self {
             Self::Attempted(attempt) => attempt.key.subscription_id,
-            Self::Broken((lease, _), _) | Self::Unbegun((lease, _)) => lease.key.subscription_id,
+            Self::Broken(ready, _) | Self::Unbegun(ready) => ready.0.key.subscription_id,
         }
     }
 }
@@ -167,15 +182,14 @@ fn lacks_context(lease: &Lease, terms: &Terms) -> bool {
 
 /// What a partner may see of a delivery's event; an error where a person must see to it before anything is sent.
 async fn look_at(
-    catalogue: &Catalogue,
-    masks: &Masks,
+    shared: &Shared,
     lease: &Lease,
     terms: &Terms,
 ) -> Result<Result<Seen, Unseen>, String> {
-    if let Some(why) = catalogue.violation(lease).await {
+    if let Some(why) = shared.catalogue.violation(lease).await {
         return Err(why);
     }
-    match masks.seen(lease, terms).await {
+    match shared.masks.seen(lease, terms).await {
         // Whoever released it wants it sent, not held again: the attempt says what is missing, and another follows.
         Err(Unseen::Held(why)) if !lease.is_released => Err(why),
         seen => Ok(seen),

@@ -39,9 +39,9 @@ impl Shift {
         let last_call = deadline + LAST_GRACE;
         while self.lanes.sending() > 0 {
             tokio::select! {
-                Some(over) = self.finished.1.recv() => self.pass_on(&mut vec![over]),
+                Some(over) = self.finished.recv() => self.pass_on(&mut vec![over]),
                 // Every request now ends at once, as abandoned.
-                () = tokio::time::sleep_until(deadline), if !self.cut.is_cancelled() => self.cut.cancel(),
+                () = tokio::time::sleep_until(deadline), if !self.shared.cut.is_cancelled() => self.shared.cut.cancel(),
                 () = tokio::time::sleep_until(last_call) => break,
             }
         }
