@@ -1597,7 +1597,7 @@ begin
     unsettled := array(
         select l.subscription_id from posthaste.lane l join posthaste.subscription s using (subscription_id)
         -- Most have none, and theirs need not be worked out.
-        left join lateral (select p.* from posthaste.pace(posthaste.rates(s)) p where s.rates <> '[]' or s.handshake is not null) p on true
+        left join lateral (select p.* from posthaste.pace(posthaste.rates(s)) p where s.rates <> '[]' or s.handshake is not null offset 0) p on true
         where (l.active, l.rate_capacity, l.rate_interval, l.rate_block)
               <> (s.active, coalesce(p.capacity, '{}'), coalesce(p.seconds, '{}'), coalesce(p.block, '{}'))
            or s.breaker is null and (l.breaker <> 'closed' or l.openings > 0)
