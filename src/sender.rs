@@ -331,8 +331,11 @@ impl Inner {
                     // Nothing of it was read: there is none only where it is empty.
                     body = unread.into_inner().unwrap_or_default();
                 }
-                Ok(Err(Unanswered::Unsent(_, error) | Unanswered::Lost(error))) => {
+                Ok(Err(Unanswered::Unsent(_, Some(error)) | Unanswered::Lost(error))) => {
                     return Err(link.fault(&error));
+                }
+                Ok(Err(Unanswered::Unsent(_, None))) => {
+                    return Err(Fault::unreachable(Phase::Http, "the connection had ended"));
                 }
                 Err(_) => {
                     // Where it is the connection that hangs, the next request must not hang with it.

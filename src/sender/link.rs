@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(super) struct Link {
 enum Protocol {
     H1(http1::SendRequest<Body>),
     H2(http2::SendRequest<Body>),
+    /// An HTTP/1.1 connection that ended with a request on its way to it.
+    Over,
 }
 
 /// How much of a response is taken in, in bytes.
@@ -46,8 +49,8 @@ pub(super) struct Limits {
 
 /// Why there is no response head.
 pub(super) enum Unanswered {
-    /// Nothing of the request was written: here it is again.
-    Unsent(Box<Request<Body>>, hyper::Error),
+    /// Nothing of the request was written: here it is again. No error where the connection had ended before.
+    Unsent(Box<Request<Body>>, Option<hyper::Error>),
     /// The request, or a part of it, may have arrived.
     Lost(hyper::Error),
 }
@@ -93,7 +96,17 @@ impl Link {
         let answered = match &mut self.protocol {
             Protocol::H1(sender) => {
                 self.allowance.set(2 * self.limits.head);
-                let answered = sender.try_send_request(request).await;
+                let mut answer = pin!(sender.try_send_request(request));
+                let answered = tokio::select! {
+                    biased;
+                    answered = &mut answer => answered,
+                    // What reaches the connection's channel just as it ends is found by nobody, and comes back only with the end of
+                    // whoever may send.
+                    Err(_) = sender.ready() => {
+                        self.protocol = Protocol::Over;
+                        answer.await
+                    }
+                };
                 if answered.is_ok() {
                     self.allowance.lift(); // from here on, only what is asked for is read
                 }
@@ -103,9 +116,10 @@ impl Link {
                 self.allowance.add(self.limits.h2_response(body));
                 sender.try_send_request(request).await
             }
+            Protocol::Over => return Err(Unanswered::Unsent(Box::new(request), None)),
         };
         answered.map_err(|mut error| match error.take_message() {
-            Some(request) => Unanswered::Unsent(Box::new(request), error.into_error()),
+            Some(request) => Unanswered::Unsent(Box::new(request), Some(error.into_error())),
             None => Unanswered::Lost(error.into_error()),
         })
     }
@@ -135,13 +149,14 @@ impl Link {
     }
 
     pub(super) fn is_h1(&self) -> bool {
-        matches!(self.protocol, Protocol::H1(_))
+        !matches!(self.protocol, Protocol::H2(_))
     }
 
     pub(super) fn is_closed(&self) -> bool {
         match &self.protocol {
             Protocol::H1(sender) => sender.is_closed(),
             Protocol::H2(sender) => sender.is_closed(),
+            Protocol::Over => true,
         }
     }
 
@@ -151,6 +166,7 @@ impl Link {
         match &mut self.protocol {
             Protocol::H1(sender) => matches!(timeout(SETTLE, sender.ready()).await, Ok(Ok(()))),
             Protocol::H2(sender) => sender.is_ready(),
+            Protocol::Over => false,
         }
     }
 }
