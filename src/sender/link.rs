@@ -100,8 +100,8 @@ impl Link {
                 let answered = tokio::select! {
                     biased;
                     answered = &mut answer => answered,
-                    // What reaches the connection's channel just as it ends is found by nobody, and comes back only with the end of
-                    // whoever may send.
+                    // What reaches hyper's channel to a connection just as that ends is found by nobody, and comes back only when
+                    // nobody can send on it any more (hyperium/hyper#4122).
                     Err(_) = sender.ready() => {
                         self.protocol = Protocol::Over;
                         answer.await
