@@ -263,6 +263,11 @@ pub(super) struct LaneFrontier {
 }
 
 impl LaneFrontier {
+    /// The next look starts at the beginning: something came up, or somebody died.
+    pub(super) fn sweep_soon(&mut self) {
+        self.next_sweep = None;
+    }
+
     /// `None` is the beginning.
     pub(super) fn next(&self, now: Instant) -> Option<String> {
         let swept = self.next_sweep.is_some_and(|at| now < at);
@@ -271,7 +276,7 @@ impl LaneFrontier {
 
     pub(super) fn advance(&mut self, claimed: &Claimed, now: Instant) {
         if claimed.start.is_none() {
-            let rest = (claimed.locking * LANE_SWEEP_REST).min(SWEEP_AT_LEAST_EVERY);
+            let rest = (claimed.locking * LANE_SWEEP_REST).min(LONGEST_LANE_REST);
             self.next_sweep = Some(now + rest);
         }
         self.start.clone_from(&claimed.next);
@@ -293,6 +298,8 @@ const NEAR: Duration = Duration::from_hours(24);
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How many times as long as it took lanes rest before they are looked through from the beginning again.
 const LANE_SWEEP_REST: u32 = 20;
+/// However long that took: an answer may be slow for other reasons than dead entries.
+const LONGEST_LANE_REST: Duration = Duration::from_secs(10);
 /// However slow that is.
 const SWEEP_AT_LEAST_EVERY: Duration = Duration::from_mins(1);
 
@@ -388,9 +395,12 @@ mod tests {
         assert_eq!(frontier.next(later), None);
         frontier.advance(&claimed(None, "c", quick), later);
         assert_eq!(frontier.next(later + quick * LANE_SWEEP_REST), None);
-        // An hour's worth of dead entries still lets a lane be found within a minute.
+        // However long it took, a lane is found within seconds; and at once where something came up.
         frontier.advance(&claimed(None, "d", Duration::from_hours(1)), later);
-        assert_eq!(frontier.next(later + SWEEP_AT_LEAST_EVERY), None);
+        assert_eq!(frontier.next(later).as_deref(), Some("d"));
+        assert_eq!(frontier.next(later + LONGEST_LANE_REST), None);
+        frontier.sweep_soon();
+        assert_eq!(frontier.next(later), None);
     }
 
     #[test]

@@ -214,6 +214,11 @@ impl Plan {
         self.waiting_by(now);
     }
 
+    /// Whether something has come up since the last look at waiting deliveries began.
+    pub(super) fn is_stirred(&self) -> bool {
+        self.stirred
+    }
+
     /// A lane that was full has room again: what waits in it is due a look.
     pub(super) fn has_room(&mut self, now: Instant) {
         self.waiting_by(now);

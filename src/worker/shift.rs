@@ -288,6 +288,7 @@ impl Shift {
     /// which lies below everybody's watermark.
     fn look_for_what_was_dropped(&mut self) {
         self.frontier.sweep_soon();
+        self.lane_frontier.sweep_soon();
         self.plan.look_for_what_was_dropped(Instant::now());
     }
 

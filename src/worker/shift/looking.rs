@@ -62,6 +62,10 @@ impl Shift {
         let Some(room) = self.room(&free) else {
             return;
         };
+        if self.plan.is_stirred() {
+            // What came up may have been due long before.
+            self.lane_frontier.sweep_soon();
+        }
         telemetry::woke(self.plan.look_at_waiting());
         self.claimed_at = now;
         self.lanes.looking_for_waiting(now);
